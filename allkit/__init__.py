@@ -1,0 +1,37 @@
+"""allkit: teaching and analysing the classification of leukemia cell images.
+
+Each module is one room of the house; imports go one way, from the bottom of this list to the top:
+
+- `data`: one index for every image source, reading images, checking a data set
+- `features`: numbers measured on one cell (area, shape, colour, texture), and the classical baselines on them
+- `synthetic`: the synthetic twin of C-NMC 2019, drawn procedurally
+- `splits`: who is trained on and who is tested on, and the guard that keeps them apart
+- `augment`: rotation by the paper's equations, balancing, augmentation of training batches
+- `models`: both networks: build, count, save, load, predict
+- `train`: profiles, input pipeline, the paper's learning-rate rule, fit
+- `evaluate`: metrics with intervals, comparison of models
+- `paper`: what the paper and the literature report, as tables
+- `plots`: every figure; draws what it is given and computes nothing
+- `widgets`: the interactive cells
+- `series`: run folders, running the notebooks with papermill, publishing them
+- `cli`: the command line
+
+Importing allkit imports none of TensorFlow, pandas and matplotlib, and prints nothing.
+"""
+
+import os
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The clone that allkit was installed from (editable install): holds `data/`, `notebooks/` and `runs/`."""
+
+
+def runs_root() -> Path:
+    """Return the folder that holds all run folders: `$ALLKIT_RUNS`, or `runs/` in the clone."""
+    return Path(os.environ.get("ALLKIT_RUNS", ROOT / "runs"))
+
+
+class AllkitError(Exception):
+    """Something the user can mend; the message says what to do next. The command line prints it bare."""
