@@ -13,7 +13,9 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing
 - `widgets`: the interactive cells
-- `series`: run folders, running the notebooks with papermill, publishing them
+- `runs`: run folders, where results are saved and found again
+- `report`: a run's notebooks as HTML that needs no network
+- `series`: running the notebooks with papermill
 - `cli`: the command line
 
 Importing allkit imports none of TensorFlow, pandas and matplotlib, and prints nothing.

@@ -1,0 +1,56 @@
+# What a fresh clone needs: Python 3.11-3.13 and make. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# exact versions; `make setup LOCK=` takes the newest that pyproject.toml allows
+LOCK   ?= requirements.lock
+# words for `allkit run`: make run ARGS="--profile honest --data PATH"
+ARGS   ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# keeps library chatter out of the outputs
+QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lab notebooks lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## a virtual environment in .venv with everything installed
+
+$(READY): pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); ok or sys.exit("Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'
+	@touch $@
+
+run: setup ## run the six notebooks and publish runs/latest/report/index.html
+	$(BIN)/allkit run $(ARGS)
+
+test: setup ## lint, unit tests, then every notebook with nbval
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+	rm -rf build/test-runs
+	$(QUIET) ALLKIT_RUNS='$(CURDIR)/build/test-runs' \
+	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 notebooks
+
+lab: setup ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: setup ## execute the notebooks again and save them with their outputs
+	rm -rf build/notebook-runs
+	$(QUIET) ALLKIT_RUNS='$(CURDIR)/build/notebook-runs' \
+	  $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	    $(NOTEBOOKS)
+
+lock: ## solve the dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --extra dev pyproject.toml --upgrade \
+	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+clean: ## remove the environment and everything that can be made again, except runs/
+	rm -rf $(VENV) build data/synthetic data/cache *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,379 @@
+"""Both networks: build, count, save, load, predict, and classify one uploaded image."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allkit import AllkitError
+from allkit.data import prepare_image, read_image
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+MODELS = ("mobilenet", "efficientnetb3")
+"""The paper's two networks (III.B.2), in the paper's order."""
+
+TITLES = {"mobilenet": "MobileNet", "efficientnetb3": "EfficientNetB3"}
+
+
+def import_keras() -> Any:
+    """Import Keras on TensorFlow without TensorFlow's start-up messages, and return it."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        with _silent_stderr():
+            import tensorflow  # noqa: F401
+    import keras
+
+    return keras
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to file descriptor 2; TensorFlow's start-up notes heed no log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# ---------------------------------------------------------------------------------------------- build
+
+
+def build_model(
+    name: str,
+    image_size: int,
+    classes: int = 2,
+    *,
+    weights: str | Path | None = None,
+    alpha: float = 1.0,
+    pooling: str = "max",
+    momentum: float = 0.99,
+    rescale: bool = True,
+    seed: int | None = None,
+) -> keras.Model:
+    """Build one of the paper's two networks with the head of its recipe (III.B.2).
+
+    The model is flat (no model inside a model) and takes plain RGB, float or uint8, values 0–255, shape
+    (batch, image_size, image_size, 3); it returns class probabilities (batch, classes). Each network's own
+    scaling is its first layer: MobileNet wants [-1, 1]; EfficientNet brings its scaling along.
+
+    Args:
+        name: "mobilenet" or "efficientnetb3".
+        image_size: side of the input in px, at least 32.
+        classes: number of classes, at least 2.
+        weights: None (from scratch), "imagenet", the path of a weights file of the bare backbone, or of the
+            .keras file of one of the kit's own runs, whose backbone is taken.
+        alpha: width of MobileNet (1.0: as published); ignored by EfficientNetB3.
+        pooling: "max" as in the paper's recipe, or "avg".
+        momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
+        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 is not affected.
+        seed: seed of the initial weights; None keeps Keras' global state.
+
+    Raises:
+        AllkitError: unknown name, impossible size, or ImageNet weights that cannot be found.
+    """
+    _check_build(name, image_size, classes, pooling)
+    keras = import_keras()
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    backbone = _build_backbone(name, inputs, weights, alpha, rescale)
+    model = keras.Model(inputs, _add_head(backbone.output, classes, pooling), name=name)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+    if str(weights).endswith(".keras"):
+        _copy_backbone(load_model(Path(weights)).model, model)
+    return model
+
+
+def _copy_backbone(source: keras.Model, target: keras.Model) -> None:
+    """Copy the weights of all layers below the head from an earlier run's model of the same architecture."""
+    theirs = {layer.name: layer for layer in source.layers}
+    for layer in target.layers:
+        if stage_of(layer.name) == "head" or not layer.weights:
+            continue
+        try:
+            layer.set_weights(theirs[layer.name].get_weights())
+        except (KeyError, ValueError) as error:
+            raise AllkitError(
+                f"the layers of {source.name} do not fit {target.name} (at {layer.name}); give a model of the "
+                "same architecture and alpha."
+            ) from error
+
+
+def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None:
+    if name not in MODELS:
+        raise AllkitError(f"there is no model {name!r}; choose one of {', '.join(MODELS)}.")
+    if image_size < 32:
+        raise AllkitError(f"image_size is {image_size} px; both networks need at least 32.")
+    if classes < 2:
+        raise AllkitError(f"a classifier needs two classes or more, not {classes}; check the data's labels.")
+    if pooling not in ("max", "avg"):
+        raise AllkitError(f"pooling is {pooling!r}; choose 'max' (as in the paper) or 'avg'.")
+
+
+def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale: bool) -> keras.Model:
+    keras = import_keras()
+    path = find_weights(name, alpha, inputs.shape[1]) if weights == "imagenet" else weights
+    if path is not None and not Path(path).is_file():
+        raise AllkitError(f"the weights file {path} does not exist; give a path, 'imagenet' or None.")
+    path = None if str(path).endswith(".keras") else path
+    common = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
+    if name == "efficientnetb3":
+        # Keras adds ImageNet's normalisation only for the word itself; a path would leave it out.
+        word = "imagenet" if weights == "imagenet" else path
+        return keras.applications.EfficientNetB3(input_tensor=inputs, weights=word, **common)
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(inputs) if rescale else inputs
+    return keras.applications.MobileNet(
+        input_tensor=scaled, alpha=alpha, weights=None if path is None else str(path), **common
+    )
+
+
+def _add_head(features: Any, classes: int, pooling: str) -> Any:
+    """Add the recovered head of the paper's family of notebooks to a (batch, h, w, c) feature map."""
+    keras = import_keras()
+    layers, penalty = keras.layers, keras.regularizers
+    pool = layers.GlobalMaxPooling2D if pooling == "max" else layers.GlobalAveragePooling2D
+    x = pool(name="head_pool")(features)
+    x = layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name="head_norm")(x)
+    x = layers.Dense(
+        256,
+        activation="relu",
+        kernel_regularizer=penalty.L2(0.016),
+        activity_regularizer=penalty.L1(0.006),
+        bias_regularizer=penalty.L1(0.006),
+        name="head_dense",
+    )(x)
+    x = layers.Dropout(0.45, name="head_dropout")(x)
+    return layers.Dense(classes, activation="softmax", name="probabilities")(x)
+
+
+def find_weights(name: str, alpha: float, image_size: int) -> Path:
+    """Return the file of ImageNet weights, from Keras' home folder or, failing that, by download.
+
+    MobileNet's convolutions do not depend on the image size: where the file of this size is missing, the one
+    of 224 px serves.
+
+    Raises:
+        AllkitError: no file and no network; says which file to put where.
+    """
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    names = [_weights_file(name, alpha, size) for size in dict.fromkeys((image_size, 224))]
+    for file in names:
+        if (home / file).is_file():
+            return home / file
+    keras = import_keras()
+    try:
+        network = keras.applications.MobileNet if name == "mobilenet" else keras.applications.EfficientNetB3
+        options = {"alpha": alpha} if name == "mobilenet" else {}
+        network(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
+        return home / names[-1]
+    except Exception as error:
+        raise AllkitError(
+            f"ImageNet weights for {TITLES[name]} are not on this machine and could not be downloaded "
+            f"({type(error).__name__}). Put the file {names[-1]} of Keras' applications into {home}, or set "
+            "KERAS_HOME to the folder above a folder models/ that holds it, or train from scratch with "
+            "weights=None."
+        ) from error
+
+
+def _weights_file(name: str, alpha: float, image_size: int) -> str:
+    if name == "efficientnetb3":
+        return "efficientnetb3_notop.h5"
+    width = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}.get(alpha)
+    if width is None:
+        raise AllkitError(f"ImageNet weights exist for alpha 0.25, 0.5, 0.75 and 1.0, not {alpha}.")
+    return f"mobilenet_{width}_{image_size}_tf_no_top.h5"
+
+
+# ---------------------------------------------------------------------------------------------- count
+
+
+def stage_of(layer: str) -> str:
+    """Return the stage of a layer by its name: "input", "stem", "block 1" …, "top" or "head"."""
+    if layer.startswith(("head_", "probabilities")):
+        return "head"
+    if match := re.match(r"(?:conv_(?:dw|pw|pad)_|block)(\d+)", layer):
+        return f"block {match[1]}"
+    if layer.startswith(("stem_", "conv1")):
+        return "stem"
+    return "top" if layer.startswith("top_") else "input"
+
+
+def count_by_stage(model: keras.Model) -> pd.DataFrame:
+    """Count parameters and multiply-adds of one image, stage by stage (Figs. 5 and 6 with numbers).
+
+    Returns:
+        One row per stage in order of computation: stage, layers, output ("h × w × c"), parameters,
+        multiply_adds. Batch normalisation, activations and pooling count no multiply-adds, as is usual.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            "stage": stage_of(layer.name),
+            "layers": 1,
+            "output": " × ".join(str(side) for side in layer.output.shape[1:]),
+            "parameters": layer.count_params(),
+            "multiply_adds": _multiply_adds(layer),
+        }
+        for layer in model.layers
+    ]
+    how = {"layers": "sum", "output": "last", "parameters": "sum", "multiply_adds": "sum"}
+    return pd.DataFrame(rows).groupby("stage", sort=False).agg(how).reset_index()
+
+
+def _multiply_adds(layer: Any) -> int:
+    kernel = getattr(layer, "kernel", None)
+    if kernel is None:
+        return 0
+    positions = int(np.prod(layer.output.shape[1:-1]))  # 1 for a dense layer
+    return positions * int(np.prod(kernel.shape))
+
+
+# ---------------------------------------------------------------------------------- save, load, predict
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network and the card that says how to feed it and where it comes from.
+
+    Attributes:
+        model: takes uint8 or float RGB 0–255, (batch, s, s, 3).
+        card: classes, input (image_size, crop), data, split, profile, versions.
+    """
+
+    model: keras.Model
+    card: dict
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return tuple(self.card["classes"])
+
+
+def save_model(trained: TrainedModel, path: Path) -> None:
+    """Write `path` (.keras) and the JSON card beside it, atomically.
+
+    Raises:
+        AllkitError: the disk is full or not writable; what was there before is intact.
+    """
+    path = Path(path)
+    half = path.with_name(f".{path.stem}-{os.getpid()}.keras")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trained.model.save(half)
+        card = half.with_suffix(".json")
+        card.write_text(json.dumps(trained.card, indent=1, ensure_ascii=False))
+        os.replace(half, path)
+        os.replace(card, path.with_suffix(".json"))
+    except OSError as error:
+        raise AllkitError(
+            f"the model could not be saved as {path} ({error}); free some space or choose another "
+            "run_folder. The checkpoints and any earlier model are intact: run again to resume."
+        ) from error
+    finally:
+        half.unlink(missing_ok=True)
+        half.with_suffix(".json").unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Load a .keras file and its JSON card, in Keras' safe mode (no code from the file is run).
+
+    Raises:
+        AllkitError: a file is missing, damaged, or the card and the network disagree.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        raise AllkitError(
+            f"{path} needs both the .keras file and the .json beside it; train the model first "
+            "(notebooks 03 and 04) or give another path."
+        )
+    keras = import_keras()
+    try:
+        card = json.loads(path.with_suffix(".json").read_text())
+        model = keras.models.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:
+        raise AllkitError(
+            f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
+            "another version. Train it again."
+        ) from error
+    if len(card.get("classes", ())) != model.output_shape[-1]:
+        raise AllkitError(
+            f"{path.name} has {model.output_shape[-1]} outputs, but its JSON names the classes "
+            f"{card.get('classes')}; train it again."
+        )
+    return TrainedModel(model, card)
+
+
+def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+    """Return class probabilities, float32 (n, classes), of prepared images, uint8 (n, s, s, 3)."""
+    if not len(images):
+        return np.zeros((0, len(trained.classes)), np.float32)
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    return np.concatenate([trained.model.predict_on_batch(np.asarray(b, np.float32)) for b in batches])
+
+
+def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class."""
+    from allkit.data import load_images
+
+    size = trained.card["input"]
+    images = load_images(index, image_size=size["image_size"], crop=size["crop"])
+    probabilities = predict_images(trained, images)
+    table = index[["path", "label", "subject", "group"]].reset_index(drop=True)
+    for k, name in enumerate(trained.classes):
+        table[f"p_{name}"] = probabilities[:, k]
+    return table
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for one image.
+
+    Attributes:
+        name: file name as uploaded.
+        label: the class with the highest probability.
+        probabilities: class -> probability, sums to 1.
+        image: what the network saw, uint8 (s, s, 3).
+        seconds: time from bytes to answer.
+    """
+
+    name: str
+    label: str
+    probabilities: dict[str, float]
+    image: np.ndarray
+    seconds: float
+
+
+def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "") -> Result:
+    """Classify one image file given as bytes (the paper's GUI, III.B.5). For teaching, not a diagnosis.
+
+    Raises:
+        allkit.data.ImageError: the bytes are no readable image.
+    """
+    start = time.perf_counter()
+    size = trained.card["input"]
+    image = prepare_image(read_image(data, name=name), size["image_size"], size["crop"])
+    row = predict_images(trained, image[None])[0]
+    probabilities = {c: float(p) for c, p in zip(trained.classes, row, strict=True)}
+    label = max(probabilities, key=probabilities.get)
+    return Result(name, label, probabilities, image, time.perf_counter() - start)

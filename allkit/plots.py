@@ -1,0 +1,417 @@
+"""Every figure of the series: draws what it is given and computes nothing.
+
+Each `plot_…` takes its data and an optional `ax`, and returns the Axes (an array of them for a grid of
+pictures). Nothing is shown or saved here: `Run.show` does both. Colours are seaborn's colour-blind-safe ones;
+a class has the same colour in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PARTS = {"train": "#949494", "validation": "#56B4E9", "test": "#CC78BC"}
+"""Colours of the three parts of a split; none of the first four classes has one of them."""
+
+
+# ---- style -------------------------------------------------------------------------------------------------
+
+
+def use_style() -> None:
+    """Set the look of all figures: plain axes, readable sizes, moderate resolution."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.grid": False,
+            "font.size": 10,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+        }
+    )
+
+
+def class_colours(labels: Iterable[object]) -> dict[str, tuple[float, float, float]]:
+    """Give every class its colour, the same whatever the order of the labels.
+
+    Args:
+        labels: any number of labels, repeated or not.
+
+    Returns:
+        Class -> (red, green, blue), each 0-1; the positive class first.
+    """
+    import seaborn as sns
+
+    from allkit.data import class_order
+
+    classes = class_order(labels)
+    palette = sns.color_palette("colorblind", max(10, len(classes)))
+    return dict(zip(classes, palette, strict=False))
+
+
+def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
+    """Return `ax`, or the Axes of a new figure of this size in inches."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+
+
+def _colours(names: Sequence[str]) -> dict:
+    """Colours of the parts of a split if that is what is named, else of the classes."""
+    return PARTS if set(names) <= set(PARTS) else class_colours(names)
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
+
+
+def plot_images(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    *,
+    columns: int = 5,
+    size: float = 1.5,
+    colours: Sequence | None = None,
+    brighten: float = 1.0,
+) -> np.ndarray:
+    """Show images in a grid, without axes.
+
+    Args:
+        images: uint8 (h, w, 3) or (h, w) each.
+        titles: one per image, or none.
+        columns: images per row.
+        size: height and width of one image in inches.
+        colours: of the titles, one per image.
+        brighten: factor on every grey level; say so beside the figure when it is not 1.
+
+    Returns:
+        Array of Axes, one per place in the grid.
+    """
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = size + 0.25 * max((title.count("\n") + 1 for title in titles), default=0)
+    _, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
+    for k, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if k < len(images):
+            shown = np.clip(brighten * np.asarray(images[k], dtype=float), 0, 255)
+            ax.imshow(shown.astype(np.uint8), vmin=0, vmax=255)
+        if k < min(len(titles), len(images)):
+            ax.set_title(titles[k], fontsize=9, color=colours[k] if colours is not None else "black")
+    return axes
+
+
+def plot_point_grid(before: np.ndarray, after: np.ndarray, *, ax: Axes | None = None) -> Axes:
+    """Draw the centres of pixels before and after a rotation, on the grid of whole pixels.
+
+    Args:
+        before: float (n, 2), row and column of each point.
+        after: the same points, rotated.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; rows count downwards, as in an image.
+    """
+    import seaborn as sns
+
+    ax = _axes(ax, 4.6, 4.6)
+    blue, orange = sns.color_palette("colorblind", 2)
+    ax.scatter(before[:, 1], before[:, 0], s=60, facecolors="none", edgecolors=[blue], label="before: (i, j)")
+    ax.scatter(after[:, 1], after[:, 0], s=22, color=orange, marker="x", label="after: (i', j')")
+    ax.plot([before[0, 1], after[0, 1]], [before[0, 0], after[0, 0]], color="0.5", linewidth=1)
+    ax.set_xticks(np.arange(before[:, 1].min(), before[:, 1].max() + 1))
+    ax.set_yticks(np.arange(before[:, 0].min(), before[:, 0].max() + 1))
+    ax.grid(color="0.9")
+    ax.set(xlabel="column j (pixels)", ylabel="row i (pixels)", aspect="equal")
+    ax.invert_yaxis()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2)
+    return ax
+
+
+# ---- counts ------------------------------------------------------------------------------------------------
+
+
+def plot_counts(
+    counts: pd.DataFrame, *, xlabel: str = "images", ylabel: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw counts as grouped horizontal bars with the number at the end of each.
+
+    Args:
+        counts: one row per group of bars, one column per class (or per part of a split).
+        xlabel: what is counted.
+        ylabel: what the rows are.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    ax = _axes(ax, 6.4, 1.0 + 0.32 * counts.size)
+    colours = _colours([str(column) for column in counts.columns])
+    place = np.arange(len(counts))
+    thick = 0.8 / len(counts.columns)
+    for k, column in enumerate(counts.columns):
+        where = place + (k - (len(counts.columns) - 1) / 2) * thick
+        bars = ax.barh(where, counts[column], thick * 0.92, color=colours[str(column)], label=str(column))
+        ax.bar_label(bars, [f"{value:,.0f}" for value in counts[column]], padding=3, fontsize=9)
+    ax.set_yticks(place, [str(row) for row in counts.index])
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(x=0.12)
+    ax.invert_yaxis()
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def plot_subjects(counts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the images of every subject as one bar, stacked by class or by part of a split.
+
+    Args:
+        counts: one row per subject, in the order to draw; one column per class or part.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; subjects are named if there are at most 30.
+    """
+    ax = _axes(ax, 7.6, 2.8)
+    colours = _colours([str(column) for column in counts.columns])
+    bottom = np.zeros(len(counts))
+    for column in counts.columns:
+        height = counts[column].to_numpy(dtype=float)
+        ax.bar(range(len(counts)), height, 0.85, bottom=bottom, color=colours[str(column)], label=str(column))
+        bottom += height
+    if len(counts) <= 30:
+        ax.set_xticks(range(len(counts)), [str(row) for row in counts.index], rotation=90, fontsize=8)
+        ax.set_xlabel("subject")
+    else:
+        ax.set_xticks([])
+        ax.set_xlabel(f"{len(counts)} subjects, one bar each")
+    ax.set_ylabel("images")
+    ax.margins(x=0.01)
+    ax.legend(loc="upper right")
+    return ax
+
+
+# ---- measurements ------------------------------------------------------------------------------------------
+
+
+def plot_distribution(
+    table: pd.DataFrame, column: str, *, by: str = "label", xlabel: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw how a measurement spreads within each class, in percent of its images.
+
+    Args:
+        table: one row per image.
+        column: the measurement.
+        by: the column that holds the class.
+        xlabel: name of the measurement with its unit.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    import seaborn as sns
+
+    ax = _axes(ax)
+    colours = class_colours(table[by])
+    sns.histplot(
+        data=table,
+        x=column,
+        hue=by,
+        hue_order=list(colours),
+        palette=colours,
+        stat="percent",
+        common_norm=False,
+        element="step",
+        alpha=0.35,
+        ax=ax,
+    )
+    ax.set(xlabel=xlabel or column, ylabel="images of the class (%)")
+    if ax.get_legend():
+        ax.get_legend().set_title("")
+    return ax
+
+
+# ---- networks ----------------------------------------------------------------------------------------------
+
+
+def plot_flow(
+    steps: Sequence[str], *, per_row: int = 4, skip: tuple[int, int] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw steps as boxes joined by arrows, row by row, as the paper does in Figs. 3, 5 and 6.
+
+    Args:
+        steps: text of each box; may hold line breaks.
+        per_row: boxes in a row.
+        skip: numbers of two boxes of the first row that a skip connection joins.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    rows = -(-len(steps) // per_row)
+    ax = _axes(ax, 1.9 * min(per_row, len(steps)), 1.05 * rows + (0.5 if skip else 0))
+    box = {"boxstyle": "round,pad=0.45", "facecolor": "#E8F1F8", "edgecolor": "#0173B2"}
+    arrow = {"arrowstyle": "->", "color": "0.35", "shrinkA": 2, "shrinkB": 2}
+    places = [(k % per_row, -(k // per_row)) for k in range(len(steps))]
+    texts = [
+        ax.text(x, y, f"{step}", ha="center", va="center", fontsize=8, bbox=box)
+        for (x, y), step in zip(places, steps, strict=True)
+    ]
+    for before, after in zip(texts, texts[1:], strict=False):
+        ax.annotate("", after.get_position(), before.get_position(), zorder=0,
+                    arrowprops=arrow | {"patchA": before.get_bbox_patch(), "patchB": after.get_bbox_patch()})  # fmt: skip
+    if skip:
+        start, end = places[skip[0]], places[skip[1]]
+        curve = arrow | {
+            "connectionstyle": "arc3,rad=-0.35",
+            "color": "#D55E00",
+            "shrinkA": 16,
+            "shrinkB": 16,
+        }
+        ax.annotate("", end, start, arrowprops=curve)
+        ax.text((start[0] + end[0]) / 2, 0.85, "skip connection", color="#D55E00", ha="center", fontsize=8)
+    ax.set(xlim=(-0.55, min(per_row, len(steps)) - 0.45), ylim=(-rows + 0.5, 1.0 if skip else 0.5))
+    ax.set_axis_off()
+    return ax
+
+
+def plot_stages(table: pd.DataFrame, column: str, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Draw one number per stage of a network as horizontal bars, input at the top.
+
+    Args:
+        table: from `allkit.models.count_by_stage`.
+        column: "parameters" or "multiply_adds".
+        xlabel: what is counted, with its unit.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    ax = _axes(ax, 6.4, 0.6 + 0.24 * len(table))
+    bars = ax.barh(table["stage"], table[column], color="#0173B2")
+    ax.bar_label(bars, [f"{value:,.0f}" for value in table[column]], padding=3, fontsize=8)
+    ax.set(xlabel=xlabel, ylabel="stage")
+    ax.margins(x=0.16, y=0.02)
+    ax.invert_yaxis()
+    return ax
+
+
+# ---- training and evaluation -------------------------------------------------------------------------------
+
+
+def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None) -> Axes:
+    """Draw a measure of the training and validation images over the epochs (Figs. 8, 9, 13, 14).
+
+    Args:
+        history: from `allkit.train.train_model`, or the paper's Table I or II with accuracies 0-1.
+        measure: "accuracy" or "loss".
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; accuracies are drawn in percent.
+    """
+    ax = _axes(ax, 4.8, 3.2)
+    scale = 100 if measure == "accuracy" else 1
+    ax.plot(history["epoch"], scale * history[measure], "o-", color="#0173B2", label="training")
+    ax.plot(history["epoch"], scale * history[f"val_{measure}"], "s--", color="#DE8F05", label="validation")
+    ax.set_xticks(history["epoch"])
+    ax.set(
+        xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss (nats, penalties included)"
+    )
+    ax.legend()
+    return ax
+
+
+def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None = None) -> Axes:
+    """Draw a confusion matrix (Figs. 10 and 15).
+
+    Args:
+        counts: from `allkit.evaluate.confusion`.
+        rates: draw each row as percent of its sum.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    ax = _axes(ax, 3.8, 3.4)
+    matrix = counts.to_numpy()
+    values = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if rates else matrix
+    display = ConfusionMatrixDisplay(values, display_labels=list(counts.index))
+    display.plot(ax=ax, cmap="cividis", values_format=".1f" if rates else "d", colorbar=False)
+    ax.set(xlabel="predicted class", ylabel="true class", title="% of the true class" if rates else "images")
+    return ax
+
+
+def plot_roc(predictions: dict[str, pd.DataFrame], positive: str, *, ax: Axes | None = None) -> Axes:
+    """Draw the ROC curve of one class against the rest, one curve per model (Figs. 12 and 17).
+
+    Args:
+        predictions: title -> predictions table.
+        positive: the class whose probability ranks the images.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the legend gives each area under the curve.
+    """
+    from sklearn.metrics import RocCurveDisplay
+
+    ax = _axes(ax, 4.8, 4.4)
+    styles = ["-", "--", "-.", ":"]
+    for k, (title, table) in enumerate(predictions.items()):
+        RocCurveDisplay.from_predictions(
+            table["label"] == positive, table[f"p_{positive}"], name=title, ax=ax,
+            plot_chance_level=k == 0, curve_kwargs={"linestyle": styles[k % 4]},
+        )  # fmt: skip
+    ax.set(
+        xlabel="false positive rate (1 − specificity)",
+        ylabel=f"true positive rate (sensitivity for {positive})",
+    )
+    return ax
+
+
+def plot_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Draw a value with its interval for each row, the first row at the top.
+
+    Args:
+        table: columns value, low, high (NaN: no interval can be given); index: names.
+        xlabel: the measure.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; rows without an interval have a hollow mark.
+    """
+    ax = _axes(ax, 6.4, 0.8 + 0.32 * len(table))
+    place = np.arange(len(table))
+    known = table["low"].notna().to_numpy()
+    ax.hlines(place[known], table["low"][known], table["high"][known], color="0.5", linewidth=2)
+    ax.plot(table["value"][known], place[known], "o", color="#0173B2", label="value with interval")
+    if not known.all():
+        ax.plot(
+            table["value"][~known],
+            place[~known],
+            "o",
+            mfc="none",
+            color="#0173B2",
+            label="value, no interval",
+        )
+    ax.set_yticks(place, [str(name) for name in table.index])
+    ax.set(xlabel=xlabel)
+    ax.grid(axis="x", color="0.9")
+    ax.invert_yaxis()
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.18), ncols=2, fontsize=8)
+    return ax

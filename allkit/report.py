@@ -1,0 +1,220 @@
+"""Publishing a run folder as web pages that need no network: images inside, equations as MathML."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from allkit import ROOT, AllkitError
+from allkit.runs import SYNTHETIC, disk_trouble, is_run_folder, read_json, read_params, run_path
+
+if TYPE_CHECKING:
+    import nbformat
+    from nbconvert import HTMLExporter
+
+TEMPLATES = Path(__file__).parent
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_NOTE = "Interactive controls: open this notebook in JupyterLab to use them."
+
+
+def publish_report(run: str | Path) -> Path:
+    """Write report/index.html and a page for each executed notebook of a run folder; return the index.
+
+    The pages load nothing from a network. An earlier report is replaced once the new one is complete.
+    Raises AllkitError when the folder is no run folder or holds no executed notebook.
+    """
+    path = run_path(run)
+    copies = sorted((path / "notebooks").glob("*.ipynb"))
+    if not is_run_folder(path) or not copies:
+        raise AllkitError(f"{path} holds no executed notebooks to publish; make some with `allkit run`.")
+    new, report = path / f".report-{os.getpid()}", path / "report"
+    try:
+        new.mkdir()
+        titles = {copy.stem: _publish_notebook(copy, new) for copy in copies}
+        (new / "index.html").write_text(_index_page(path, titles), encoding="utf-8")
+        shutil.rmtree(report, ignore_errors=True)
+        new.rename(report)
+    except OSError as error:
+        raise disk_trouble(error, report) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return report / "index.html"
+
+
+# ------------------------------------------------------------------------------------------ one notebook
+
+
+def _publish_notebook(copy: Path, folder: Path) -> str:
+    """Write the page of one executed notebook; return its title."""
+    import nbformat
+
+    try:
+        notebook = nbformat.read(copy, as_version=4)
+    except ValueError as error:  # half-written: the run was killed
+        raise AllkitError(f"{copy} is no complete notebook; run it again before publishing.") from error
+    title = _title(notebook) or copy.stem[3:]
+    notebook.metadata["title"] = title
+    _replace_live_outputs(notebook)
+    resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
+    html, _ = _exporter().from_notebook_node(notebook, resources)
+    (folder / f"{copy.stem}.html").write_text(_stand_alone(html), encoding="utf-8")
+    return title
+
+
+def _title(notebook: nbformat.NotebookNode) -> str:
+    """Return the text of the first first-level heading."""
+    for cell in notebook.cells:
+        heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
+        if heading:
+            return re.sub(r"[`*]|^\d+\W+", "", heading[1].strip())
+    return ""
+
+
+def _replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
+    """Leave of widgets and scripts, which need a kernel or a network, their text; let equations render."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop("application/javascript", None)
+            text = str(data.get("text/plain", ""))
+            if data.pop(WIDGET_VIEW, None) and "text/html" not in data and re.match(r"\w*\(|$", text):
+                data["text/plain"] = WIDGET_NOTE  # its text would be the widget's Python expression
+            if "text/latex" in data and "text/html" not in data:
+                data["text/markdown"] = data.pop("text/latex")
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+
+
+def _exporter() -> HTMLExporter:
+    """Return nbconvert's exporter of JupyterLab pages, with this project's template and MathML equations."""
+    from jinja2 import pass_context
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        """Renders the equations that nbconvert's Markdown parser finds; code is not looked at."""
+
+        def block_math(self, body: str) -> str:
+            return to_mathml(body, "block")
+
+        def inline_math(self, body: str) -> str:
+            return to_mathml(body, "inline")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    @pass_context
+    def markdown2html(context: Mapping[str, Any], source: str) -> str:
+        path = context.get("resources", {}).get("metadata", {}).get("path", "")
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = Renderer(escape=False, attachments=attachments, embed_images=True, path=path)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+    exporter = HTMLExporter(template_name="lab")
+    exporter.raw_template = (TEMPLATES / "report_notebook.html.j2").read_text(encoding="utf-8")
+    exporter.register_filter("markdown2html", markdown2html)
+    return exporter
+
+
+def to_mathml(latex: str, display: str) -> str:
+    """Return an equation as MathML ("inline" or "block"); what cannot be converted stays, as code."""
+    from html import escape
+
+    from latex2mathml.converter import convert
+
+    # the converter knows align* but not the same thing inside an equation
+    known = re.sub(r"\{(aligned|split|gathered)\}", "{align*}", latex)
+    try:
+        mathml = convert(known, display=display)
+    except Exception:  # each mistake in an equation has an exception class of its own
+        return f"<code>{escape(latex)}</code>"
+    return re.sub(r"&(?![#\w]+;)", "&amp;", mathml)
+
+
+def _stand_alone(html: str) -> str:
+    """Remove what would load something from elsewhere; links stay, those to notebooks lead to their pages."""
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(html, "html.parser")
+    for element in page.find_all(src=True) + page.find_all("link", href=True) + page.find_all("object"):
+        address = element.get("src") or element.get("href") or element.get("data") or ""
+        if not address.startswith(("data:", "#")):
+            element.replace_with(element.get("alt") or "")
+    for element in page.find_all(srcset=True):
+        del element["srcset"]
+    for link in page.find_all("a", href=re.compile(r"^(?!\w+:)[^#]*\.ipynb(#|$)")):
+        link["href"] = link["href"].replace(".ipynb", ".html", 1)
+    return str(page)
+
+
+# ------------------------------------------------------------------------------------------- the index
+
+
+def _index_page(path: Path, titles: Mapping[str, str]) -> str:
+    from jinja2 import Environment
+
+    series_file, metrics_file = path / "series.json", path / "metrics.json"
+    series = read_json(series_file) if series_file.exists() else {}
+    metrics = read_json(metrics_file) if metrics_file.exists() else {}
+    params = read_params(path)
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        (TEMPLATES / "report_index.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        name=path.name,
+        synthetic=params["data"]["source"] == SYNTHETIC if params else None,
+        notebooks=list(_notebook_rows(series.get("notebooks", {}), titles)),
+        facts=[fact for fact in _facts(series, params) if fact[1]],
+        metrics=[(section, list(_flat(values))) for section, values in metrics.items()],
+    )
+
+
+def _notebook_rows(entries: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for name in sorted({*entries, *titles}):
+        entry = entries.get(name, {})
+        yield {
+            "title": f"{name[:2]} {titles.get(name, name[3:])}",
+            "page": f"{name}.html" if name in titles else "",
+            "status": entry.get("status", "unknown"),
+            "cell": entry.get("cell"),
+            "error": entry.get("error", ""),
+            "seconds": f"{entry['seconds']:.0f}" if "seconds" in entry else "",
+        }
+
+
+def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the run was made with: data, profile, injected parameters, versions."""
+    yield "Started", str(series.get("created", params.get("created", "")))
+    yield "Data", Path(str(series.get("data", ""))).name
+    yield "Profile", str(series.get("profile", ", ".join(params.get("profiles", []))))
+    for key, value in params.get("data", {}).items():
+        yield f"Data: {key}", str(value)
+    for name, entry in sorted(series.get("notebooks", {}).items()):
+        own = {k: v for k, v in entry.get("parameters", {}).items() if k not in ("data", "profile")}
+        if own:
+            yield f"Parameters of {name[:2]}", ", ".join(f"{k} = {v!r}" for k, v in own.items())
+    yield "Versions", ", ".join(f"{k} {v}" for k, v in params.get("versions", {}).items())
+
+
+def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of nested metrics, names joined by dots; long lists are counted, not printed."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _flat(value, f"{before}.{key}" if before else str(key))
+    elif isinstance(values, list) and any(isinstance(value, Mapping | list) for value in values):
+        yield before, f"{len(values)} rows"
+    elif isinstance(values, list):
+        yield before, ", ".join(map(_number, values)) if len(values) <= 8 else f"{len(values)} values"
+    else:
+        yield before, _number(values)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.2e}"
+    return "–" if value is None else str(value)

@@ -1,0 +1,400 @@
+"""Room `splits`: who is trained on and who is tested on, and the guard that keeps them apart.
+
+The paper (III.A) splits by image: cells of one person land in training and in test. A split by subject asks
+the question that matters in a clinic: does it work on a person the network has never seen?
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allkit import AllkitError
+from allkit.data import class_order, natural_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("image", "subject", "folds", "hold-out")
+FRACTIONS = (0.70, 0.15, 0.15)
+_DRAWS = 300
+_MIN_GROUPS = 3  # of every class, before a group is spent on validation: training must keep two
+
+
+class LeakError(AllkitError):
+    """The same image, content or subject is in two parts of a split; the message names the offenders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of an index for training, validation and test.
+
+    `shares_subjects`: by construction, subjects (or, where they are unknown, perhaps subjects) are both in
+    training and in test. `validation_by_image`: subjects are shared by training and validation only; the test
+    part is clean. `note`: one or two sentences on what the split allows to conclude.
+    """
+
+    name: str
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    test: pd.DataFrame
+    shares_subjects: bool
+    note: str
+    validation_by_image: bool = False
+
+    @property
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """The three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def counts(self) -> pd.DataFrame:
+        """Return images per part and class, and subjects per part (<NA> where unknown)."""
+        import pandas as pd
+
+        rows = []
+        for name, part in self.parts.items():
+            images = {label: int((part["label"] == label).sum()) for label in class_order(part["label"])}
+            subjects = pd.NA if part["subject"].isna().any() else part["subject"].nunique()
+            rows.append({"part": name, "images": len(part), **images, "subjects": subjects})
+        return pd.DataFrame(rows).set_index("part").astype("Int64")
+
+
+def split_data(
+    index: pd.DataFrame, how: str, *, seed: int = 123, hold_out: str = "", test_fold: int = 0
+) -> Split:
+    """Return the split called `how`: "image", "subject", "folds" or "hold-out".
+
+    `hold_out` names one subject or several, separated by commas; `test_fold` counts for "folds" only.
+    """
+    if how == "image":
+        return split_by_image(index, seed=seed)
+    if how == "subject":
+        return split_by_subject(index, seed=seed)
+    if how == "folds":
+        return split_by_fold(index, test_fold=test_fold, seed=seed)
+    if how == "hold-out":
+        subjects = [subject.strip() for subject in hold_out.split(",") if subject.strip()]
+        return split_hold_out(index, subjects, seed=seed)
+    near = difflib.get_close_matches(how, SPLITS, n=2, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise AllkitError(f"No split is called {how!r}. {hint}There are {', '.join(SPLITS)}.")
+
+
+def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, seed: int = 123) -> Split:
+    """Return the paper's split (III.A): images drawn at random, stratified by class, whoever they come from.
+
+    scikit-learn's `train_test_split` twice, 70 % and then half of the rest: the two steps give exactly the
+    part sizes that the paper's accuracies prove. Subjects land in several parts: pass it to training with
+    `allow_leak=True`.
+    """
+    from sklearn.model_selection import train_test_split
+
+    rows = _labelled(index)
+    _check_fractions(fractions)
+    held = round(fractions[1] + fractions[2], 10)
+    try:
+        train, rest = train_test_split(rows, test_size=held, stratify=rows["label"], random_state=seed)
+        validation, test = train_test_split(
+            rest, test_size=round(fractions[2] / held, 10), stratify=rest["label"], random_state=seed
+        )
+    except ValueError as error:
+        raise AllkitError(_too_few(rows, "images")) from error
+    _check_classes(rows, (train, validation, test), "images")
+    if rows["subject"].isna().any():
+        note = (
+            "SUBJECTS ARE UNKNOWN: images of one person may be in training and in test, so the scores may be "
+            "too high, and say nothing about new people."
+        )
+    else:
+        shared = set(train["subject"]) & set(test["subject"])
+        note = (
+            f"Split by image, as in the paper: {len(shared)} of {test['subject'].nunique()} test subjects "
+            "are also in training. The scores are about new images of known people, not about new people."
+        )
+    return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
+
+
+def split_by_subject(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, seed: int = 123) -> Split:
+    """Return a split in which no subject, and no image content, is in two parts.
+
+    Whole groups are drawn, class by class; of many draws the one whose class counts come closest to
+    `fractions` is taken. Every part has every class. Needs three groups of each class, else `AllkitError`.
+    """
+    rows = _labelled(index)
+    _check_fractions(fractions)
+    train, validation, test = _split_groups(rows, fractions, np.random.default_rng(seed))
+    if rows["subject"].isna().any():
+        note = (
+            "SUBJECTS ARE UNKNOWN: only identical copies are kept together. Images of one person may be in "
+            "training and in test, so leakage cannot be excluded."
+        )
+    else:
+        note = (
+            "Split by subject: nobody in the test part was seen in training. The scores are about new people."
+        )
+    unknown = bool(rows["subject"].isna().any())
+    return Split("subject", train, validation, test, shares_subjects=unknown, note=note)
+
+
+def split_by_fold(
+    index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, drop_linked: bool = True
+) -> Split:
+    """Return a split whose test part is one official fold of C-NMC; validation comes from the other folds.
+
+    Subjects of different folds share byte-identical images. `drop_linked` leaves subjects that are linked
+    to the test fold out of training and validation; False keeps the folds as published, and the leak with
+    them.
+    """
+    rows = _labelled(index)
+    folds = sorted(int(fold) for fold in rows["fold"].dropna().unique())
+    if len(folds) < 2 or test_fold not in folds:
+        raise AllkitError(
+            f"Fold {test_fold} cannot be tested on: the data hold the folds {folds or 'none'}, and training "
+            "needs another one. Use split='subject'."
+        )
+    test = rows[rows["fold"] == test_fold]
+    rest = rows[rows["fold"].notna() & (rows["fold"] != test_fold)]
+    linked = rest["group"].isin(test["group"])
+    if drop_linked:
+        rest = rest[~linked]
+    train, validation, by_image = _split_rest(rest, FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1]), seed)
+    _check_classes(rows, (train, validation, test), "subjects")
+    done = "left out" if drop_linked else "KEPT: the test fold leaks into training"
+    note = (
+        f"Official fold {test_fold} is the test part. Subjects of other folds that share images with it "
+        f"({int(linked.sum())} images) were {done}." + _validation_note(by_image)
+    )
+    leaks = bool(linked.any()) and not drop_linked
+    return Split(f"fold {test_fold}", train, validation, _sorted(test), leaks, note, by_image)
+
+
+def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123) -> Split:
+    """Return a split that tests on the named subjects and everybody grouped with them.
+
+    Classes that the named subjects lack are drawn: whole groups at random until the test part has about the
+    class ratio of the data. Validation is by subject where at least three groups of each class remain, else
+    by image within the training subjects (`validation_by_image`); the test part is disjoint either way.
+    """
+    rows = _labelled(index)
+    wanted = _known_subjects(rows, subjects)
+    groups = set(rows.loc[rows["subject"].isin(wanted), "group"])
+    named = rows[rows["group"].isin(groups)]
+    rng = np.random.default_rng(seed)
+    for label in class_order(rows["label"]):
+        if label not in set(named["label"]):
+            groups |= _draw_groups(rows, named, label, rng)
+    inside = rows["group"].isin(groups)
+    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
+    train, validation, by_image = _split_rest(rows[~inside], share, seed)
+    test = _sorted(rows[inside])
+    _check_classes(rows, (train, validation, test), "subjects")
+    drawn = sorted(set(test["subject"].dropna()) - set(named["subject"]), key=natural_key)
+    held = " and ".join(sorted(set(named["subject"].dropna()), key=natural_key))
+    note = (
+        f"Held out: {held}" + (f", with {', '.join(drawn)} drawn for the other class" if drawn else "") + "."
+    )
+    note += " Nobody in the test part was seen in training; few people are in it, so expect wide intervals."
+    name = f"hold-out {','.join(wanted)}"
+    return Split(name, train, validation, test, False, note + _validation_note(by_image), by_image)
+
+
+def leave_one_subject_out(index: pd.DataFrame, seed: int = 123) -> Iterator[Split]:
+    """Yield one split per group: each group of linked subjects is the test part exactly once.
+
+    A test part has the images of one subject, so mostly of one class: collect the predictions of all splits
+    before computing scores. Validation as in `split_hold_out`. Groups without which a class would be missing
+    from training are an `AllkitError` before anything is yielded.
+    """
+    rows = _labelled(index)
+    if rows["subject"].isna().any():
+        raise AllkitError("Subjects are unknown: leave one subject out needs a CSV with the column subject.")
+    for label in class_order(rows["label"]):
+        if rows.loc[rows["label"] == label, "group"].nunique() < 2:
+            raise AllkitError(
+                f"Only one group of subjects has {label}: it cannot be left out. Use split='image'."
+            )
+    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
+    for group in sorted(rows["group"].unique(), key=natural_key):
+        test = rows[rows["group"] == group]
+        train, validation, by_image = _split_rest(rows[rows["group"] != group], share, seed)
+        note = f"Only {group} is tested: pool the predictions of all subjects before computing scores."
+        name = f"without {group}"
+        yield Split(
+            name, train, validation, _sorted(test), False, note + _validation_note(by_image), by_image
+        )
+
+
+def preliminary(index: pd.DataFrame) -> pd.DataFrame:
+    """Return the labelled images of the preliminary test part: a separate test set, never split."""
+    return _sorted(index[(index["part"] == "prelim") & index["label"].notna()])
+
+
+def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
+    """Raise `LeakError` if two parts of the split share an image, a content or a subject; name up to ten.
+
+    `allow_leak=True` lets shared contents and subjects pass, as the paper's split needs; the same file in two
+    parts never passes. Training and validation may share subjects where the split says `validation_by_image`.
+    """
+    for (first, one), (second, other) in combinations(split.parts.items(), 2):
+        paths = sorted(set(one["path"]) & set(other["path"]))
+        if paths:
+            raise LeakError(
+                f"{len(paths)} images are both in {first} and in {second}: {_few(paths)}. Split the index "
+                "again; nothing allows this."
+            )
+        if allow_leak or (split.validation_by_image and (first, second) == ("train", "validation")):
+            continue
+        for column, what in (("subject", "subjects"), ("group", "groups linked by identical images")):
+            shared = sorted(set(one[column].dropna()) & set(other[column].dropna()), key=natural_key)
+            if shared:
+                raise LeakError(
+                    f"{len(shared)} {what} are both in {first} and in {second}: {_few(shared)}. Use "
+                    "split='subject', or say allow_leak=True if this leak is what you want to show."
+                )
+
+
+def _few(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("path", ignore_index=True)
+
+
+def _labelled(index: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that may be split: labelled, and not of a separate test part."""
+    rows = index[(index["part"] == "train") & index["label"].notna()]
+    labels = class_order(rows["label"])
+    if len(labels) < 2:
+        raise AllkitError(
+            f"{len(rows)} labelled training images of {len(labels)} class(es): a split needs two classes. "
+            "Load the folder that holds all classes."
+        )
+    return rows
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise AllkitError(
+            f"The fractions {tuple(fractions)} must be three positive numbers that add up to 1."
+        )
+
+
+def _check_classes(rows: pd.DataFrame, parts: Sequence[pd.DataFrame], unit: str) -> None:
+    labels = set(rows["label"])
+    if any(set(part["label"]) != labels for part in parts):
+        raise AllkitError(_too_few(rows, unit))
+
+
+def _too_few(rows: pd.DataFrame, unit: str) -> str:
+    counts = rows.groupby("label").size() if unit == "images" else rows.groupby("label")["group"].nunique()
+    found = ", ".join(f"{label}: {counts[label]}" for label in class_order(rows["label"]))
+    way_out = "or use split='image'" if unit == "subjects" else "or leave the smallest class out"
+    return (
+        f"Too few {unit} for training, validation and test with every class ({found}). Add some, {way_out}."
+    )
+
+
+def _validation_note(by_image: bool) -> str:
+    return (
+        " Validation is by image within the training subjects: too few subjects remain." if by_image else ""
+    )
+
+
+def _split_rest(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
+    """Return training and validation rows, and whether validation had to be by image."""
+    from sklearn.model_selection import train_test_split
+
+    if rows.groupby("label")["group"].nunique().min() >= _MIN_GROUPS and rows["label"].nunique() > 1:
+        parts = _split_groups(rows, (1 - share, share), np.random.default_rng(seed))
+        return parts[0], parts[1], False
+    try:
+        parts = train_test_split(rows, test_size=share, stratify=rows["label"], random_state=seed)
+    except ValueError as error:
+        raise AllkitError(_too_few(rows, "images")) from error
+    return _sorted(parts[0]), _sorted(parts[1]), True
+
+
+def _split_groups(
+    rows: pd.DataFrame, fractions: Sequence[float], rng: np.random.Generator
+) -> list[pd.DataFrame]:
+    """Return the rows in len(fractions) parts of whole groups: the best of many stratified draws.
+
+    A draw shuffles the groups of each class and cuts the line where the wanted shares of its images are
+    reached, at least one group to each part. The best draw has the smallest sum of |log(share / fraction)|
+    over parts and classes: a part with next to nothing of a class is as bad as one with far too much.
+    (scikit-learn's GroupShuffleSplit knows no classes: with three groups of a class, most draws leave a
+    part without it.)
+    """
+    import pandas as pd
+
+    counts = pd.crosstab(rows["group"], rows["label"])
+    main = counts.idxmax(axis=1)
+    sizes = counts.to_numpy()
+    strata = [np.flatnonzero(main == label) for label in class_order(rows["label"])]
+    if min(len(stratum) for stratum in strata) < len(fractions):
+        raise AllkitError(_too_few(rows, "subjects"))
+    goal = np.array(fractions)[:, None]
+    best, best_error = None, np.inf
+    for _ in range(_DRAWS):
+        part = np.empty(len(sizes), int)
+        for stratum in strata:
+            order = rng.permutation(stratum)
+            part[order] = _cut(sizes[order].sum(axis=1), fractions)
+        shares = np.array(
+            [sizes[part == number].sum(axis=0) for number in range(len(fractions))]
+        ) / sizes.sum(axis=0)
+        if shares.min() == 0:
+            continue
+        error = np.abs(np.log(shares / goal)).sum()
+        if error < best_error:
+            best, best_error = part, error
+    if best is None:
+        raise AllkitError(_too_few(rows, "subjects"))
+    part_of = pd.Series(best, index=counts.index)
+    number = rows["group"].map(part_of)
+    return [_sorted(rows[number == part]) for part in range(len(fractions))]
+
+
+def _cut(sizes: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+    """Return the part of each group in line: cut where the running share is closest to the wanted one."""
+    running = np.cumsum(sizes) / sizes.sum()
+    part = np.zeros(len(sizes), int)
+    start = 0
+    for number, wanted in enumerate(np.cumsum(fractions)[:-1], start=1):
+        last = len(sizes) - (len(fractions) - number)  # leave one group for each part still to come
+        start = int(np.clip(np.abs(running - wanted).argmin() + 1, start + 1, last))
+        part[start:] = number
+    return part
+
+
+def _known_subjects(rows: pd.DataFrame, subjects: Sequence[str]) -> list[str]:
+    known = sorted(set(rows["subject"].dropna()), key=natural_key)
+    if not known:
+        raise AllkitError("Subjects are unknown: nobody can be held out. Give a CSV with the column subject.")
+    if not subjects:
+        raise AllkitError(f"No subject named to hold out. The data hold {_few(known, 30)}.")
+    upper = {name.upper(): name for name in known}
+    unknown = [name for name in subjects if name.upper() not in upper]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].upper(), list(upper), n=3) or known[:30]
+        raise AllkitError(f"Subject {unknown[0]!r} is not in the training data. There are {', '.join(near)}.")
+    return [upper[name.upper()] for name in subjects]
+
+
+def _draw_groups(rows: pd.DataFrame, named: pd.DataFrame, label: str, rng: np.random.Generator) -> set[str]:
+    """Return groups of `label`, drawn at random until the test part has about the class ratio of the data."""
+    free = rows[~rows["group"].isin(named["group"]) & (rows["label"] == label) & rows["subject"].notna()]
+    sizes = free.groupby("group").size()
+    if len(sizes) < 2:
+        raise AllkitError(_too_few(rows, "subjects"))
+    present = rows["label"].isin(named["label"].unique()).sum()
+    wanted = len(named) * (rows["label"] == label).sum() / present
+    order = rng.permutation(sizes.index.to_numpy())
+    running = sizes[order].cumsum().to_numpy()[:-1]  # at least one group stays for training
+    return set(order[: np.abs(running - wanted).argmin() + 1])

@@ -1,0 +1,669 @@
+"""The synthetic twin of C-NMC 2019: cells drawn procedurally, in C-NMC's own layout.
+
+The twin stands in for the genuine images where those are not at hand: same folders and names, same number of
+subjects, same imbalance, same traps (duplicates across subjects, a lower-case `h3`), and cells whose size,
+colour and texture follow measurements on genuine ones. It is a drawing, not data: nothing found on it says
+anything about leukemia. Its use is that the truth is known (`load_truth`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from allkit import ROOT, AllkitError
+
+VERSION = 1
+"""Version of the drawing rules; an embedded twin of another version is made anew."""
+
+SIDE = 450
+"""Side of a training or preliminary image, pixels."""
+
+FINAL_SIDE = 600
+"""Side of a final-test image, pixels."""
+
+FORMATS = ("png", "bmp")
+
+# C-NMC's subjects with their numbers of images, from its file list
+_SUBJECTS = {
+    ("fold_0", "ALL"): "1:19 3:11 4:113 5:112 11:92 14:99 15:58 17:74 19:9 20:76 22:103 26:142 28:92 35:155 "
+    "43:73 45:253 48:268 50:246 52:402",
+    ("fold_0", "HEM"): "H6:18 H7:18 H11:47 H12:185 H15:162 H16:69 H17:119 H19:108 H24:404",
+    ("fold_1", "ALL"): "2:84 16:53 23:97 30:201 32:212 33:181 34:352 38:145 44:146 46:190 51:757",
+    ("fold_1", "HEM"): "H10:405 H14:385 H22:373",
+    ("fold_2", "ALL"): "13:89 18:74 21:80 24:161 25:178 27:178 31:111 36:35 37:197 47:278 49:197 67:267 68:250 "
+    "72:14 74:31 75:99 78:218",
+    ("fold_2", "HEM"): "H1:32 H2:112 H3:36 H4:9 H5:28 H8:20 H9:46 H13:137 H18:30 H20:100 H23:327 H40:140 H46:29 "
+    "H48:50",
+    ("prelim", "ALL"): "53:201 54:111 55:47 57:262 58:96 59:12 60:18 61:7 62:10 63:83 64:69 65:139 66:164",
+    ("prelim", "HEM"): "H25:19 H26:25 H27:13 H28:9 H29:38 H30:35 H31:77 H32:54 H33:5 H34:20 H35:31 H36:47 H39:84 "
+    "H49:162 H50:29",
+}
+# (subject copied from, subject copied to, copies in C-NMC, always at least one)
+_DUPLICATES = (
+    ("20", "21", 71, True),
+    ("51", "78", 11, True),
+    ("51", "75", 10, True),
+    ("H2", "H4", 3, True),
+    ("H10", "H3", 1, True),
+    ("H2", "H5", 2, False),
+    ("H2", "H6", 1, False),
+)
+_TRAINING_IMAGES = 10_661
+_PRELIMINARY_IMAGES = 1_867
+_FINAL_SHARE = 0.02
+_FEWEST_IMAGES = 40
+
+
+@dataclass(frozen=True)
+class SyntheticCell:
+    """A synthetic cell with its truth.
+
+    Attributes:
+        image: uint8 (450, 450, 3), or (600, 600, 3) for the final part; RGB, black outside the cell.
+        outline: bool, same height and width: where the cell is.
+        nucleus: bool, same height and width: where the nucleus is.
+        label: "ALL" or "HEM".
+        subject: the donor, such as "11" or "H3".
+        cues: what was drawn, by name. The class cues: `nucleus_share` (area of nucleus / area of cell),
+            `clumping` (0 fine chromatin to 1 condensed clumps), `nucleoli` (how many) with `nucleolus_contrast`
+            (0 to 1), `indentation` (depth of the cleft in the nucleus / its radius). The size: `area`, pixels.
+            Without meaning for the class: `brightness` and `hue` (standard normal), `tail`, `cut` (0 or 1).
+    """
+
+    image: np.ndarray
+    outline: np.ndarray
+    nucleus: np.ndarray
+    label: str
+    subject: str
+    cues: dict[str, float]
+
+
+# ---------------------------------------------------------------- what a cell looks like
+
+# (name, share of its variance that lies between subjects, class offset: +x for ALL and -x for HEM)
+_TRAITS = {
+    "size": (0.30, 0.0),
+    "elongation": (0.07, 0.0),
+    "raggedness": (0.20, 0.0),
+    "brightness": (0.33, 0.0),
+    "hue": (0.33, 0.0),
+    "spread_r": (0.15, 0.0),
+    "spread_g": (0.15, 0.0),
+    "spread_b": (0.15, -0.15),
+    "grain": (0.20, 0.0),
+    "grain_scale": (0.20, 0.0),
+    "rim": (0.20, 0.0),
+    "nucleus_share": (0.15, 0.75),
+    "clumping": (0.15, -0.8),
+    "nucleoli": (0.15, 0.7),
+    "indentation": (0.15, 0.45),
+}
+CUES = ("nucleus_share", "clumping", "nucleoli", "indentation")
+"""The class cues beyond size, which `difficulty` makes overlap."""
+
+_AREA = {"ALL": (36_800, 6_900), "HEM": (28_900, 8_000)}
+_AREA_RANGE = (9_000, 64_000)
+_MEAN_RGB = np.array([70.3, 30.5, 80.3])
+_MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
+_SD_RGB = np.array([12.0, 9.0, 10.5])
+_SD_RGB_SD = np.array([2.0, 1.9, 1.7])
+
+
+def _rng(seed: int, *words: str) -> np.random.Generator:
+    """One independent stream per seed and words, whatever the order in which cells are drawn."""
+    return np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in words)])
+
+
+@functools.lru_cache(maxsize=8)
+def _known_subjects(seed: int) -> dict[str, np.ndarray]:
+    """Traits of C-NMC's subjects, standard normal (one value per trait), centred within part and class.
+
+    Centring with the numbers of images as weights keeps the class means where they were calibrated whatever
+    the seed: three subjects carry a third of the healthy cells.
+    """
+    known: dict[str, np.ndarray] = {}
+    for cells in ((0, 1, 2), "prelim"):
+        parts = ["prelim"] if cells == "prelim" else [f"fold_{k}" for k in cells]
+        for label in ("ALL", "HEM"):
+            counts = {s: n for part in parts for s, n in _subjects_of(part, label).items()}
+            values = np.stack([_rng(seed, "subject", s).standard_normal(len(_TRAITS)) for s in counts])
+            weights = np.array(list(counts.values()), dtype=float)
+            values -= np.average(values, axis=0, weights=weights)
+            values /= np.sqrt(np.average(values**2, axis=0, weights=weights))
+            known |= dict(zip(counts, values, strict=True))
+    return known
+
+
+def _subjects_of(part: str, label: str) -> dict[str, int]:
+    pairs = (entry.split(":") for entry in _SUBJECTS[part, label].split())
+    return {subject: int(count) for subject, count in pairs}
+
+
+def _draw_traits(
+    label: str, subject: str, rng: np.random.Generator, seed: int, subject_effect: float, difficulty: float
+) -> dict[str, float]:
+    """Draw the traits of one cell, each standard normal over all cells plus its class offset."""
+    of_subject = _known_subjects(seed).get(subject)
+    if of_subject is None:
+        of_subject = _rng(seed, "subject", subject).standard_normal(len(_TRAITS))
+    of_image = rng.standard_normal(len(_TRAITS))
+    sign = 1 if label == "ALL" else -1
+    traits = {}
+    for k, (name, (between, offset)) in enumerate(_TRAITS.items()):
+        # the dial scales the ratio of both variances, so that the sum stays as calibrated
+        share = subject_effect**2 * between / (subject_effect**2 * between + 1 - between)
+        offset = sign * offset / (difficulty if name in CUES else 1)
+        value = offset + np.sqrt(share) * of_subject[k] + np.sqrt(1 - share) * of_image[k]
+        traits[name] = float(value)  # a NumPy scalar would turn the float32 fields into float64: twice as slow
+    return traits
+
+
+def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -> dict[str, float]:
+    """Turn traits into what is drawn."""
+    mean, sd = _AREA[label]
+    nucleoli = int(np.clip(np.round(1.3 + 0.9 * traits["nucleoli"]), 0, 4))
+    return {
+        "area": float(np.clip(mean + sd * traits["size"], *_AREA_RANGE)),
+        "nucleus_share": float(np.clip(0.75 + 0.085 * traits["nucleus_share"], 0.45, 0.95)),
+        "clumping": float(1 / (1 + np.exp(-1.6 * traits["clumping"]))),
+        "nucleoli": nucleoli,
+        "nucleolus_contrast": float(np.clip(0.5 + 0.2 * traits["nucleoli"], 0.1, 1)) if nucleoli else 0.0,
+        "indentation": float(np.clip(0.15 + 0.13 * traits["indentation"], 0, 0.5)),
+        "brightness": float(traits["brightness"]),
+        "hue": float(traits["hue"]),
+        "tail": float(rng.random() < 0.05),
+        "cut": float(rng.random() < 0.12),
+    }
+
+
+# ---------------------------------------------------------------- drawing
+
+_ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
+
+
+def _draw_radius(traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Draw the outline as a radius per angle (`_ANGLES`), pixels, with the cell's area."""
+    eccentricity = np.clip(0.46 + 0.15 * traits["elongation"], 0.05, 0.8)
+    axes = np.sqrt(1 - eccentricity**2)
+    turned = _ANGLES - rng.uniform(0, 2 * np.pi)
+    radius = axes / np.sqrt((axes * np.cos(turned)) ** 2 + np.sin(turned) ** 2)
+    ragged = np.exp(0.35 * traits["raggedness"])
+    # frayed on one side rather than all round, as a segmentation leaves it
+    frayed = 0.3 + 1.2 * _bump(rng.uniform(0, 2 * np.pi), 0.7)
+    radius *= 1 + ragged * (0.035 * _waves(3, 9, rng) + 0.009 * frayed * _waves(10, 70, rng))
+    if rng.random() < 0.3:
+        radius *= 1 - rng.uniform(0.04, 0.14) * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.12))
+    return radius * np.sqrt(2 * cues["area"] / (radius**2).sum() * _ANGLES.size / (2 * np.pi))
+
+
+def _waves(lowest: int, highest: int, rng: np.random.Generator) -> np.ndarray:
+    """Random closed wave over the angles: these orders, longer ones higher; standard deviation about 1."""
+    orders = np.arange(lowest, highest + 1)
+    sizes = (orders / lowest) ** -1.3
+    spectrum = np.zeros(_ANGLES.size // 2 + 1, dtype=complex)
+    spectrum[orders] = sizes * (rng.standard_normal(orders.size) + 1j * rng.standard_normal(orders.size))
+    return np.fft.irfft(spectrum, _ANGLES.size) * (_ANGLES.size / 2) / np.sqrt((sizes**2).sum())
+
+
+def _bump(centre: float, width: float) -> np.ndarray:
+    """Gaussian over the angles, 1 at `centre`, of the given width in radians."""
+    away = (_ANGLES - centre + np.pi) % (2 * np.pi) - np.pi
+    return np.exp(-0.5 * (away / width) ** 2)
+
+
+def _noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise smoothed to `sigma` pixels, mean 0 and standard deviation 1; float32."""
+    from PIL import Image
+    from scipy import ndimage
+
+    step = max(1, int(sigma / 1.5))  # coarse noise is drawn coarsely and enlarged: much faster
+    small = tuple(-(-side // step) + 2 for side in shape)
+    field = ndimage.gaussian_filter(rng.standard_normal(small, dtype=np.float32), sigma / step, mode="wrap")
+    if step > 1:
+        large = Image.fromarray(field).resize((small[1] * step, small[0] * step), Image.Resampling.BICUBIC)
+        field = np.asarray(large)
+    field = field[: shape[0], : shape[1]]
+    return (field - field.mean()) / field.std()
+
+
+def _step(distance: np.ndarray, width: float) -> np.ndarray:
+    """0 outside, 1 inside, smooth over `width` pixels."""
+    t = np.clip(distance * (1 / width) + 0.5, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _at(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Look up the radius at every pixel's angle, 0 to 2 pi; float32."""
+    fine = np.interp(np.arange(8 * _ANGLES.size + 1) / 8, np.arange(_ANGLES.size + 1), np.append(radius, radius[0]))
+    return fine.astype(np.float32)[(angle * (8 * _ANGLES.size / (2 * np.pi))).astype(np.int32)]
+
+
+def draw_cell(
+    label: str,
+    *,
+    subject: str = "",
+    number: int = 0,
+    seed: int = 0,
+    subject_effect: float = 1.0,
+    difficulty: float = 1.0,
+) -> SyntheticCell:
+    """Draw one synthetic cell with its truth; the same arguments always give the same cell.
+
+    Args:
+        label: "ALL" or "HEM".
+        subject: whose cell it is: the donor's stain, brightness, size and texture are shared by his cells.
+            Any name; those of C-NMC (such as "11", "H3") have the traits they have in the twin.
+        number: which of the subject's cells.
+        seed: of the twin.
+        subject_effect: how much subjects differ; 0: not at all, 1: as measured on genuine cells.
+        difficulty: above 0; larger: the class cues beyond size overlap more.
+
+    Returns:
+        The cell, 450×450.
+
+    Raises:
+        AllkitError: if the label is unknown or a dial is out of range.
+    """
+    _check_dials(subject_effect, difficulty)
+    if label not in ("ALL", "HEM"):
+        raise AllkitError(f"no synthetic cells of class {label!r}; choose ALL or HEM")
+    subject = subject.upper()
+    rng = _rng(seed, label, subject, str(number))
+    traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
+    cues = _draw_cues(traits, label, rng)
+    radius = _draw_radius(traits, cues, rng)
+    box, outline, nucleus = _draw_box(radius, traits, cues, rng)
+    image, outline, nucleus = _place(box, outline, nucleus, rng)
+    cues["nucleus_share"] = float(nucleus.sum() / outline.sum())
+    cues["area"] = float(outline.sum())
+    return SyntheticCell(image, outline, nucleus, label, subject, cues)
+
+
+def _check_dials(subject_effect: float, difficulty: float) -> None:
+    if not subject_effect >= 0:
+        raise AllkitError(f"subject_effect is {subject_effect}; choose 0 (subjects alike) or more")
+    if not difficulty > 0:
+        raise AllkitError(f"difficulty is {difficulty}; choose a number above 0 (1: as calibrated)")
+
+
+def _draw_box(
+    radius: np.ndarray, traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the cell in a box around it: colours uint8 (h, w, 3), outline and nucleus bool (h, w)."""
+    outer = radius
+    if cues["tail"]:
+        outer = radius * (1 + rng.uniform(0.25, 0.55) * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.2)))
+    outer = np.minimum(outer, SIDE / 2 - 12)
+    half = int(np.ceil(outer.max())) + 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    r, angle = np.sqrt(x * x + y * y), np.arctan2(y, x) % (2 * np.pi)
+    inside = _at(outer, angle) - r
+    if cues["cut"]:
+        inside = np.minimum(inside, _cut(x, y, radius, rng))
+    core = _draw_nucleus(radius, cues, rng)
+    in_nucleus = np.minimum(_at(core, angle) - r, inside - 2)
+    colours = _draw_colours(inside, in_nucleus, angle, (x, y), traits, cues, rng)
+    return colours, inside > 0, in_nucleus > 0
+
+
+def _cut(x: np.ndarray, y: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Distance inside a straight edge, where the segmentation cut the cell off; pixels."""
+    across = (x, -x, y, -y)[rng.integers(4)]
+    return rng.uniform(0.78, 0.95) * float(np.sqrt((radius**2).mean())) - across
+
+
+def _draw_nucleus(radius: np.ndarray, cues: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Draw the nucleus' outline, radius per angle: follows the cell's, with a cleft; pixels."""
+    shape = 0.6 * radius + 0.4 * radius.mean()
+    cleft = cues["indentation"] * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.16, 0.3))
+    wobble = 0.02 * np.cos(_ANGLES * rng.integers(2, 5) + rng.uniform(0, 2 * np.pi))
+    core = np.minimum(shape * (1 - cleft + wobble), radius)
+    return core * np.sqrt(cues["nucleus_share"] * (radius**2).sum() / (core**2).sum())
+
+
+def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndarray:
+    """Colour the box: structure first, then each channel brought to the cell's mean and spread."""
+    shape = inside.shape
+    nucleus = _step(in_nucleus, 5)
+    spots = _draw_nucleoli(in_nucleus, grid, cues, rng)
+    chromatin, clumps = _draw_chromatin(shape, traits, cues, rng)
+    light = nucleus * (chromatin + spots) + 0.3 * _noise(shape, 16, rng)
+    cytoplasm = (1 - nucleus) * (1.2 + 0.25 * _noise(shape, 3, rng))
+    # lateral chromatic shift: blue on one side of the cell, red on the other, as in the genuine images
+    lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
+    light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
+    red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.4 * clumps)
+    rim = 3.3 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
+    fields = (
+        light + red + 0.3 * cytoplasm + rim * (1 - 0.3 * lean),
+        0.75 * light + cytoplasm + 1.2 * rim,
+        0.7 * light - 0.5 * red + 1.5 * cytoplasm + rim * (1 + 0.3 * lean),
+    )
+    mask = inside > 0
+    soft = np.clip(0.4 + 0.6 * inside, 0, 1)
+    mean, spread = _draw_stain(traits, rng)
+    colours = np.zeros((*shape, 3), dtype=np.uint8)
+    for k, field in enumerate(fields):
+        colours[..., k] = _bring_to(field, mask, soft, float(mean[k]), float(spread[k]))
+    return colours
+
+
+def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
+    """Chromatin: fine bright grain, turning into dark condensed clumps with pale gaps; mean about 0."""
+    scale = float(np.exp(0.12 * traits["grain_scale"]))
+    fine = _noise(shape, 3.2 * scale, rng)
+    fine = 0.8 * fine + 0.3 * (fine**2 - 1)
+    grain = 0.65 * float(np.exp(0.15 * traits["grain"]))
+    clumps = 1 - 2 * _step(_noise(shape, 8.5, rng), 2)
+    c = cues["clumping"]
+    # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
+    # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
+    return grain * (1 - 0.5 * c) * fine + 1.0 * c * clumps + 0.75 * (1 - 0.6 * c) * _noise(shape, 20, rng), c * clumps
+
+
+def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
+    """Pale round spots within the nucleus, brightness above the chromatin."""
+    spots = np.zeros(in_nucleus.shape, dtype=np.float32)
+    ys, xs = np.nonzero(in_nucleus > 0.25 * in_nucleus.max())
+    for _ in range(int(cues["nucleoli"])):
+        k = rng.integers(ys.size)
+        radius = rng.uniform(9, 15)
+        around = np.s_[max(0, ys[k] - 20) : ys[k] + 21, max(0, xs[k] - 20) : xs[k] + 21]
+        away = np.hypot(grid[0][around] - grid[0][0, xs[k]], grid[1][around] - grid[1][ys[k], 0])
+        spots[around] = np.maximum(spots[around], _step(radius - away, 8))
+    return 2.8 * cues["nucleolus_contrast"] * spots
+
+
+def _draw_stain(traits, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread of each channel inside the cell, grey levels."""
+    hue = np.array([0.28, 0.1, -0.3]) * traits["hue"]
+    mean = _MEAN_RGB + _MEAN_RGB_SD * (0.96 * traits["brightness"] + hue)
+    spread = np.array([traits["spread_r"], traits["spread_g"], traits["spread_b"]])
+    spread = 0.8 * spread.mean() * np.sqrt(3) + 0.6 * spread
+    return mean, np.maximum(_SD_RGB + _SD_RGB_SD * spread, 5)
+
+
+def _bring_to(field, mask, soft, mean, spread) -> np.ndarray:
+    """Scale a field so that the channel has this mean and standard deviation inside the cell."""
+    inside = field[mask]
+    scale = spread / float(inside.std())
+    level = (field * scale + (mean - scale * float(inside.mean()))) * soft
+    return np.round(np.clip(level, 12, 255)) * mask
+
+
+def _place(box, outline, nucleus, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put the box into a black image of 450×450, its centre of mass near the middle."""
+    rows, columns = outline.sum(axis=1), outline.sum(axis=0)
+    centre = [np.average(np.arange(n.size), weights=n) for n in (rows, columns)]
+    corner = np.round((SIDE - 1) / 2 + rng.normal(0, 2.1, 2) - centre).astype(int)
+    pad = [(c, SIDE - c - side) for c, side in zip(corner, outline.shape, strict=True)]
+    # a box that sticks out is cut off: it is empty there
+    keep = tuple(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(pad, outline.shape, strict=True))
+    pad = [(max(0, a), max(0, b)) for a, b in pad]
+    image = np.pad(box[keep], [*pad, (0, 0)])
+    return image, np.pad(outline[keep], pad), np.pad(nucleus[keep], pad)
+
+
+# ---------------------------------------------------------------- the twin
+
+
+def make_twin(
+    folder: str | Path,
+    *,
+    images: int = 600,
+    seed: int = 0,
+    subject_effect: float = 1.0,
+    difficulty: float = 1.0,
+    format: str = "png",
+    progress: bool = False,
+) -> Path:
+    """Draw the synthetic twin of C-NMC 2019 into a folder.
+
+    Layout and names are C-NMC's: `training_data/fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_<class>`,
+    `validation_data/` with its CSV of labels, `testing_data/` with unlabelled 600×600 images. At the root,
+    `twin.json` holds the parameters. The folder appears only once it is complete.
+
+    Args:
+        folder: where to; must not exist yet, or be empty, or hold the very same twin.
+        images: labelled training images, at least 40; below about 150 not every subject appears.
+        seed: same seed and parameters, same files.
+        subject_effect: see `draw_cell`.
+        difficulty: see `draw_cell`.
+        format: "png" or "bmp", both lossless.
+        progress: show a progress bar.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        AllkitError: if a parameter is out of range or the folder holds something else.
+    """
+    _check_dials(subject_effect, difficulty)
+    if format not in FORMATS:
+        raise AllkitError(f"no image format {format!r}; choose one of {', '.join(FORMATS)}")
+    if images < _FEWEST_IMAGES:
+        raise AllkitError(f"a twin of {images} images is too small; choose at least {_FEWEST_IMAGES}")
+    folder = Path(folder).resolve()
+    parameters = {
+        "kind": "synthetic twin of C-NMC 2019",
+        "version": VERSION,
+        "images": images,
+        "seed": seed,
+        "subject_effect": subject_effect,
+        "difficulty": difficulty,
+        "format": format,
+    }
+    if _holds(folder, parameters):
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AllkitError(f"{folder} is not empty; name a new folder or remove this one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary) / "twin"
+        _write_twin(made, parameters, progress)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+    return folder
+
+
+def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: bool = False) -> Path:
+    """Return the embedded synthetic twin, drawing it on the first call (and anew after a change of rules).
+
+    Args:
+        folder: where it lies; default `data/synthetic` in the clone.
+        progress: show a progress bar while drawing.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        AllkitError: if the folder holds something that is not a twin.
+    """
+    folder = Path(folder).resolve()
+    record = _read_record(folder)
+    if record is not None and record.get("version") == VERSION:
+        return folder
+    if record is not None:
+        shutil.rmtree(folder)
+    try:
+        return make_twin(folder, progress=progress)
+    except OSError:
+        if _read_record(folder) is None:  # else another process was faster
+            raise
+        return folder
+
+
+def _read_record(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / "twin.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _holds(folder: Path, parameters: dict) -> bool:
+    record = _read_record(folder)
+    return record is not None and all(record.get(name) == value for name, value in parameters.items())
+
+
+@dataclass(frozen=True)
+class _File:
+    """One image to be drawn: where it goes, and which cell it shows."""
+
+    path: str
+    label: str
+    subject: str
+    number: int
+    side: int = SIDE
+
+
+def _share_out(total: int, counts: dict[str, int], first: frozenset[str] = frozenset()) -> dict[str, int]:
+    """Share `total` images out in proportion to `counts`, at least one each while they last.
+
+    Where there are fewer images than names, `first` get theirs before the others, then the largest.
+    """
+    order = sorted(counts, key=lambda name: (name not in first, -counts[name]))
+    kept = order[:total]
+    whole = sum(counts[name] for name in kept)
+    shares = {name: max(1, int(total * counts[name] / whole)) for name in kept}
+    while (missing := total - sum(shares.values())) != 0:
+        towards = 1 if missing > 0 else -1
+        able = [name for name in kept if shares[name] + towards >= 1]
+        worst = max(able, key=lambda name: towards * (total * counts[name] / whole - shares[name]))
+        shares[worst] += towards
+    return shares
+
+
+def _name(subject: str, number: int, label: str) -> str:
+    """C-NMC's name of a subject's cell: every drawn smear shows four cells."""
+    subject = "h3" if subject == "H3" else subject
+    return f"UID_{subject}_{number // 4 + 1}_{number % 4 + 1}_{label.lower()}"
+
+
+def _plan_training(images: int, extension: str) -> tuple[list[_File], dict[str, str]]:
+    """List the training images, and which are copies of which (path: path)."""
+    linked = frozenset(name for pair in _DUPLICATES for name in pair[:2])
+    cells = {key: sum(_subjects_of(*key).values()) for key in _SUBJECTS if key[0] != "prelim"}
+    files, copies = {}, {}
+    for (fold, label), count in _share_out(images, cells).items():
+        for subject, share in _share_out(count, _subjects_of(fold, label), linked).items():
+            place = f"training_data/{fold}/{label.lower()}"
+            for k in range(share):
+                path = f"{place}/{_name(subject, k, label)}.{extension}"
+                files.setdefault(subject, []).append(_File(path, label, subject, k))
+    used = dict.fromkeys(files, 0)
+    for source, target, count, always in _DUPLICATES:
+        wanted = max(int(always), round(count * images / _TRAINING_IMAGES))
+        for k in range(min(wanted, len(files.get(target, ())), len(files.get(source, ())) - used.get(source, 0))):
+            copies[files[target][k].path] = files[source][used[source]].path
+            used[source] += 1
+    return [file for of_subject in files.values() for file in of_subject], copies
+
+
+def _plan_preliminary(images: int, seed: int, extension: str) -> tuple[list[_File], str]:
+    """List the preliminary images, shuffled as in C-NMC, and the text of their CSV."""
+    total = max(8, round(images * _PRELIMINARY_IMAGES / _TRAINING_IMAGES))
+    cells = {key: sum(_subjects_of(*key).values()) for key in _SUBJECTS if key[0] == "prelim"}
+    named = []
+    for (part, label), count in _share_out(total, cells).items():
+        for subject, share in _share_out(count, _subjects_of(part, label)).items():
+            named += [(label, subject, k) for k in range(share)]
+    named = [named[k] for k in _rng(seed, "preliminary").permutation(len(named))]
+    place = "validation_data/C-NMC_test_prelim_phase_data"
+    files, lines = [], ["Patient_ID,new_names,labels"]
+    for k, (label, subject, number) in enumerate(named, 1):
+        files.append(_File(f"{place}/{k}.{extension}", label, subject, number))
+        lines.append(f"{_name(subject, number, label)}.{extension},{k}.{extension},{int(label == 'ALL')}")
+    return files, "\n".join(lines) + "\n"
+
+
+def _plan_final(images: int, seed: int, extension: str) -> list[_File]:
+    """List the final images: classes and subjects are drawn, and told to nobody but `load_truth`."""
+    rng = _rng(seed, "final")
+    place = "testing_data/C-NMC_test_final_phase_data"
+    files = []
+    for k in range(1, max(3, round(images * _FINAL_SHARE)) + 1):
+        label = "ALL" if rng.random() < 2 / 3 else "HEM"
+        files.append(_File(f"{place}/{k}.{extension}", label, f"F{rng.integers(17)}{label[0]}", k, FINAL_SIDE))
+    return files
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(images: int, seed: int, extension: str) -> tuple[dict[str, _File], dict[str, str], str]:
+    """All files of a twin by path, the copies among them, and the preliminary part's CSV."""
+    training, copies = _plan_training(images, extension)
+    preliminary, table = _plan_preliminary(images, seed, extension)
+    files = [*training, *preliminary, *_plan_final(images, seed, extension)]
+    return {file.path: file for file in files}, copies, table
+
+
+def _write_twin(folder: Path, parameters: dict, progress: bool) -> None:
+    from tqdm import tqdm
+
+    files, copies, table = _plan(parameters["images"], parameters["seed"], parameters["format"])
+    for path in files:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    drawn = [file for path, file in files.items() if path not in copies]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = pool.map(lambda file: _write_cell(folder, file, parameters), drawn)
+        for _ in tqdm(work, total=len(drawn), desc="drawing cells", disable=not progress, leave=False):
+            pass
+    for path, source in copies.items():
+        shutil.copyfile(folder / source, folder / path)
+    labels = folder / "validation_data" / "C-NMC_test_prelim_phase_data_labels.csv"
+    labels.write_text(table, encoding="utf-8")
+    (folder / "twin.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_cell(folder: Path, file: _File, parameters: dict) -> None:
+    from PIL import Image
+
+    options = {"compress_level": 1} if parameters["format"] == "png" else {}
+    Image.fromarray(_draw_file(file, parameters).image).save(folder / file.path, **options)
+
+
+def _draw_file(file: _File, parameters: dict) -> SyntheticCell:
+    dials = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
+    cell = draw_cell(file.label, subject=file.subject, number=file.number, **dials)
+    if file.side == SIDE:
+        return cell
+    edge = ((file.side - SIDE) // 2,) * 2
+    masks = (np.pad(mask, (edge, edge)) for mask in (cell.outline, cell.nucleus))
+    return SyntheticCell(np.pad(cell.image, (edge, edge, (0, 0))), *masks, cell.label, cell.subject, cell.cues)
+
+
+def load_truth(path: str | Path) -> SyntheticCell:
+    """Return the truth of an image of the twin: its outline, its nucleus and the cues it was drawn with.
+
+    Args:
+        path: an image inside a folder made by `make_twin` (also of the unlabelled final part).
+
+    Returns:
+        The cell, drawn again from the parameters in `twin.json`; its image equals the file's. For a duplicate,
+        the cell it was copied from, with that subject.
+
+    Raises:
+        AllkitError: if the image does not belong to a twin, or the twin is of another version.
+    """
+    path = Path(path).resolve()
+    root = next((parent for parent in path.parents if (parent / "twin.json").is_file()), None)
+    parameters = _read_record(root) if root else None
+    if parameters is None:
+        raise AllkitError(f"{path} is not part of a synthetic twin; truth is known for synthetic cells only")
+    if parameters.get("version") != VERSION:
+        raise AllkitError(f"the twin in {root} is of another version; remove the folder and make it anew")
+    files, copies, _ = _plan(parameters["images"], parameters["seed"], parameters["format"])
+    name = path.relative_to(root).as_posix()
+    if name not in files:
+        raise AllkitError(f"the twin in {root} has no image {name}; was it renamed?")
+    return _draw_file(files[copies.get(name, name)], parameters)

@@ -1,0 +1,661 @@
+"""Profiles, the input pipeline, the paper's learning-rate rule, and fitting."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allkit import AllkitError, __version__
+from allkit.augment import Augmentation, apply_augmentation, augment_batch
+from allkit.data import class_order, index_hash, load_images
+from allkit.models import TITLES, TrainedModel, build_model, import_keras, stage_of
+from allkit.splits import Split, assert_disjoint
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+# ------------------------------------------------------------------------------------------- profiles
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that a training run decides, in one place.
+
+    Attributes:
+        split: "image" (as in the paper) or "subject"; see `allkit.splits.split_data`.
+        allow_leak: the explicit word that a split which shares subjects needs.
+        image_size: side of the network's input, px.
+        crop: side of the centre square cut out of a 450-px C-NMC image first, px; None: the whole image.
+        weights, alpha, rescale, pooling, momentum: see `allkit.models.build_model`.
+        batch_size, learning_rate: of the training with Adamax.
+        head_epochs: epochs with a frozen backbone, first; 0 for none.
+        epochs: epochs after that, on all layers or on the last blocks.
+        last_blocks: how many of the backbone's stages those epochs train; 0 means all layers.
+        fine_tune_rate: learning rate of the second phase, where there are two.
+        augmentation: on the fly, training images only.
+        class_weight: weight each class by the inverse of its share.
+        best_by: "rule" (best epoch of the paper's rule) or "balanced_accuracy" (of the validation part).
+    """
+
+    name: str
+    split: str = "subject"
+    allow_leak: bool = False
+    image_size: int = 224
+    crop: int | None = None
+    weights: str | None = None
+    alpha: float = 1.0
+    rescale: bool = True
+    pooling: str = "max"
+    momentum: float = 0.99
+    batch_size: int = 40
+    learning_rate: float = 1e-3
+    head_epochs: int = 0
+    epochs: int = 5
+    last_blocks: int = 0
+    fine_tune_rate: float = 1e-4
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    class_weight: bool = False
+    best_by: str = "rule"
+
+
+_ALL_SYMMETRIES = Augmentation(horizontal_flip=True, vertical_flip=True, right_angles=True)
+
+PROFILES = {
+    # The recipe recovered from the paper's own numbers (III.B.2-3, Tables I and II).
+    "paper": Profile(
+        "paper", split="image", allow_leak=True, weights="imagenet", rescale=False,
+        augmentation=Augmentation(horizontal_flip=True),
+    ),
+    # Subject split, right scaling, the cell rather than the black around it, head before backbone.
+    "honest": Profile(
+        "honest", crop=300, weights="imagenet", pooling="avg", head_epochs=4, epochs=4, last_blocks=3,
+        augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
+    ),
+    # Minutes on a laptop: small images, from scratch; 70 steps need a quicker batch-norm memory than 0.99.
+    "quick": Profile(
+        "quick", image_size=96, crop=300, pooling="avg", momentum=0.9, batch_size=32, epochs=6,
+        augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
+    ),
+}  # fmt: skip
+
+_BY_MODEL = {("quick", "efficientnetb3"): {"image_size": 64, "epochs": 5}}
+
+
+def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None = None, **overrides) -> Profile:
+    """Return a profile, adapted to the model and the data, with every override that is not None.
+
+    Args:
+        name: "paper", "honest" or "quick".
+        model: "mobilenet" or "efficientnetb3"; quick uses smaller images for the slower network.
+        index: where given and not C-NMC or its twin, `crop` is dropped: it is meant for 450-px single cells.
+        overrides: any field of `Profile`; None leaves it alone; the word "none" means None.
+
+    Raises:
+        AllkitError: unknown profile or field, naming the near misses.
+    """
+    if name not in PROFILES:
+        raise AllkitError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
+    known = [f.name for f in dataclasses.fields(Profile)]
+    for key in overrides:
+        if key not in known:
+            near = get_close_matches(key, known) or known
+            raise AllkitError(f"a profile has no field {key!r}; did you mean {', '.join(near)}?")
+    given = {k: None if v == "none" else v for k, v in overrides.items() if v is not None}
+    changed = _BY_MODEL.get((name, model), {}) | given
+    if index is not None and "crop" not in given and not index["source"].isin(["cnmc", "synthetic"]).all():
+        changed["crop"] = None
+    profile = dataclasses.replace(PROFILES[name], **changed)
+    if profile.weights is None and profile.head_epochs:
+        # A frozen backbone of random weights has nothing to offer: train all layers for as many epochs.
+        total = profile.head_epochs + profile.epochs
+        profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0)
+    return profile
+
+
+def profile_table(profile: Profile) -> pd.DataFrame:
+    """Return the profile as a table of setting and value, for printing."""
+    import pandas as pd
+
+    rows = dataclasses.asdict(profile)
+    rows["augmentation"] = ", ".join(f"{k}={v}" for k, v in rows["augmentation"].items() if v) or "none"
+    return pd.DataFrame({"setting": rows.keys(), "value": [str(value) for value in rows.values()]})
+
+
+# ------------------------------------------------------------------------------------- input pipeline
+
+
+@cache
+def _batches_class() -> type:
+    """Make the class on first use: its base class lives in Keras, which must not load at import."""
+    keras = import_keras()
+
+    class Batches(keras.utils.PyDataset):
+        """Batches of (images float32 0–255, one-hot labels, sample weights).
+
+        Order and augmentation depend on (seed, epoch, batch) alone, so that a resumed training sees what
+        the uninterrupted one would have seen.
+        """
+
+        def __init__(self, images, labels, weights, batch_size, *, seed=0, shuffle=False, augmentation=None):
+            super().__init__()
+            self.images, self.labels, self.sample_weights = images, labels, weights
+            self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+            self.augmentation, self.epoch = augmentation, 0
+
+        def __len__(self):
+            return math.ceil(len(self.images) / self.batch_size)
+
+        def __getitem__(self, number):
+            order = np.arange(len(self.images))
+            if self.shuffle:
+                order = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            images = np.asarray(self.images[rows], np.float32)
+            if self.augmentation is not None:
+                images = augment_batch(images, self.augmentation, seed=(self.seed, self.epoch, number))
+            return images, self.labels[rows], self.sample_weights[rows]
+
+    return Batches
+
+
+def build_batches(
+    part: pd.DataFrame,
+    classes: tuple[str, ...],
+    profile: Profile,
+    *,
+    training: bool,
+    seed: int = 0,
+    weights: dict[str, float] | None = None,
+) -> keras.utils.PyDataset:
+    """Build the input pipeline of one part of a split.
+
+    Decoded and resized images are read from disk through a memory map, so memory does not grow with the
+    number of images. Training batches are shuffled and augmented; others come in order, as they are. Rows
+    that `allkit.augment.balance` added are made from their original.
+    """
+    images = _load_part(part, image_size=profile.image_size, crop=profile.crop)
+    position = {name: k for k, name in enumerate(classes)}
+    labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
+    by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
+    augmentation = profile.augmentation if training else None
+    return _batches_class()(
+        images, labels, labels @ by_class, profile.batch_size,
+        seed=seed, shuffle=training, augmentation=augmentation,
+    )  # fmt: skip
+
+
+def _load_part(part: pd.DataFrame, **size: int | None) -> np.ndarray:
+    """Load the images of a part, each file once, and make the copies that its rows ask for."""
+    if "augmentation" not in part:
+        return load_images(part, **size)
+    originals = part.drop_duplicates("path").reset_index(drop=True)
+    images = load_images(originals, **size)
+    row = dict(zip(originals["path"], range(len(originals)), strict=True))
+    pairs = zip(part["path"], part["augmentation"], strict=True)
+    return np.stack([apply_augmentation(images[row[path]], spec) for path, spec in pairs])
+
+
+def class_weights(labels: pd.Series) -> dict[str, float]:
+    """Return class -> weight, inverse to the class's share and 1 on average over the images."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    names = class_order(labels)
+    values = compute_class_weight("balanced", classes=np.array(names), y=labels.to_numpy())
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+# -------------------------------------------------------------------------------- learning-rate rule
+
+
+TABLE_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor",
+                 "improvement", "seconds")  # fmt: skip
+
+
+class LearningRateRule:
+    """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
+
+    While training accuracy is below `threshold` the rule monitors accuracy, from then on validation loss.
+    Without improvement on the best so far for `patience` epochs the learning rate is multiplied by `factor`;
+    after `stop_patience` such steps in a row, training stops. While accuracy is monitored, the lowest
+    validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
+    """
+
+    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
+        self.threshold, self.patience = threshold, patience
+        self.factor, self.stop_patience = factor, stop_patience
+        self.best_accuracy, self.lowest_loss = -math.inf, math.inf
+        self.waited = self.steps = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rule has given up."""
+        return self.steps >= self.stop_patience
+
+    def update(self, accuracy: float, val_loss: float, lr: float) -> dict[str, Any]:
+        """Take one epoch (accuracy 0–1) and return monitor, improvement in percent, next_lr and improved."""
+        on_accuracy = accuracy < self.threshold
+        value, best = (accuracy, self.best_accuracy) if on_accuracy else (-val_loss, -self.lowest_loss)
+        improved = value > best
+        improvement = 100 * (value - best) / abs(best) if math.isfinite(best) and best else 0.0
+        if improved or not on_accuracy:
+            self.lowest_loss = min(self.lowest_loss, val_loss)
+        self.best_accuracy = max(self.best_accuracy, accuracy)
+        self.waited = 0 if improved else self.waited + 1
+        self.steps = 0 if improved else self.steps
+        if self.waited >= self.patience:
+            lr, self.waited, self.steps = lr * self.factor, 0, self.steps + 1
+        monitor = "accuracy" if on_accuracy else "val_loss"
+        return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
+
+
+@cache
+def _callback_class() -> type:
+    keras = import_keras()
+
+    class MonitorSwitchLR(keras.callbacks.Callback):
+        """The paper's learning-rate rule as a Keras callback; see `LearningRateRule`."""
+
+        def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3, *, best_by=None, folder=None):
+            super().__init__()
+            self.rule = LearningRateRule(threshold, patience, factor, stop_patience)
+            self.best_by, self.folder = best_by, None if folder is None else Path(folder)
+            self.rows: list[dict] = []
+            self.best_value, self.best_epoch, self.best_weights = -math.inf, None, None
+            self._started = time.perf_counter()
+
+        @property
+        def table(self) -> pd.DataFrame:
+            """One row per epoch, columns as in Tables I and II; accuracies as fractions, lr as set."""
+            import pandas as pd
+
+            columns = [*TABLE_COLUMNS, *(["val_" + self.best_by] if self.best_by else [])]
+            return pd.DataFrame(self.rows, columns=columns)
+
+        def replay(self, rows: list[dict]) -> None:
+            """Take up the state after these epochs, as when they had just been trained."""
+            for row in rows:
+                step = self.rule.update(row["accuracy"], row["val_loss"], row["lr"])
+                self._note_best(row, step["improved"])
+                self.rows.append(row)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self._started = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            seconds = time.perf_counter() - self._started
+            values = {k: float(v) for k, v in (logs or {}).items()}
+            lr = float(np.asarray(self.model.optimizer.learning_rate))
+            step = self.rule.update(values["accuracy"], values["val_loss"], lr)
+            row = {**values, "epoch": epoch + 1, "lr": lr, "seconds": seconds, **step}
+            improved = row.pop("improved")
+            self.model.optimizer.learning_rate = step["next_lr"]
+            self.model.stop_training = self.model.stop_training or self.rule.stopped
+            if self._note_best(row, improved):
+                self.best_weights = self.model.get_weights()
+                if self.folder is not None:
+                    _save_weights(self.best_weights, self.folder / "best.npz")
+            self.rows.append(row)
+            if self.folder is not None:
+                _write_text(self.folder / "epochs.json", json.dumps(self.rows))
+
+        def _note_best(self, row: dict, improved: bool) -> bool:
+            if self.best_by:
+                improved = row["val_" + self.best_by] > self.best_value
+                self.best_value = max(self.best_value, row["val_" + self.best_by])
+            self.best_epoch = row["epoch"] if improved else self.best_epoch
+            return improved
+
+        def on_train_end(self, logs=None):
+            if self.best_weights is not None:
+                self.model.set_weights(self.best_weights)
+            elif self.folder is not None and (self.folder / "best.npz").is_file():
+                with np.load(self.folder / "best.npz") as arrays:
+                    self.model.set_weights([arrays[name] for name in arrays.files])
+
+    return MonitorSwitchLR
+
+
+def MonitorSwitchLR(threshold=0.9, patience=1, factor=0.5, stop_patience=3, *, best_by=None, folder=None):
+    """Return the paper's learning-rate rule as a Keras callback (Tables I and II).
+
+    It sets the optimiser's learning rate after each epoch, stops training when the rule gives up, and at the
+    end restores the weights of the best epoch.
+
+    Args:
+        threshold: training accuracy (0–1) from which on validation loss is monitored.
+        patience: epochs without improvement before the learning rate is lowered.
+        factor: what it is multiplied by.
+        stop_patience: steps without improvement before training stops.
+        best_by: take as the best epoch that with the highest validation value of this metric, for example
+            "balanced_accuracy"; None: the last that improved on the monitored quantity.
+        folder: where to keep the rows and the best weights for a resumed training.
+
+    Returns:
+        A callback with `.table` (DataFrame: epoch, loss, accuracy, val_loss, val_accuracy, lr, next_lr,
+        monitor, improvement in percent, seconds), `.best_epoch` and `.rule`.
+    """
+    return _callback_class()(threshold, patience, factor, stop_patience, best_by=best_by, folder=folder)
+
+
+def format_history(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a history as text, printed as the paper prints Tables I and II."""
+    total = len(table)
+    formats = {
+        "Epoch": ("epoch", lambda v: f"{int(v)}/{total}"), "Loss": ("loss", "{:.3f}".format),
+        "Accuracy %": ("accuracy", lambda v: f"{100 * v:.3f}"), "Val. loss": ("val_loss", "{:.5f}".format),
+        "Val. accuracy %": ("val_accuracy", lambda v: f"{100 * v:.3f}"), "LR": ("lr", "{:.5f}".format),
+        "Next LR": ("next_lr", "{:.5f}".format), "Monitor": ("monitor", str),
+        "Improvement %": ("improvement", "{:.2f}".format), "Seconds": ("seconds", "{:.2f}".format),
+    }  # fmt: skip
+    import pandas as pd
+
+    text = pd.DataFrame({title: table[column].map(form) for title, (column, form) in formats.items()})
+    return text if "phase" not in table else text.assign(Phase=table["phase"])
+
+
+# ------------------------------------------------------------------------------------------------ fit
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training leaves behind.
+
+    Attributes:
+        trained: the network with the best epoch's weights, and its card.
+        history: one row per epoch as in Tables I and II, with the phase it belongs to.
+        seconds: training time, all epochs together.
+        resumed: epochs that were not trained now because a checkpoint held them.
+    """
+
+    trained: TrainedModel
+    history: pd.DataFrame
+    seconds: float
+    resumed: int
+
+
+def build_from_profile(name: str, profile: Profile, classes: int, *, seed: int = 123) -> keras.Model:
+    """Build the network `name` as the profile says; see `allkit.models.build_model`."""
+    return build_model(
+        name, profile.image_size, classes, weights=profile.weights, alpha=profile.alpha,
+        pooling=profile.pooling, momentum=profile.momentum, rescale=profile.rescale, seed=seed,
+    )  # fmt: skip
+
+
+def set_determinism(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow and make TensorFlow's operations repeatable (slower).
+
+    Same seed, same machine and same versions then give the same history; other hardware need not.
+    """
+    keras = import_keras()
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def train_model(
+    model: keras.Model,
+    split: Split,
+    profile: Profile,
+    *,
+    folder: Path | None = None,
+    seed: int = 123,
+    deterministic: bool = False,
+    show: bool = True,
+) -> Training:
+    """Train a model from `build_model` on a split, as the profile says (paper III.B.2-3).
+
+    Args:
+        model: a fresh model.
+        split: its training part is learned from, its validation part chooses the best epoch; its test part
+            is not read.
+        profile: see `Profile`.
+        folder: where checkpoints are kept. A training that was interrupted resumes after its last whole
+            epoch; a finished one is loaded. Checkpoints of another recipe are never mixed up with this one.
+        seed: of order, augmentation and dropout.
+        deterministic: see `set_determinism`.
+        show: print the table as it grows.
+
+    Raises:
+        allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
+    """
+    assert_disjoint(split, allow_leak=profile.allow_leak)
+    import_keras().utils.set_random_seed(seed)
+    if deterministic:
+        set_determinism(seed)
+    classes = class_order(split.train["label"])
+    weights = class_weights(split.train["label"])
+    batches = {
+        "train": build_batches(split.train, classes, profile, training=True, seed=seed,
+                               weights=weights if profile.class_weight else None),
+        "validation": build_batches(split.validation, classes, profile, training=False,
+                                    weights=class_weights(split.validation["label"])
+                                    if profile.best_by == "balanced_accuracy" else None),
+    }  # fmt: skip
+    if folder is not None:
+        folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed)}"
+    tables, resumed = [], 0
+    for phase in _phases(profile):
+        home = None if folder is None else folder / phase["name"].replace(" ", "-")
+        table, skipped = _fit_phase(model, batches, profile, phase, home, seed, show)
+        tables.append(table.assign(phase=phase["name"]))
+        resumed += skipped
+    return _finish(model, split, profile, classes, tables, resumed, seed)
+
+
+def _finish(model, split, profile, classes, tables, resumed, seed) -> Training:
+    import pandas as pd
+
+    history = pd.concat(tables, ignore_index=True)
+    history["epoch"] = np.arange(1, len(history) + 1)
+    seconds = float(history["seconds"].sum())
+    card = _make_card(model, split, profile, classes, seed) | {"training_seconds": round(seconds, 2)}
+    return Training(TrainedModel(model, card), history, seconds, resumed)
+
+
+def _phases(profile: Profile) -> list[dict]:
+    rate, tuned = profile.learning_rate, "last blocks" if profile.last_blocks else "all layers"
+    phases = [{"name": "head", "epochs": profile.head_epochs, "rate": rate}] if profile.head_epochs else []
+    second = profile.fine_tune_rate if phases else rate
+    return [*phases, {"name": tuned, "epochs": profile.epochs, "rate": second}]
+
+
+def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
+    """Choose the layers that a phase trains; frozen batch normalisations keep their ImageNet statistics."""
+    keras = import_keras()
+    stages = list(dict.fromkeys(stage_of(layer.name) for layer in model.layers))
+    tuned = {
+        "all layers": stages,
+        "head": ["head"],
+        "last blocks": [*[s for s in stages if s.startswith(("block", "top"))][-last_blocks:], "head"],
+    }[phase]
+    for layer in model.layers:
+        stage = stage_of(layer.name)
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = stage in tuned and not (norm and phase == "last blocks" and stage != "head")
+
+
+def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[pd.DataFrame, int]:
+    """Train one phase, or what is left of it; return its table and the number of epochs found done."""
+    keras = import_keras()
+    _set_trainable(model, phase["name"], profile.last_blocks)
+    model.compile(
+        optimizer=keras.optimizers.Adamax(phase["rate"]),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
+    )
+    best_by = profile.best_by if profile.best_by == "balanced_accuracy" else None
+    rule = MonitorSwitchLR(best_by=best_by, folder=home)
+    done, finished = (0, False) if home is None else _restore(rule, home)
+    if finished:
+        rule.set_model(model)
+        rule.on_train_end()
+        return rule.table, done
+    seeds = _EpochSeed(batches["train"], seed, first=0 if phase["name"] == "head" else profile.head_epochs)
+    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else [])]
+    if home is not None:
+        callbacks.append(keras.callbacks.BackupAndRestore(
+            str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
+    try:
+        model.fit(batches["train"], validation_data=batches["validation"], epochs=phase["epochs"],
+                  callbacks=callbacks, verbose=0, shuffle=False)  # fmt: skip
+        if home is not None:
+            _mark_finished(home)
+    except OSError as error:
+        raise AllkitError(
+            f"training stopped because a checkpoint could not be written ({error}); free some space and run "
+            "again: it resumes after the last epoch that was saved."
+        ) from error
+    return rule.table, done
+
+
+def _restore(rule: Any, home: Path) -> tuple[int, bool]:
+    """Give the rule the epochs that a checkpoint holds; return their number and whether that is all."""
+    home.mkdir(parents=True, exist_ok=True)
+    finished = (home / "finished.json").is_file()
+    state = home / "backup" / "training_metadata.json"
+    file = home / ("finished.json" if finished else "epochs.json")
+    if not finished and not (state.is_file() and file.is_file()):
+        return 0, False
+    rows = json.loads(file.read_text())
+    done = len(rows) if finished else json.loads(state.read_text())["epoch"]
+    rule.replay(rows[:done])
+    return done, finished
+
+
+def _mark_finished(home: Path) -> None:
+    """Keep the rows and the best weights; drop the far larger state of the optimiser."""
+    os.replace(home / "epochs.json", home / "finished.json")
+    shutil.rmtree(home / "backup", ignore_errors=True)
+
+
+def _save_weights(weights: list[np.ndarray], path: Path) -> None:
+    half = path.with_name("half.npz")
+    np.savez(half, *weights)
+    os.replace(half, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    half = path.with_name(path.name + ".half")
+    half.write_text(text)
+    os.replace(half, path)
+
+
+def _fingerprint(name: str, split: Split, profile: Profile, seed: int) -> str:
+    parts = [index_hash(part) for part in (split.train, split.validation)]
+    recipe = json.dumps([name, parts, dataclasses.asdict(profile), seed, __version__], sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()[:8]
+
+
+def _make_card(model, split, profile, classes, seed) -> dict:
+    from importlib.metadata import version
+
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {
+        "format": 1,
+        "model": model.name,
+        "title": TITLES[model.name],
+        "classes": list(classes),
+        "input": {"image_size": profile.image_size, "crop": profile.crop, "values": "RGB, 0-255"},
+        "data": {"source": str(split.train["source"].iloc[0]), "images": sum(map(len, parts.values()))},
+        "split": {
+            "name": split.name,
+            "note": split.note,
+            "shares_subjects": split.shares_subjects,
+            "images": {name: len(part) for name, part in parts.items()},
+            "hash": {name: index_hash(part) for name, part in parts.items()},
+        },
+        "profile": dataclasses.asdict(profile),
+        "seed": seed,
+        "parameters": model.count_params(),
+        "versions": {name: version(name) for name in ("allkit", "keras", "tensorflow", "numpy")},
+    }
+
+
+def _EpochSeed(batches, seed: int, first: int) -> Any:
+    """Return a callback that ties order, augmentation and dropout of an epoch to (seed, epoch) alone."""
+    keras = import_keras()
+
+    def begin(epoch, logs=None):
+        batches.epoch = first + epoch
+        for number, layer in enumerate(callback.model.layers):
+            if generator := getattr(layer, "seed_generator", None):
+                generator.state.assign([seed % 2**31, 1000 * (first + epoch) + number])
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+    return callback
+
+
+@cache
+def _progress_class() -> type:
+    keras = import_keras()
+
+    class ShowProgress(keras.callbacks.Callback):
+        """The table as it grows, and where the epoch stands: one output in a notebook, a bar elsewhere."""
+
+        def __init__(self, rule, phase, done):
+            super().__init__()
+            self.rule, self.phase, self.done, self.shown = rule, phase, done, 0.0
+
+        def on_train_begin(self, logs=None):
+            from tqdm import tqdm
+
+            steps = self.params["steps"]
+            self.handle = _display_handle()
+            self.bar = tqdm(total=self.phase["epochs"] * steps, initial=self.done * steps, leave=False,
+                            desc=self.phase["name"], disable=self.handle is not None)  # fmt: skip
+            self._update()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.bar.update()
+            if time.monotonic() - self.shown > 1:
+                self._update(f"batch {batch + 1} of {self.params['steps']}")
+
+        def on_epoch_end(self, epoch, logs=None):
+            self._update()
+            if self.handle is None:
+                last = format_history(self.rule.table).iloc[-1]
+                self.bar.write("  ".join(f"{name} {value}" for name, value in last.items()))
+
+        def on_train_end(self, logs=None):
+            self.bar.close()
+            self._update()
+
+        def _update(self, where: str = "") -> None:
+            self.shown = time.monotonic()
+            if self.handle is not None:
+                epochs = f"{len(self.rule.rows)} of {self.phase['epochs']} epochs"
+                table = format_history(self.rule.table).set_index("Epoch")
+                self.handle.update(table.rename_axis(f"{self.phase['name']}: {epochs} {where}".strip()))
+
+    return ShowProgress
+
+
+def _ShowProgress(rule: Any, phase: dict, done: int) -> Any:
+    return _progress_class()(rule, phase, done)
+
+
+def _display_handle() -> Any:
+    """Return a handle for one output that can be updated, or None outside a notebook."""
+    import sys
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display
+
+    return display({"text/plain": "starting"}, raw=True, display_id=True)

@@ -1,0 +1,104 @@
+"""The command line: options, exit codes, and errors in one sentence."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import allkit
+from allkit import AllkitError, cli, series
+
+
+def _run(monkeypatch, capsys, *words):
+    """Return exit code, stdout and stderr of `allkit WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["allkit", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    return ended.value.code or 0, out.out, out.err
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """Stand in for the series: record what was asked for; `result` is what came of it."""
+    seen = SimpleNamespace(result=SimpleNamespace(path=tmp_path, ok=True, interrupted=False), options=None)
+
+    def run_series(**options):
+        seen.options = options
+        return seen.result
+
+    monkeypatch.setattr(series, "run_series", run_series)
+    monkeypatch.setattr(series, "publish_report", lambda path: path / "report" / "index.html")
+    return seen
+
+
+def test_version(monkeypatch, capsys):
+    assert _run(monkeypatch, capsys, "--version") == (0, f"allkit {allkit.__version__}\n", "")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from allkit import cli; sys.argv[1:] = ['--help']\n"
+        "try: cli.main()\n"
+        "finally: print(set(sys.modules) & {'pandas', 'numpy', 'tensorflow', 'papermill', 'matplotlib'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_run_passes_its_options_on(monkeypatch, capsys, asked, tmp_path):
+    words = (
+        "run --profile paper --data there --only 01,3 -p epochs 2 -p 04.weights none -p rate -0.5 --resume"
+    )
+    code, out, _ = _run(monkeypatch, capsys, *words.split(), "--out", "mine")
+    assert code == 0
+    assert str(tmp_path / "report" / "index.html") in out
+    options = asked.options
+    assert (options["profile"], options["data"], options["only"]) == ("paper", "there", "01,3")
+    assert options["parameters"] == {"epochs": "2", "04.weights": "none", "rate": "-0.5"}
+    assert (options["out"], options["resume"]) == ("mine", True)
+
+
+def test_parameter_without_value_is_a_usage_error(monkeypatch, capsys, asked):
+    code, _, err = _run(monkeypatch, capsys, "run", "-p", "epochs")
+    assert code == 2
+    assert "NAME VALUE" in err
+    assert asked.options is None
+
+
+def test_unknown_profile_is_a_usage_error(monkeypatch, capsys, asked):
+    code, _, err = _run(monkeypatch, capsys, "run", "--profile", "fast")
+    assert code == 2
+    assert "quick" in err
+
+
+def test_failure_of_the_series_is_exit_code_1(monkeypatch, capsys, asked):
+    asked.result.ok = False
+    code, out, _ = _run(monkeypatch, capsys, "run")
+    assert code == 1
+    assert "Report" in out
+
+
+def test_mendable_error_is_one_sentence(monkeypatch, capsys):
+    def refuse(**_options):
+        raise AllkitError("this is wrong; do that.")
+
+    monkeypatch.setattr(series, "run_series", refuse)
+    assert _run(monkeypatch, capsys, "run") == (1, "", "allkit: this is wrong; do that.\n")
+
+
+def test_data_make_then_check(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "twin"
+    code, out, _ = _run(monkeypatch, capsys, "data", "make", str(folder), "--images", "60", "--seed", "1")
+    assert (code, str(folder) in out) == (0, True)
+    code, out, _ = _run(monkeypatch, capsys, "data", "check", str(folder))
+    assert code == 0
+    assert "synthetic" in out.lower()
+
+
+def test_data_check_of_what_is_not_there(monkeypatch, capsys, tmp_path):
+    code, _, err = _run(monkeypatch, capsys, "data", "check", str(tmp_path / "nothing"))
+    assert code == 1
+    assert err.startswith("allkit: ")
+    assert "Traceback" not in err

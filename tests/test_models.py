@@ -1,0 +1,151 @@
+"""Both networks: what they are built of, what they take, and how they are saved."""
+
+import json
+
+import numpy as np
+import pytest
+
+from allkit import AllkitError
+from allkit.data import load_index, prepare_image, read_image
+from allkit.models import (
+    TrainedModel,
+    build_model,
+    classify_bytes,
+    count_by_stage,
+    load_model,
+    predict_images,
+    save_model,
+)
+
+SMALL = {"image_size": 32, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    return build_model("mobilenet", alpha=0.25, **SMALL)
+
+
+@pytest.fixture
+def trained(mobilenet) -> TrainedModel:
+    card = {"model": "mobilenet", "classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": 300}}
+    return TrainedModel(mobilenet, card)
+
+
+def test_models_are_flat_and_start_from_plain_pixel_values(mobilenet):
+    names = [layer.name for layer in mobilenet.layers]
+    assert "conv_pw_13_relu" in names, "the backbone's layers are the model's own"
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    scaled = mobilenet.get_layer("rescale")(images)
+    assert -1.01 < float(np.min(scaled)) < -0.9
+    assert 0.9 < float(np.max(scaled)) < 1.01
+
+
+def test_efficientnet_scales_itself_and_the_paper_fed_mobilenet_raw_values():
+    efficient = build_model("efficientnetb3", **SMALL)
+    assert [layer.name for layer in efficient.layers if "rescal" in layer.name], "its own rescaling is inside"
+    raw = build_model("mobilenet", rescale=False, alpha=0.25, **SMALL)
+    assert not [layer for layer in raw.layers if "rescal" in layer.name]
+
+
+def test_head_is_the_recovered_one(mobilenet):
+    dense = mobilenet.get_layer("head_dense")
+    assert dense.units == 256
+    assert float(dense.kernel_regularizer.l2) == pytest.approx(0.016)
+    assert float(dense.activity_regularizer.l1) == pytest.approx(0.006)
+    assert float(dense.bias_regularizer.l1) == pytest.approx(0.006)
+    assert mobilenet.get_layer("head_dropout").rate == 0.45
+    assert mobilenet.get_layer("head_norm").momentum == 0.99
+    assert type(mobilenet.get_layer("head_pool")).__name__ == "GlobalMaxPooling2D"
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "parameters", "multiply_adds"),
+    [("mobilenet", 224, 3_228_864, 569e6), ("efficientnetb3", 300, 10_783_535, 1.8e9)],
+)
+def test_counts_of_the_backbones_agree_with_what_was_published(name, image_size, parameters, multiply_adds):
+    # The papers of the architectures: 569 million and 1.8 billion, with a classifier of 1,000 classes.
+    table = count_by_stage(build_model(name, image_size)).set_index("stage").drop("head")
+    assert table["parameters"].sum() == parameters
+    assert table["multiply_adds"].sum() == pytest.approx(multiply_adds, rel=0.04)
+
+
+def test_impossible_models_are_refused_with_what_to_do():
+    with pytest.raises(AllkitError, match="mobilenet, efficientnetb3"):
+        build_model("resnet", 96)
+    with pytest.raises(AllkitError, match="at least 32"):
+        build_model("mobilenet", 16)
+    with pytest.raises(AllkitError, match="two classes"):
+        build_model("mobilenet", 32, 1)
+
+
+def test_missing_imagenet_weights_say_which_file_goes_where(tmp_path, monkeypatch):
+    import keras
+
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.applications, "EfficientNetB3", no_network)
+    with pytest.raises(AllkitError, match=r"efficientnetb3_notop\.h5") as error:
+        build_model("efficientnetb3", 64, weights="imagenet")
+    assert str(tmp_path / "models") in str(error.value)
+
+
+def test_imagenet_weights_load_at_any_size(weights_home, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(weights_home))
+    first = build_model("mobilenet", 224, weights="imagenet", alpha=0.75).get_layer("conv1").get_weights()[0]
+    other = build_model("mobilenet", 96, weights="imagenet", alpha=0.75).get_layer("conv1").get_weights()[0]
+    np.testing.assert_array_equal(first, other)
+
+
+def test_a_saved_model_answers_as_before_and_can_lend_its_backbone(tmp_path, trained, twin):
+    path = tmp_path / "models" / "mobilenet.keras"
+    save_model(trained, path)
+    again = load_model(path)
+    assert again.card == trained.card
+    image = prepare_image(read_image(load_index(twin)["path"].iloc[0]), 32, 300)
+    np.testing.assert_allclose(predict_images(again, image[None]), predict_images(trained, image[None]), atol=1e-6)
+    heir = build_model("mobilenet", 32, 3, alpha=0.25, weights=path, seed=9)
+    np.testing.assert_array_equal(
+        heir.get_layer("conv_pw_3").get_weights()[0], trained.model.get_layer("conv_pw_3").get_weights()[0]
+    )
+
+
+def test_damaged_or_contradictory_models_are_refused(tmp_path, trained):
+    path = tmp_path / "mobilenet.keras"
+    with pytest.raises(AllkitError, match="train the model first"):
+        load_model(path)
+    save_model(trained, path)
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps({**trained.card, "classes": ["a", "b", "c"]}))
+    with pytest.raises(AllkitError, match="2 outputs"):
+        load_model(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AllkitError, match="damaged"):
+        load_model(path)
+
+
+def test_a_full_disk_leaves_the_earlier_model_alone(tmp_path, trained, monkeypatch):
+    path = tmp_path / "mobilenet.keras"
+    save_model(trained, path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(trained.model), "save", full)
+    with pytest.raises(AllkitError, match="free some space"):
+        save_model(trained, path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mobilenet.json", "mobilenet.keras"]
+
+
+def test_classify_bytes_gives_probabilities_and_names_bad_files(trained, twin):
+    path = load_index(twin)["path"].iloc[-1]
+    with open(path, "rb") as file:
+        result = classify_bytes(file.read(), trained, name="cell.png")
+    assert result.label in ("ALL", "HEM")
+    assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert result.image.shape == (32, 32, 3)
+    with pytest.raises(AllkitError, match=r"letter\.txt"):
+        classify_bytes(b"Dear Sir or Madam", trained, name="letter.txt")

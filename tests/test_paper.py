@@ -1,0 +1,82 @@
+"""The paper's tables, and what their printed digits imply."""
+
+import numpy as np
+import pytest
+
+from allkit import AllkitError, paper
+
+
+@pytest.mark.parametrize("model", ["mobilenet", "efficientnetb3"])
+def test_tables_hold_five_epochs_and_accuracies_are_fractions_of_one_split(model):
+    table = paper.load_table(model)
+    assert table["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert set(table["monitor"]) == {"accuracy", "val_loss"}
+    # 7,462 training and 1,599 validation images: 70 % and 15 % of the 10,661 labelled images.
+    assert all(paper.possible_counts(value, 3, 7462) for value in table["accuracy"])
+    assert all(paper.possible_counts(value, 3, 1599) for value in table["val_accuracy"])
+
+
+def test_no_other_validation_size_explains_the_tables():
+    printed = [
+        *paper.load_table("mobilenet")["val_accuracy"],
+        *paper.load_table("efficientnetb3")["val_accuracy"],
+    ]
+    fitting = [n for n in range(200, 2001) if all(paper.possible_counts(value, 3, n) for value in printed)]
+    assert fitting == [1599]
+
+
+def test_possible_counts_lists_all_and_only_what_rounds():
+    assert paper.possible_counts(50.0, 0, 4) == [2]
+    assert paper.possible_counts(33.3, 1, 3) == [1]
+    assert paper.possible_counts(12.3, 1, 3) == []
+    assert paper.possible_counts(100.0, 1, 7) == [7]
+
+
+def test_figure_11_has_one_confusion_matrix():
+    matrices = paper.reconstruct_confusion(paper.load_report("mobilenet"))
+    assert [m.tolist() for m in matrices] == [[[1032, 59], [257, 252]]]
+
+
+def test_figure_16_has_four_confusion_matrices_with_the_reported_number_right():
+    reported = paper.load_reported().set_index(["model", "measure"])["value"]
+    right = int(reported["efficientnetb3", "correct"])
+    matrices = paper.reconstruct_confusion(paper.load_report("efficientnetb3"), correct=right)
+    expected = [[[988 + i, 103 - i], [75 + i, 434 - i]] for i in range(4)]
+    assert sorted(m.tolist() for m in matrices) == expected
+    assert len(paper.reconstruct_confusion(paper.load_report("efficientnetb3"))) > 4
+
+
+def test_a_reconstructed_matrix_prints_the_report_again():
+    from sklearn.metrics import classification_report
+
+    report = paper.load_report("mobilenet")
+    (matrix,) = paper.reconstruct_confusion(report)
+    truth = np.repeat(["ALL", "HEM"], matrix.sum(axis=1))
+    answer = np.concatenate([np.repeat(["ALL", "HEM"], row) for row in matrix])
+    printed = classification_report(truth, answer, output_dict=True)
+    for row in ("ALL", "HEM", "macro avg", "weighted avg"):
+        assert round(printed[row]["precision"], 2) == report.loc[row, "precision"]
+        assert round(printed[row]["f1-score"], 2) == report.loc[row, "f1_score"]
+
+
+def test_reported_accuracies_are_those_of_training():
+    reported = paper.load_reported().set_index(["model", "measure"])
+    for model in ("mobilenet", "efficientnetb3"):
+        row = reported.loc[(model, "accuracy_percent")]
+        assert row["value"] == paper.load_table(model)["accuracy"].iloc[-1]
+        assert "training" in row["remark"]
+        right, wrong = reported.loc[(model, "correct"), "value"], reported.loc[(model, "wrong"), "value"]
+        assert right + wrong == paper.load_report(model)["support"].iloc[:2].sum()
+
+
+def test_literature_says_how_it_was_split_and_whether_it_was_read():
+    table = paper.load_literature()
+    assert set(table["split"]) == {"by subject", "by image or not stated"}
+    assert set(table["verified"]) == {"abstract", "second-hand"}
+    assert table["value"].between(0, 1).all()
+    assert (table.loc[table["verified"] == "abstract", "reference"] != "").all()
+
+
+def test_an_unknown_model_is_refused_by_name():
+    with pytest.raises(AllkitError, match="resnet"):
+        paper.load_table("resnet")

@@ -1,0 +1,336 @@
+"""Run folders, running notebooks, and publishing what they made."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from allkit import AllkitError
+from allkit.series import Run, load_data, open_run, publish_report, run_path, run_series
+
+PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
+
+
+def _notebook(path: Path, *cells: str, parameters: str = "") -> None:
+    """Write a notebook: text that starts with # is Markdown, the rest code."""
+    made = [nbformat.v4.new_code_cell(PARAMETERS + parameters, metadata={"tags": ["parameters"]})]
+    for cell in cells:
+        make = nbformat.v4.new_markdown_cell if cell.startswith("#") else nbformat.v4.new_code_cell
+        made.append(make(cell))
+    notebook = nbformat.v4.new_notebook(cells=made)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+PLOT = """
+import matplotlib.pyplot as plt
+from pathlib import Path
+from allkit.series import Run
+figure, axes = plt.subplots(figsize=(2, 1))
+run = Run(path=Path(run_folder), synthetic=True, profile=profile, data_hash="0")
+run.show(axes, "cells", "Two <round> cells")
+"""
+WIDGET = """
+from IPython.display import HTML, display
+view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1", "version_major": 2, "version_minor": 0}}
+display({**view, "text/plain": "HBox(children=())"}, raw=True)
+display({**view, "text/plain": "Label(value='x')", "text/html": "<p>the cell is <b>ALL</b></p>"}, raw=True)
+display(HTML('<script src="https://example.org/a.js"></script>'))
+display({"application/javascript": "alert(1)"}, raw=True)
+display(HTML('<img src="https://example.org/a.png" alt="far">'))
+"""
+MATHS = (
+    "# Third: the report\n\nA share $p = \\frac{a}{b}$ costs \\$5, as code `$p$`.\n\n"
+    "$$\\begin{aligned} i' &= i\\cos\\theta \\\\ j' &= j < 2 \\end{aligned}$$\n\n"
+    "    $x = 1$\n\n![a picture](https://example.org/b.png) and [a link](https://example.org/) "
+    "and [the first](01_first.ipynb)"
+)
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    log = "open('log.txt', 'a').write(f'{run_folder} {data} {profile} {epochs!r} {subject!r}\\n')"
+    _notebook(folder / "01_first.ipynb", log, parameters='epochs = 1\nsubject = ""')
+    _notebook(
+        folder / "02_second.ipynb", "x = 1", "assert mend, 'not mended'", "x = 2", parameters="mend = False"
+    )
+    _notebook(folder / "03_third.ipynb", MATHS, PLOT, WIDGET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def failed_run(notebooks, tmp_path_factory):
+    """A run in which notebook 02 failed."""
+    told = []
+    result = run_series(
+        notebooks=notebooks,
+        out=tmp_path_factory.mktemp("runs") / "one",
+        parameters={"epochs": "3", "01.subject": "11"},
+        reporter=told.append,
+    )
+    return result, told
+
+
+def test_failed_notebook_is_named_and_kept_and_the_rest_runs(failed_run, notebooks):
+    result, told = failed_run
+    assert [n.status for n in result.notebooks] == ["done", "failed", "done"]
+    assert list(result.notebooks) == told
+    assert not result.ok
+    failed = result.notebooks[1]
+    copy = nbformat.read(failed.copy, as_version=4)
+    assert failed.error == "AssertionError: not mended"
+    assert [c.source for c in copy.cells if c.get("execution_count") == failed.cell] == [
+        "assert mend, 'not mended'"
+    ]
+
+
+def test_parameters_reach_the_notebooks_that_declare_them(failed_run, notebooks):
+    result, _ = failed_run
+    log = (notebooks / "log.txt").read_text().splitlines()[0]
+    assert log == f"{result.path} synthetic quick 3 '11'"
+    source = nbformat.read(result.path / "notebooks" / "02_second.ipynb", as_version=4)
+    assert "epochs" not in "".join(c.source for c in source.cells)
+
+
+def test_resume_skips_what_is_done_and_redoes_what_changed(failed_run, notebooks, tmp_path):
+    result, _ = failed_run
+    given = {"epochs": "3", "01.subject": "11", "02.mend": "true"}
+    again = run_series(notebooks=notebooks, out=result.path, parameters=given, resume=True)
+    # 03 was done, but before the 02 that has now changed
+    assert [n.status for n in again.notebooks] == ["skipped", "done", "done"]
+    third = run_series(notebooks=notebooks, out=result.path, parameters=given, resume=True)
+    assert [n.status for n in third.notebooks] == ["skipped"] * 3
+    assert third.ok
+    with pytest.raises(AllkitError, match="choose another --out"):
+        run_series(notebooks=notebooks, out=result.path, data=str(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parameters": {"epoch": 3}}, "did you mean epochs"),
+        ({"parameters": {"02.epochs": 3}}, "notebook 02 has no parameter 'epochs'"),
+        ({"parameters": {"09.epochs": 3}}, "09 is not among"),
+        ({"parameters": {"epochs": "many"}}, "another kind"),
+        ({"parameters": {"run_folder": "x"}}, "--out"),
+        ({"only": "07"}, "no notebook 07"),
+        ({"data": "no/such/folder"}, "no such file or folder"),
+    ],
+)
+def test_bad_request_is_refused_before_anything_starts(notebooks, tmp_path, options, message):
+    with pytest.raises(AllkitError, match=message):
+        run_series(notebooks=notebooks, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fresh_run_moves_the_older_one_aside(notebooks, tmp_path):
+    run = tmp_path / "latest"
+    run.mkdir()
+    (run / "params.json").write_text('{"created": "2026-01-31T12:34:56.000+00:00"}')
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    _notebook(empty / "01_nothing.ipynb")
+    assert run_series(notebooks=empty, out=run).ok
+    assert (tmp_path / "latest-20260131-123456" / "params.json").exists()
+    assert json.loads((run / "series.json").read_text())["notebooks"]["01_nothing"]["status"] == "done"
+
+
+def test_folder_of_other_things_is_refused_and_left_alone(notebooks, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(AllkitError, match="is no run folder"):
+        run_series(notebooks=notebooks, out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a Unix signal")
+def test_interrupted_run_keeps_its_state_and_says_how_to_go_on(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out" / "run"
+    folder.mkdir()
+    _notebook(folder / "01_slow.ipynb", "open('started', 'w').close()", "import time; time.sleep(60)")
+    code = (
+        "import sys, allkit.cli, allkit.series, functools, pathlib\n"
+        "allkit.series.run_series = functools.partial(allkit.series.run_series, "
+        "notebooks=pathlib.Path(sys.argv.pop(1)))\nallkit.cli.main()"
+    )
+    command = [sys.executable, "-c", code, str(folder), "run", "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if (folder / "started").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    entry = json.loads((out / "series.json").read_text())["notebooks"]["01_slow"]
+    assert entry["status"] == "interrupted"
+    assert (out / "notebooks" / "01_slow.ipynb").exists()
+
+
+# ------------------------------------------------------------------------------------------- publishing
+
+
+@pytest.fixture(scope="module")
+def pages(failed_run):
+    result, _ = failed_run
+    Run(result.path, True, "quick", "0").save_metrics("mobilenet", {"auc": 0.8125, "recall": {"ALL": 0.5}})
+    index = publish_report(result.path)
+    return {p.name: BeautifulSoup(p.read_text("utf-8"), "html.parser") for p in index.parent.glob("*.html")}
+
+
+def test_pages_load_nothing_from_a_network(pages):
+    assert set(pages) == {"index.html", "01_first.html", "02_second.html", "03_third.html"}
+    for page in pages.values():
+        loads = [e.get("src") or e.get("data") for e in page.find_all(src=True) + page.find_all("object")]
+        loads += [e["href"] for e in page.find_all("link", href=True)]
+        assert all(address.startswith("data:") for address in loads)
+        code = "".join(e.text for e in page.find_all(["script", "style"]))
+        assert not re.search(r"(import|url)\s*\(?\s*['\"]?(https?:)?//", code)
+    assert pages["03_third.html"].find("a", href="https://example.org/")
+    assert pages["03_third.html"].find("a", href="01_first.html")
+
+
+def test_equations_are_mathml_and_code_is_not_touched(pages):
+    page = pages["03_third.html"]
+    inline, block = page.find("math", display="inline"), page.find("math", display="block")
+    assert inline.find("mfrac")
+    assert len(block.find_all("mtr")) == 2
+    assert "<" in block.text
+    assert {"$p$", "$x = 1$"} <= {c.text for c in page.find_all("code")}
+    assert "$5" in page.text
+
+
+def test_figures_keep_their_description_and_widgets_their_text(pages, failed_run):
+    page = pages["03_third.html"]
+    assert [i["alt"] for i in page.find_all("img")] == ["Two <round> cells"]
+    assert page.find("b", string="ALL")
+    outputs = " ".join(e.text for e in page.find_all(class_="jp-OutputArea-output"))
+    assert "HBox" not in outputs
+    assert "alert" not in outputs
+    assert "open this notebook in JupyterLab" in outputs
+    assert (failed_run[0].path / "figures" / "cells.png").exists()
+
+
+def test_index_page_tells_how_the_run_went(pages):
+    page = pages["index.html"]
+    assert page.html["lang"] == "en"
+    assert page.find("meta", attrs={"name": "viewport"})
+    assert page.find("a", href="03_third.html").text == "03 Third: the report"
+    for text in ("not a diagnosis", "0.812", "recall.ALL", "epochs = 3"):
+        assert text in page.text
+
+
+def test_publishing_a_folder_without_notebooks_is_refused(tmp_path):
+    with pytest.raises(AllkitError, match="no executed notebooks"):
+        publish_report(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------ run folders
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(path=tmp_path, synthetic=False, profile="quick", data_hash="0")
+
+
+def _index(label: str, source: str = "synthetic") -> pd.DataFrame:
+    columns = ("path", "label", "subject", "group", "part", "name", "source")
+    row = dict.fromkeys(columns, "x") | {"path": __file__, "label": label, "part": "train", "source": source}
+    return pd.DataFrame([row]).assign(fold=pd.array([0], "Int64"))
+
+
+def test_run_folder_is_bound_to_its_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
+    run = open_run("mine", index=_index("ALL"), profile="quick")
+    assert run.path == tmp_path / "mine"
+    assert run.synthetic
+    assert open_run("mine", index=_index("ALL"), profile="honest").data_hash == run.data_hash
+    params = json.loads((run.path / "params.json").read_text())
+    assert params["profiles"] == ["quick", "honest"]
+    assert {"allkit", "python", "keras", "tensorflow", "numpy"} <= set(params["versions"])
+    with pytest.raises(AllkitError, match="belongs to other data"):
+        open_run("mine", index=_index("HEM"), profile="quick")
+
+
+@pytest.mark.parametrize("content", ['{"format": 99}', "{half", "[]", '{"format": 1}'])
+def test_run_folder_of_another_version_is_refused_and_kept(tmp_path, content):
+    (tmp_path / "params.json").write_text(content)
+    with pytest.raises(AllkitError, match="choose another"):
+        open_run(tmp_path, index=_index("ALL"), profile="quick")
+    assert (tmp_path / "params.json").read_text() == content
+
+
+def test_a_name_lies_in_runs_and_a_path_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    assert run_path("latest") == tmp_path / "runs" / "latest"
+    assert run_path("./latest") == tmp_path / "latest"
+
+
+def test_tables_come_back_as_they_were_saved(run):
+    frame = pd.DataFrame(
+        {"path": ["a", "b"], "label": ["NA", "ALL"], "subject": ["007", None], "p_ALL": [0.1 + 0.2, 1 / 3]}
+    )
+    run.save_predictions("mobilenet", frame)
+    back = run.load_predictions("mobilenet")
+    assert list(back["label"]) == ["NA", "ALL"]
+    assert back["subject"][0] == "007"
+    assert pd.isna(back["subject"][1])
+    assert list(back["p_ALL"]) == list(frame["p_ALL"])
+    assert run.predicted_models() == ["mobilenet"]
+    with pytest.raises(AllkitError, match="run the notebook that trains"):
+        run.load_predictions("efficientnetb3")
+
+
+def test_metrics_of_different_notebooks_are_merged(run):
+    run.save_metrics("mobilenet", {"auc": np.float32(0.5), "interval": np.array([0.25, np.nan])})
+    run.save_metrics("efficientnetb3", {"auc": 1})
+    run.save_metrics("mobilenet", {"f1": 0.75})
+    expected = {"mobilenet": {"auc": 0.5, "interval": [0.25, None], "f1": 0.75}, "efficientnetb3": {"auc": 1}}
+    assert json.loads((run.path / "metrics.json").read_text()) == expected
+
+
+def test_full_disk_says_so_and_keeps_the_old_file(run, monkeypatch):
+    run.save_metrics("mobilenet", {"auc": 0.5})
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(AllkitError, match=r"metrics\.json was not saved: the disk is full"):
+        run.save_metrics("mobilenet", {"auc": 0.9})
+    assert run.load_metrics() == {"mobilenet": {"auc": 0.5}}
+    assert [p.name for p in run.path.iterdir()] == ["metrics.json"]
+
+
+def test_figure_of_synthetic_cells_is_stamped(tmp_path):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    sizes = {}
+    for synthetic in (False, True):
+        figure, axes = plt.subplots(1, 2, figsize=(2, 1))
+        texts = figure.texts
+        Run(tmp_path, synthetic, "quick", "0").show(figure if synthetic else axes, "figure", "Empty axes")
+        sizes[synthetic] = [t.get_text() for t in texts]
+    assert sizes == {False: [], True: ["synthetic cells"]}
+    assert not plt.get_fignums()
+    with pytest.raises(AllkitError, match="no alternative text"):
+        Run(tmp_path, True, "quick", "0").show(plt.figure(), "bare", " ")
+    plt.close("all")
+
+
+def test_missing_data_is_named():
+    with pytest.raises(AllkitError, match="no such file or folder"):
+        load_data("no/such/folder")

@@ -1,0 +1,200 @@
+"""Profiles, the learning-rate rule against the paper's tables, resuming, and the guard against leaks."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from allkit import AllkitError
+from allkit.augment import balance_split
+from allkit.data import load_index
+from allkit.models import import_keras, predict_images, predict_index
+from allkit.paper import load_table
+from allkit.splits import LeakError, split_by_image, split_by_subject, split_data
+from allkit.train import (
+    MonitorSwitchLR,
+    build_batches,
+    build_from_profile,
+    class_weights,
+    format_history,
+    get_profile,
+    train_model,
+)
+
+TINY = {"image_size": 32, "alpha": 0.25, "epochs": 3, "batch_size": 16}
+
+
+def feed(rule, losses: pd.DataFrame) -> None:
+    """Give a callback these epochs as Keras would."""
+    keras = import_keras()
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adamax(1e-3), "mse")
+    rule.set_model(model)
+    rule.on_train_begin()
+    for number, row in enumerate(losses.to_dict("records")):
+        rule.on_epoch_begin(number)
+        rule.on_epoch_end(number, row)
+
+
+@pytest.mark.parametrize("model", ["mobilenet", "efficientnetb3"])
+def test_rule_reproduces_every_cell_of_tables_1_and_2_but_the_time(model):
+    printed = load_table(model)
+    fed = printed[["loss", "accuracy", "val_loss", "val_accuracy"]].copy()
+    fed[["accuracy", "val_accuracy"]] /= 100
+    rule = MonitorSwitchLR(threshold=0.9, patience=1, factor=0.5, stop_patience=3)
+    feed(rule, fed)
+    assert rule.table["epoch"].tolist() == printed["epoch"].tolist()
+    assert rule.table["monitor"].tolist() == printed["monitor"].tolist()
+    assert rule.table["improvement"].round(2).tolist() == printed["improvement"].tolist()
+    assert rule.table["lr"].round(5).tolist() == printed["lr"].tolist()
+    assert rule.table["next_lr"].round(5).tolist() == printed["next_lr"].tolist()
+    assert format_history(rule.table)["Accuracy %"].tolist() == [f"{v:.3f}" for v in printed["accuracy"]]
+
+
+def test_rule_gives_up_after_three_halvings_without_improvement():
+    rule = MonitorSwitchLR()
+    losses = pd.DataFrame({"loss": 1.0, "accuracy": [0.5, 0.4, 0.4, 0.4], "val_loss": 1.0, "val_accuracy": 0.5})
+    feed(rule, losses)
+    assert rule.model.stop_training
+    assert rule.table["next_lr"].tolist() == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
+    assert rule.best_epoch == 1
+
+
+def test_profiles_say_what_the_issue_with_a_name_is():
+    with pytest.raises(AllkitError, match="quick"):
+        get_profile("quik")
+    with pytest.raises(AllkitError, match="did you mean epochs"):
+        get_profile("quick", epoch=3)
+    assert get_profile("quick", epochs=None) == get_profile("quick")
+    assert get_profile("paper").allow_leak
+    assert not get_profile("honest").allow_leak
+    scratch = get_profile("honest", weights="none")
+    assert (scratch.weights, scratch.head_epochs, scratch.last_blocks) == (None, 0, 0)
+    assert scratch.epochs == get_profile("honest").head_epochs + get_profile("honest").epochs
+
+
+def test_the_papers_recipe_is_the_recovered_one():
+    paper = get_profile("paper")
+    assert (paper.split, paper.batch_size, paper.epochs, paper.image_size) == ("image", 40, 5, 224)
+    assert (paper.learning_rate, paper.pooling, paper.momentum, paper.rescale) == (1e-3, "max", 0.99, False)
+    assert paper.crop is None
+    assert dataclasses.asdict(paper.augmentation) | {"horizontal_flip": False, "fill": 0} == {
+        "horizontal_flip": False, "vertical_flip": False, "right_angles": False,
+        "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "fill": 0,
+    }  # fmt: skip
+
+
+def test_crop_is_for_single_cells_only(twin):
+    index = load_index(twin)
+    assert get_profile("quick", index=index).crop == 300
+    assert get_profile("quick", index=index.assign(source="folders")).crop is None
+
+
+def test_batches_depend_on_seed_and_epoch_alone(twin):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **TINY)
+    first = build_batches(split.train, ("ALL", "HEM"), profile, training=True, seed=1)
+    again = build_batches(split.train, ("ALL", "HEM"), profile, training=True, seed=1)
+    np.testing.assert_array_equal(first[0][0], again[0][0])
+    again.epoch = 1
+    assert not np.array_equal(first[0][1], again[0][1]) or not np.array_equal(first[0][0], again[0][0])
+    still = build_batches(split.test, ("ALL", "HEM"), profile, training=False)
+    assert np.concatenate([still[k][1] for k in range(len(still))]).argmax(1).tolist() == [
+        ["ALL", "HEM"].index(label) for label in split.test["label"]
+    ]
+
+
+def test_class_weights_make_classes_count_the_same():
+    labels = pd.Series(["ALL"] * 30 + ["HEM"] * 10)
+    weights = class_weights(labels)
+    assert 30 * weights["ALL"] == pytest.approx(10 * weights["HEM"])
+
+
+def test_training_refuses_a_split_that_shares_subjects_without_the_word(twin):
+    split = split_by_image(load_index(twin))
+    profile = get_profile("quick", **TINY)
+    model = build_from_profile("mobilenet", profile, 2)
+    with pytest.raises(LeakError, match="allow_leak"):
+        train_model(model, split, profile, show=False)
+
+
+class Killed(Exception):
+    """Stands for a power cut."""
+
+
+def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeypatch):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **TINY)
+
+    def train(folder):
+        model = build_from_profile("mobilenet", profile, 2, seed=5)
+        return train_model(model, split, profile, folder=folder, seed=5, deterministic=True, show=False)
+
+    whole = train(tmp_path / "whole")
+    keras = import_keras()
+    plain = keras.Model.make_train_function
+
+    def killed_in_the_third_epoch(model, *args, **kwargs):
+        function = plain(model, *args, **kwargs)
+        steps = int(np.ceil(len(split.train) / profile.batch_size))
+        calls = iter(range(10_000))
+        step = model.train_function
+
+        def counted(iterator):
+            if next(calls) > 2 * steps:
+                raise Killed
+            return step(iterator)
+
+        model.train_function = counted
+        return function
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "make_train_function", killed_in_the_third_epoch)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut")
+    resumed = train(tmp_path / "cut")
+    assert resumed.resumed == 2
+    columns = ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor"]
+    pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns])
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    np.testing.assert_allclose(predict_images(resumed.trained, images), predict_images(whole.trained, images), atol=1e-6)
+    again = train(tmp_path / "cut")
+    assert again.resumed == 3, "a finished training is read back, not repeated"
+    np.testing.assert_allclose(predict_images(again.trained, images), predict_images(whole.trained, images), atol=1e-6)
+
+
+def test_head_first_then_last_blocks(twin, tmp_path):
+    split = balance_split(split_by_subject(load_index(twin)), seed=0)
+    profile = dataclasses.replace(
+        get_profile("honest"), weights=None, image_size=32, alpha=0.25, epochs=1, head_epochs=1, best_by="rule"
+    )
+    model = build_from_profile("mobilenet", profile, 2, seed=3)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    training = train_model(model, split, profile, show=False)
+    assert training.history["phase"].tolist() == ["head", "last blocks"]
+    assert training.history["epoch"].tolist() == [1, 2]
+    np.testing.assert_array_equal(before["conv_pw_5"][0], model.get_layer("conv_pw_5").get_weights()[0])
+    assert not np.array_equal(before["conv_pw_13"][0], model.get_layer("conv_pw_13").get_weights()[0])
+    card = training.trained.card
+    assert card["classes"] == ["ALL", "HEM"]
+    assert card["data"]["source"] == "synthetic"
+    assert set(card["versions"]) >= {"allkit", "keras", "tensorflow"}
+
+
+def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
+        (tmp_path / name).mkdir()
+        for k in range(30):
+            noise = rng.normal(colour, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / f"{k}.png")
+    index = load_index(tmp_path)
+    split = split_data(index, "subject")
+    profile = get_profile("quick", index=index, **(TINY | {"epochs": 8, "batch_size": 8, "learning_rate": 0.004}))
+    model = build_from_profile("mobilenet", profile, 3, seed=1)
+    training = train_model(model, split, profile, show=False)
+    table = predict_index(training.trained, split.test)
+    right = table[["p_blue", "p_green", "p_red"]].idxmax(axis=1).str[2:] == table["label"]
+    assert right.mean() > 0.7
