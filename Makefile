@@ -8,6 +8,8 @@ LOCK   ?= requirements.lock
 ARGS   ?=
 
 BIN := $(VENV)/bin
+# apart from runs/, so that tests never touch a user's results
+TEST_RUNS := $(CURDIR)/build/test-runs
 READY := $(VENV)/.ready
 # keeps library chatter out of the outputs
 QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
@@ -30,13 +32,13 @@ $(READY): pyproject.toml $(LOCK)
 run: setup ## run the six notebooks and publish runs/latest/report/index.html
 	$(BIN)/allkit run $(ARGS)
 
-test: setup ## lint, unit tests, then every notebook with nbval
+test: setup ## lint, every notebook with nbval, then the unit tests (which use the models of the notebooks)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest
-	rm -rf build/test-runs
-	$(QUIET) ALLKIT_RUNS='$(CURDIR)/build/test-runs' \
-	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 notebooks
+	rm -rf $(TEST_RUNS)
+	$(QUIET) ALLKIT_RUNS='$(TEST_RUNS)' \
+	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 notebooks
+	$(QUIET) ALLKIT_TEST_RUN='$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
 
 lab: setup ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -736,6 +736,11 @@ def _has_black_border(image: np.ndarray, width: int = 8, darkest: int = 15) -> b
     return all(edge.max() <= darkest for edge in edges)
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be computed again: `$ALLKIT_CACHE`, or data/cache in the clone."""
+    return Path(os.environ.get("ALLKIT_CACHE", ROOT / "data" / "cache"))
+
+
 def load_images(
     index: pd.DataFrame,
     *,
@@ -756,11 +761,7 @@ def load_images(
     images = _prepared(paths, image_size, crop, progress)
     if cache is False or not paths:
         return _stacked(images, len(paths), image_size)
-    folder = (
-        Path(os.environ.get("ALLKIT_CACHE", ROOT / "data" / "cache"))
-        if cache in (None, True)
-        else Path(cache)
-    )
+    folder = cache_folder() if cache in (None, True) else Path(cache)
     file = folder / f"images-{_cache_key(paths, image_size, crop)}.npy"
     try:
         if not file.is_file():

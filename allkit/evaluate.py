@@ -148,7 +148,7 @@ def compare_predictions(
     Raises:
         AllkitError: the tables are not about the same images.
     """
-    if not first["path"].equals(second["path"]):
+    if list(first["path"]) != list(second["path"]):
         raise AllkitError(
             "the two models were tested on different images, so they cannot be compared; train both with the "
             "same data, split and seed."

@@ -42,6 +42,9 @@ SIZE_FEATURES: tuple[str, ...] = ("area", "bbox_side", "background_share")
 BACKGROUND_LEVEL = 10
 """A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
 
+METHOD = 1
+"""Raise it when a measurement changes, so that cached values of the old one are not used."""
+
 RIM = 8
 """Width of the edge of a cell, pixels, that is left out where texture is measured: mixed with background."""
 
@@ -174,10 +177,16 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
 
     if "path" not in index:
         raise AllkitError("the index has no column 'path'; pass what allkit.data.load_index returns")
+    from joblib import Memory
+
+    from allkit.data import cache_folder
+
+    # measuring takes far longer than reading back; a changed file has another size or time
+    measure = Memory(cache_folder() / "features", verbose=0).cache(_measure_file)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
             tqdm(
-                pool.map(_measure_file, index["path"]),
+                pool.map(lambda path: measure(path, *_state_of(path), METHOD), index["path"]),
                 total=len(index),
                 desc="measuring cells",
                 disable=not progress,
@@ -187,7 +196,15 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     return pd.DataFrame(rows, index=index.index, columns=list(FEATURES), dtype="float64")
 
 
-def _measure_file(path: str) -> dict[str, float]:
+def _state_of(path: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return 0, 0  # reading it will say what is wrong
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
     from allkit import data
 
     image = data.read_image(path)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 SPLITS = ("image", "subject", "folds", "hold-out")
 FRACTIONS = (0.70, 0.15, 0.15)
+"""Training, validation and test in the paper's split (III.A), by image."""
+
+SUBJECT_FRACTIONS = (0.60, 0.15, 0.25)
+"""By subject the test part is larger: an interval needs people, and a sixth of C-NMC's healthy ones is four."""
+
 _DRAWS = 300
 _MIN_GROUPS = 3  # of every class, before a group is spent on validation: training must keep two
 
@@ -65,12 +70,23 @@ class Split:
 
 
 def split_data(
-    index: pd.DataFrame, how: str, *, seed: int = 123, hold_out: str = "", test_fold: int = 0
+    index: pd.DataFrame,
+    how: str,
+    *,
+    seed: int = 123,
+    hold_out: str = "",
+    test_fold: int = 0,
+    fold: int | None = None,
 ) -> Split:
     """Return the split called `how`: "image", "subject", "folds" or "hold-out".
 
-    `hold_out` names one subject or several, separated by commas; `test_fold` counts for "folds" only.
+    `hold_out` names one subject or several, separated by commas; `test_fold` counts for "folds" only. `fold`
+    leaves out the images of all other official folds before anything is split.
     """
+    if fold is not None:
+        index = index[index["fold"] == fold]
+        if index.empty:
+            raise AllkitError(f"There is no image of fold {fold}. Leave fold empty to use all of them.")
     if how == "image":
         return split_by_image(index, seed=seed)
     if how == "subject":
@@ -119,11 +135,13 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
     return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
 
 
-def split_by_subject(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, seed: int = 123) -> Split:
+def split_by_subject(
+    index: pd.DataFrame, fractions: Sequence[float] = SUBJECT_FRACTIONS, seed: int = 123
+) -> Split:
     """Return a split in which no subject, and no image content, is in two parts.
 
-    Whole groups are drawn, class by class; of many draws the one whose class counts come closest to
-    `fractions` is taken. Every part has every class. Needs three groups of each class, else `AllkitError`.
+    Whole groups are drawn, class by class; of many draws the one is taken whose numbers of images and of
+    groups, class by class, come closest to `fractions`. Every part has every class. Needs three groups of each class, else `AllkitError`.
     """
     rows = _labelled(index)
     _check_fractions(fractions)
@@ -327,7 +345,8 @@ def _split_groups(
 
     A draw shuffles the groups of each class and cuts the line where the wanted shares of its images are
     reached, at least one group to each part. The best draw has the smallest sum of |log(share / fraction)|
-    over parts and classes: a part with next to nothing of a class is as bad as one with far too much.
+    over parts and classes, of images and of groups: a part with next to nothing of a class is as bad as one
+    with far too much, and one that gets its images from two people says little about others.
     (scikit-learn's GroupShuffleSplit knows no classes: with three groups of a class, most draws leave a
     part without it.)
     """
@@ -335,17 +354,19 @@ def _split_groups(
 
     counts = pd.crosstab(rows["group"], rows["label"])
     main = counts.idxmax(axis=1)
-    sizes = counts.to_numpy()
+    sizes, images = counts.to_numpy(), counts.to_numpy().sum(axis=1)
     strata = [np.flatnonzero(main == label) for label in class_order(rows["label"])]
     if min(len(stratum) for stratum in strata) < len(fractions):
         raise AllkitError(_too_few(rows, "subjects"))
+    of_class = main.to_numpy()[:, None] == np.array(class_order(rows["label"]))
+    sizes = np.hstack([sizes, of_class])  # images of each class, then groups of each class
     goal = np.array(fractions)[:, None]
     best, best_error = None, np.inf
     for _ in range(_DRAWS):
         part = np.empty(len(sizes), int)
         for stratum in strata:
             order = rng.permutation(stratum)
-            part[order] = _cut(sizes[order].sum(axis=1), fractions)
+            part[order] = _cut(images[order], fractions)
         shares = np.array(
             [sizes[part == number].sum(axis=0) for number in range(len(fractions))]
         ) / sizes.sum(axis=0)

@@ -103,15 +103,15 @@ _TRAITS = {
     "grain": (0.20, 0.0),
     "grain_scale": (0.20, 0.0),
     "rim": (0.20, 0.0),
-    "nucleus_share": (0.15, 0.75),
-    "clumping": (0.15, -0.8),
+    "nucleus_share": (0.15, 0.8),
+    "clumping": (0.15, -0.9),
     "nucleoli": (0.15, 0.7),
     "indentation": (0.15, 0.45),
 }
 CUES = ("nucleus_share", "clumping", "nucleoli", "indentation")
 """The class cues beyond size, which `difficulty` makes overlap."""
 
-_AREA = {"ALL": (36_800, 6_900), "HEM": (28_900, 8_000)}
+_AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}
 _AREA_RANGE = (9_000, 64_000)
 _MEAN_RGB = np.array([70.3, 30.5, 80.3])
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
@@ -174,7 +174,7 @@ def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -
     nucleoli = int(np.clip(np.round(1.3 + 0.9 * traits["nucleoli"]), 0, 4))
     return {
         "area": float(np.clip(mean + sd * traits["size"], *_AREA_RANGE)),
-        "nucleus_share": float(np.clip(0.75 + 0.085 * traits["nucleus_share"], 0.45, 0.95)),
+        "nucleus_share": float(np.clip(0.74 + 0.1 * traits["nucleus_share"], 0.45, 0.95)),
         "clumping": float(1 / (1 + np.exp(-1.6 * traits["clumping"]))),
         "nucleoli": nucleoli,
         "nucleolus_contrast": float(np.clip(0.5 + 0.2 * traits["nucleoli"], 0.1, 1)) if nucleoli else 0.0,
@@ -342,12 +342,12 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     # lateral chromatic shift: blue on one side of the cell, red on the other, as in the genuine images
     lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
     light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
-    red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.4 * clumps)
+    red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
     rim = 3.3 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
     fields = (
-        light + red + 0.3 * cytoplasm + rim * (1 - 0.3 * lean),
-        0.75 * light + cytoplasm + 1.2 * rim,
-        0.7 * light - 0.5 * red + 1.5 * cytoplasm + rim * (1 + 0.3 * lean),
+        light + red + 0.5 * cytoplasm + rim * (1 - 0.3 * lean),
+        0.75 * light + 1.5 * cytoplasm + 1.2 * rim,
+        0.7 * light - 0.5 * red + 2.1 * cytoplasm + rim * (1 + 0.3 * lean),
     )
     mask = inside > 0
     soft = np.clip(0.4 + 0.6 * inside, 0, 1)
@@ -363,12 +363,12 @@ def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
     scale = float(np.exp(0.12 * traits["grain_scale"]))
     fine = _noise(shape, 3.2 * scale, rng)
     fine = 0.8 * fine + 0.3 * (fine**2 - 1)
-    grain = 0.65 * float(np.exp(0.15 * traits["grain"]))
-    clumps = 1 - 2 * _step(_noise(shape, 8.5, rng), 2)
+    grain = 0.6 * float(np.exp(0.15 * traits["grain"]))
+    clumps = 1 - 2 * _step(0.9 * _noise(shape, 8.5, rng) + 0.3 * _noise(shape, 4, rng), 2.4)
     c = cues["clumping"]
     # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
     # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
-    return grain * (1 - 0.5 * c) * fine + 1.0 * c * clumps + 0.75 * (1 - 0.6 * c) * _noise(shape, 20, rng), c * clumps
+    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.75 * (1 - 0.6 * c) * _noise(shape, 20, rng), c * clumps
 
 
 def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
@@ -381,7 +381,7 @@ def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
         around = np.s_[max(0, ys[k] - 20) : ys[k] + 21, max(0, xs[k] - 20) : xs[k] + 21]
         away = np.hypot(grid[0][around] - grid[0][0, xs[k]], grid[1][around] - grid[1][ys[k], 0])
         spots[around] = np.maximum(spots[around], _step(radius - away, 8))
-    return 2.8 * cues["nucleolus_contrast"] * spots
+    return 3.6 * cues["nucleolus_contrast"] * spots
 
 
 def _draw_stain(traits, rng) -> tuple[np.ndarray, np.ndarray]:

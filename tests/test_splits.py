@@ -71,8 +71,9 @@ def test_by_subject_is_clean_and_close_to_the_fractions(cnmc):
     splits.assert_disjoint(split)
     assert_complete(split, cnmc[cnmc["part"] == "train"])
     shares = split.counts()[["ALL", "HEM"]] / split.counts()[["ALL", "HEM"]].sum()
-    wanted = np.array(splits.FRACTIONS)[:, None]
+    wanted = np.array(splits.SUBJECT_FRACTIONS)[:, None]
     assert (abs(shares.to_numpy(float) - wanted) < 0.03).all()
+    assert split.test.groupby("label")["subject"].nunique().min() >= 5, "enough people for an interval"
     assert not split.shares_subjects
     assert list(splits.split_by_subject(cnmc).test["path"]) == list(split.test["path"])
     assert set(splits.split_by_subject(cnmc, seed=1).test["group"]) != set(split.test["group"])
