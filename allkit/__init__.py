@@ -2,7 +2,9 @@
 
 Each module is one room of the house; imports go one way, from the bottom of this list to the top:
 
-- `data`: one index for every image source, reading images, checking a data set
+- `images`: reading one image of any kind, preparing it, loading many through a cache
+- `data`: one index for every image source
+- `check`: what is wrong with a data set, and which people it links
 - `features`: numbers measured on one cell (area, shape, colour, texture), and the classical baselines on them
 - `synthetic`: the synthetic twin of C-NMC 2019, drawn procedurally
 - `splits`: who is trained on and who is tested on, and the guard that keeps them apart

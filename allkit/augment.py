@@ -508,9 +508,7 @@ def augment_batch(images: np.ndarray, augmentation: Augmentation, *, seed: int |
     """
     n, height, width = images.shape[:3]
     if augmentation.right_angles and height != width:
-        raise AllkitError(
-            f"Images of {height} x {width} pixels cannot be turned by 90 degrees: make them square."
-        )
+        raise AllkitError(f"Images of {height} x {width} pixels cannot be turned by 90 degrees: make them square.")
     rng = np.random.default_rng(seed)
     # All numbers are drawn, used or not, so that the settings stay independent of each other.
     mirror, topple = rng.random((2, n)) < 0.5

@@ -49,9 +49,7 @@ class ImageFormat(StrEnum):
     bmp = "bmp"
 
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or draw a synthetic one.")
 app.add_typer(data_app, name="data")
 
@@ -74,9 +72,7 @@ def _allkit(
 @app.command(cls=_Pairs)
 def run(
     profile: Annotated[ProfileName, typer.Option(help="How the models are trained.")] = ProfileName.quick,
-    data: Annotated[
-        str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")
-    ] = "synthetic",
+    data: Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")] = "synthetic",
     only: Annotated[str, typer.Option(metavar="01,03", help="Numbers of the notebooks to run.")] = "",
     parameter: Annotated[
         list[str] | None,
@@ -87,9 +83,7 @@ def run(
             help="Set a parameter of the notebooks; 04.NAME sets it in notebook 04 only. Repeatable.",
         ),
     ] = None,
-    out: Annotated[
-        str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")
-    ] = "latest",
+    out: Annotated[str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")] = "latest",
     resume: Annotated[bool, typer.Option("--resume", help="Skip the notebooks that are done.")] = False,
 ) -> None:
     """Execute the notebooks in order and publish the report of the run."""
@@ -143,7 +137,7 @@ def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name 
 @data_app.command()
 def check(path: Annotated[Path, typer.Argument(help="Folder of a data set, or a CSV of one.")]) -> None:
     """Say what a data set is, and what is wrong with it; exit code 1 only for what is wrong."""
-    from allkit.data import check_data
+    from allkit.check import check_data
 
     found = check_data(path, progress=True)
     typer.echo(found.to_text())

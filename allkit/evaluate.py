@@ -111,7 +111,12 @@ def classification_table(predictions: pd.DataFrame) -> pd.DataFrame:
         report["accuracy"] = report.pop("micro avg")["f1-score"]
     total = report["macro avg"]["support"]
     nothing = float("nan")
-    report["accuracy"] = {"precision": nothing, "recall": nothing, "f1-score": report["accuracy"], "support": total}
+    report["accuracy"] = {
+        "precision": nothing,
+        "recall": nothing,
+        "f1-score": report["accuracy"],
+        "support": total,
+    }
     rows = [*classes_of(predictions), "accuracy", "macro avg", "weighted avg"]
     return pd.DataFrame(report).T.loc[rows].astype({"support": int})
 
@@ -284,7 +289,7 @@ def _fit_predict(classifier, features: list, split: Split) -> pd.DataFrame:
 
 def _frozen_features(split: Split, image_size: int, crop: int | None, weights: str | None, seed: int) -> list:
     """Return average-pooled features, float32 (n, channels), of the training and the test part."""
-    from allkit.data import load_images
+    from allkit.images import load_images
     from allkit.models import import_keras
 
     keras = import_keras()

@@ -97,7 +97,7 @@ def measure_cell(image: np.ndarray) -> dict[str, float]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise AllkitError(
             f"cannot measure an image of shape {image.shape} and type {image.dtype}; "
-            "pass uint8 (height, width, 3), for example from allkit.data.read_image"
+            "pass uint8 (height, width, 3), for example from allkit.images.read_image"
         )
     mask = cell_mask(image)
     if not mask.any():
@@ -170,7 +170,7 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
 
     Raises:
         AllkitError: if the index has no column `path`.
-        allkit.data.ImageError: if an image cannot be read, naming it.
+        allkit.images.ImageError: if an image cannot be read, naming it.
     """
     import pandas as pd
     from tqdm import tqdm
@@ -179,7 +179,7 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
         raise AllkitError("the index has no column 'path'; pass what allkit.data.load_index returns")
     from joblib import Memory
 
-    from allkit.data import cache_folder
+    from allkit.images import cache_folder
 
     # measuring takes far longer than reading back; a changed file has another size or time
     measure = Memory(cache_folder() / "features", verbose=0).cache(_measure_file)
@@ -205,9 +205,9 @@ def _state_of(path: str) -> tuple[int, int]:
 
 
 def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
-    from allkit import data
+    from allkit import images
 
-    image = data.read_image(path)
+    image = images.read_image(path)
     if image.shape[:2] == (600, 600):  # final test part of C-NMC: same cells, wider margin
-        image = data.centre_crop(image, 450)
+        image = images.centre_crop(image, 450)
     return measure_cell(image)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError
-from allkit.data import prepare_image, read_image
+from allkit.images import prepare_image, read_image
 
 if TYPE_CHECKING:
     import keras
@@ -334,7 +334,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
 
 def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class."""
-    from allkit.data import load_images
+    from allkit.images import load_images
 
     size = trained.card["input"]
     images = load_images(index, image_size=size["image_size"], crop=size["crop"])
@@ -368,7 +368,7 @@ def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "") -> Res
     """Classify one image file given as bytes (the paper's GUI, III.B.5). For teaching, not a diagnosis.
 
     Raises:
-        allkit.data.ImageError: the bytes are no readable image.
+        allkit.images.ImageError: the bytes are no readable image.
     """
     start = time.perf_counter()
     size = trained.card["input"]

@@ -104,9 +104,7 @@ def _rounds_to(value: np.ndarray, printed: float, decimals: int) -> np.ndarray:
     return np.abs(value - printed) <= 0.5 * 10.0**-decimals + 1e-9
 
 
-def reconstruct_confusion(
-    report: pd.DataFrame, *, correct: int | None = None, decimals: int = 2
-) -> list[np.ndarray]:
+def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None, decimals: int = 2) -> list[np.ndarray]:
     """Find every confusion matrix that prints as a two-class classification report (Figs. 11 and 16).
 
     The report gives the images per class, so only two numbers are free: how many of each class were

@@ -8,6 +8,7 @@ a class has the same colour in every figure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,9 +146,7 @@ def plot_point_grid(before: np.ndarray, after: np.ndarray, *, ax: Axes | None = 
 # ---- counts ------------------------------------------------------------------------------------------------
 
 
-def plot_counts(
-    counts: pd.DataFrame, *, xlabel: str = "images", ylabel: str = "", ax: Axes | None = None
-) -> Axes:
+def plot_counts(counts: pd.DataFrame, *, xlabel: str = "images", ylabel: str = "", ax: Axes | None = None) -> Axes:
     """Draw counts as grouped horizontal bars with the number at the end of each.
 
     Args:
@@ -261,29 +260,26 @@ def plot_flow(
     Returns:
         The Axes.
     """
-    rows = -(-len(steps) // per_row)
-    ax = _axes(ax, 1.9 * min(per_row, len(steps)), 1.05 * rows + (0.5 if skip else 0))
-    box = {"boxstyle": "round,pad=0.45", "facecolor": "#E8F1F8", "edgecolor": "#0173B2"}
-    arrow = {"arrowstyle": "->", "color": "0.35", "shrinkA": 2, "shrinkB": 2}
+    from matplotlib.patches import FancyBboxPatch
+
+    rows, wide, high = -(-len(steps) // per_row), 0.66, 0.46
+    ax = _axes(ax, 1.75 * min(per_row, len(steps)), 0.95 * rows + (0.6 if skip else 0))
     places = [(k % per_row, -(k // per_row)) for k in range(len(steps))]
-    texts = [
-        ax.text(x, y, f"{step}", ha="center", va="center", fontsize=8, bbox=box)
-        for (x, y), step in zip(places, steps, strict=True)
-    ]
-    for before, after in zip(texts, texts[1:], strict=False):
-        ax.annotate("", after.get_position(), before.get_position(), zorder=0,
-                    arrowprops=arrow | {"patchA": before.get_bbox_patch(), "patchB": after.get_bbox_patch()})  # fmt: skip
+    arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+    for (x, y), step in zip(places, steps, strict=True):
+        corner = (x - wide / 2, y - high / 2)
+        style = {"boxstyle": "round,pad=0.04", "facecolor": "#E8F1F8", "edgecolor": "#0173B2"}
+        ax.add_patch(FancyBboxPatch(corner, wide, high, **style))
+        ax.text(x, y, step, ha="center", va="center", fontsize=8)
+    for (x, y), (u, v) in pairwise(places):
+        ends = ((x + 0.37, y), (u - 0.37, v)) if y == v else ((x, y - 0.27), (u, v + 0.27))
+        ax.annotate("", ends[1], ends[0], arrowprops=arrow)
     if skip:
-        start, end = places[skip[0]], places[skip[1]]
-        curve = arrow | {
-            "connectionstyle": "arc3,rad=-0.35",
-            "color": "#D55E00",
-            "shrinkA": 16,
-            "shrinkB": 16,
-        }
-        ax.annotate("", end, start, arrowprops=curve)
-        ax.text((start[0] + end[0]) / 2, 0.85, "skip connection", color="#D55E00", ha="center", fontsize=8)
-    ax.set(xlim=(-0.55, min(per_row, len(steps)) - 0.45), ylim=(-rows + 0.5, 1.0 if skip else 0.5))
+        (x, y), (u, v) = places[skip[0]], places[skip[1]]
+        curve = arrow | {"connectionstyle": "arc3,rad=-0.18", "color": "#D55E00"}
+        ax.annotate("", (u, v + 0.28), (x, y + 0.28), arrowprops=curve)
+        ax.text((x + u) / 2, 0.85, "skip connection", color="#B34700", ha="center", fontsize=8)
+    ax.set(xlim=(-0.5, min(per_row, len(steps)) - 0.5), ylim=(-rows + 0.6, 1.05 if skip else 0.4))
     ax.set_axis_off()
     return ax
 
@@ -328,9 +324,7 @@ def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None)
     ax.plot(history["epoch"], scale * history[measure], "o-", color="#0173B2", label="training")
     ax.plot(history["epoch"], scale * history[f"val_{measure}"], "s--", color="#DE8F05", label="validation")
     ax.set_xticks(history["epoch"])
-    ax.set(
-        xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss (nats, penalties included)"
-    )
+    ax.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss (nats, penalties included)")
     ax.legend()
     return ax
 

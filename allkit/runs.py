@@ -209,18 +209,19 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def show(self, figure: Any, name: str, alt: str) -> None:
+    def show(self, figure: Any, name: str, alt: str, *, of_data: bool = True) -> None:
         """Save a figure as figures/<name>.png, show it in the notebook with `alt`, and close it.
 
         `figure` is a Figure, Axes, array of Axes or a seaborn grid. `alt` describes it for readers who
-        cannot see it, and must not be empty.
+        cannot see it, and must not be empty. `of_data` is False for drawings and for other people's figures,
+        which are not made from the run's cells and are never stamped.
         """
         import matplotlib.pyplot as plt
 
         if not alt.strip():
             raise AllkitError(f"figure {name!r} has no alternative text; describe it in `alt`.")
         figure = _figure_of(figure)
-        if self.synthetic:
+        if self.synthetic and of_data:
             figure.draw_without_rendering()  # the layout moves things; the stamp goes below all of them
             bottom = figure.get_tightbbox().y0 / figure.get_figheight() - 0.01
             figure.text(0.995, bottom, "synthetic cells", ha="right", va="top", fontsize=8, color="0.35")

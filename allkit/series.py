@@ -208,9 +208,7 @@ def _unknown_parameter(given: str, name: str, number: str, declared: Mapping[Pat
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     where = f"notebook {number}" if number else "none of the notebooks to run"
     verb = "has no" if number else "has a"
-    return AllkitError(
-        f"{where} {verb} parameter {name!r}; {hint}Known: {', '.join(sorted(names)) or 'none'}."
-    )
+    return AllkitError(f"{where} {verb} parameter {name!r}; {hint}Known: {', '.join(sorted(names)) or 'none'}.")
 
 
 def _parse(name: str, value: Any, default: Any) -> Any:

@@ -135,13 +135,12 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
     return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
 
 
-def split_by_subject(
-    index: pd.DataFrame, fractions: Sequence[float] = SUBJECT_FRACTIONS, seed: int = 123
-) -> Split:
+def split_by_subject(index: pd.DataFrame, fractions: Sequence[float] = SUBJECT_FRACTIONS, seed: int = 123) -> Split:
     """Return a split in which no subject, and no image content, is in two parts.
 
     Whole groups are drawn, class by class; of many draws the one is taken whose numbers of images and of
-    groups, class by class, come closest to `fractions`. Every part has every class. Needs three groups of each class, else `AllkitError`.
+    groups, class by class, come closest to `fractions`. Every part has every class. Needs three groups of each
+    class, else `AllkitError`.
     """
     rows = _labelled(index)
     _check_fractions(fractions)
@@ -152,16 +151,12 @@ def split_by_subject(
             "training and in test, so leakage cannot be excluded."
         )
     else:
-        note = (
-            "Split by subject: nobody in the test part was seen in training. The scores are about new people."
-        )
+        note = "Split by subject: nobody in the test part was seen in training. The scores are about new people."
     unknown = bool(rows["subject"].isna().any())
     return Split("subject", train, validation, test, shares_subjects=unknown, note=note)
 
 
-def split_by_fold(
-    index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, drop_linked: bool = True
-) -> Split:
+def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, drop_linked: bool = True) -> Split:
     """Return a split whose test part is one official fold of C-NMC; validation comes from the other folds.
 
     Subjects of different folds share byte-identical images. `drop_linked` leaves subjects that are linked
@@ -213,9 +208,7 @@ def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123
     _check_classes(rows, (train, validation, test), "subjects")
     drawn = sorted(set(test["subject"].dropna()) - set(named["subject"]), key=natural_key)
     held = " and ".join(sorted(set(named["subject"].dropna()), key=natural_key))
-    note = (
-        f"Held out: {held}" + (f", with {', '.join(drawn)} drawn for the other class" if drawn else "") + "."
-    )
+    note = f"Held out: {held}" + (f", with {', '.join(drawn)} drawn for the other class" if drawn else "") + "."
     note += " Nobody in the test part was seen in training; few people are in it, so expect wide intervals."
     name = f"hold-out {','.join(wanted)}"
     return Split(name, train, validation, test, False, note + _validation_note(by_image), by_image)
@@ -233,18 +226,14 @@ def leave_one_subject_out(index: pd.DataFrame, seed: int = 123) -> Iterator[Spli
         raise AllkitError("Subjects are unknown: leave one subject out needs a CSV with the column subject.")
     for label in class_order(rows["label"]):
         if rows.loc[rows["label"] == label, "group"].nunique() < 2:
-            raise AllkitError(
-                f"Only one group of subjects has {label}: it cannot be left out. Use split='image'."
-            )
+            raise AllkitError(f"Only one group of subjects has {label}: it cannot be left out. Use split='image'.")
     share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
     for group in sorted(rows["group"].unique(), key=natural_key):
         test = rows[rows["group"] == group]
         train, validation, by_image = _split_rest(rows[rows["group"] != group], share, seed)
         note = f"Only {group} is tested: pool the predictions of all subjects before computing scores."
         name = f"without {group}"
-        yield Split(
-            name, train, validation, _sorted(test), False, note + _validation_note(by_image), by_image
-        )
+        yield Split(name, train, validation, _sorted(test), False, note + _validation_note(by_image), by_image)
 
 
 def preliminary(index: pd.DataFrame) -> pd.DataFrame:
@@ -298,9 +287,7 @@ def _labelled(index: pd.DataFrame) -> pd.DataFrame:
 
 def _check_fractions(fractions: Sequence[float]) -> None:
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise AllkitError(
-            f"The fractions {tuple(fractions)} must be three positive numbers that add up to 1."
-        )
+        raise AllkitError(f"The fractions {tuple(fractions)} must be three positive numbers that add up to 1.")
 
 
 def _check_classes(rows: pd.DataFrame, parts: Sequence[pd.DataFrame], unit: str) -> None:
@@ -313,15 +300,11 @@ def _too_few(rows: pd.DataFrame, unit: str) -> str:
     counts = rows.groupby("label").size() if unit == "images" else rows.groupby("label")["group"].nunique()
     found = ", ".join(f"{label}: {counts[label]}" for label in class_order(rows["label"]))
     way_out = "or use split='image'" if unit == "subjects" else "or leave the smallest class out"
-    return (
-        f"Too few {unit} for training, validation and test with every class ({found}). Add some, {way_out}."
-    )
+    return f"Too few {unit} for training, validation and test with every class ({found}). Add some, {way_out}."
 
 
 def _validation_note(by_image: bool) -> str:
-    return (
-        " Validation is by image within the training subjects: too few subjects remain." if by_image else ""
-    )
+    return " Validation is by image within the training subjects: too few subjects remain." if by_image else ""
 
 
 def _split_rest(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
@@ -338,9 +321,7 @@ def _split_rest(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFra
     return _sorted(parts[0]), _sorted(parts[1]), True
 
 
-def _split_groups(
-    rows: pd.DataFrame, fractions: Sequence[float], rng: np.random.Generator
-) -> list[pd.DataFrame]:
+def _split_groups(rows: pd.DataFrame, fractions: Sequence[float], rng: np.random.Generator) -> list[pd.DataFrame]:
     """Return the rows in len(fractions) parts of whole groups: the best of many stratified draws.
 
     A draw shuffles the groups of each class and cuts the line where the wanted shares of its images are
@@ -367,9 +348,7 @@ def _split_groups(
         for stratum in strata:
             order = rng.permutation(stratum)
             part[order] = _cut(images[order], fractions)
-        shares = np.array(
-            [sizes[part == number].sum(axis=0) for number in range(len(fractions))]
-        ) / sizes.sum(axis=0)
+        shares = np.array([sizes[part == number].sum(axis=0) for number in range(len(fractions))]) / sizes.sum(axis=0)
         if shares.min() == 0:
             continue
         error = np.abs(np.log(shares / goal)).sum()

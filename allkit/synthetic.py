@@ -40,13 +40,20 @@ _SUBJECTS = {
     ("fold_0", "HEM"): "H6:18 H7:18 H11:47 H12:185 H15:162 H16:69 H17:119 H19:108 H24:404",
     ("fold_1", "ALL"): "2:84 16:53 23:97 30:201 32:212 33:181 34:352 38:145 44:146 46:190 51:757",
     ("fold_1", "HEM"): "H10:405 H14:385 H22:373",
-    ("fold_2", "ALL"): "13:89 18:74 21:80 24:161 25:178 27:178 31:111 36:35 37:197 47:278 49:197 67:267 68:250 "
+    (
+        "fold_2",
+        "ALL",
+    ): "13:89 18:74 21:80 24:161 25:178 27:178 31:111 36:35 37:197 47:278 49:197 67:267 68:250 "
     "72:14 74:31 75:99 78:218",
-    ("fold_2", "HEM"): "H1:32 H2:112 H3:36 H4:9 H5:28 H8:20 H9:46 H13:137 H18:30 H20:100 H23:327 H40:140 H46:29 "
-    "H48:50",
+    (
+        "fold_2",
+        "HEM",
+    ): "H1:32 H2:112 H3:36 H4:9 H5:28 H8:20 H9:46 H13:137 H18:30 H20:100 H23:327 H40:140 H46:29 H48:50",
     ("prelim", "ALL"): "53:201 54:111 55:47 57:262 58:96 59:12 60:18 61:7 62:10 63:83 64:69 65:139 66:164",
-    ("prelim", "HEM"): "H25:19 H26:25 H27:13 H28:9 H29:38 H30:35 H31:77 H32:54 H33:5 H34:20 H35:31 H36:47 H39:84 "
-    "H49:162 H50:29",
+    (
+        "prelim",
+        "HEM",
+    ): "H25:19 H26:25 H27:13 H28:9 H29:38 H30:35 H31:77 H32:54 H33:5 H34:20 H35:31 H36:47 H39:84 H49:162 H50:29",
 }
 # (subject copied from, subject copied to, copies in C-NMC, always at least one)
 _DUPLICATES = (
@@ -115,7 +122,7 @@ _AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}
 _AREA_RANGE = (9_000, 64_000)
 _MEAN_RGB = np.array([70.3, 30.5, 80.3])
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
-_SD_RGB = np.array([12.0, 9.0, 10.5])
+_SD_RGB = np.array([12.7, 9.9, 11.2])  # a little above the aim: the soft edge takes some away
 _SD_RGB_SD = np.array([2.0, 1.9, 1.7])
 
 
@@ -343,7 +350,7 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
     light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
     red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
-    rim = 3.3 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
+    rim = 4.0 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
     fields = (
         light + red + 0.5 * cytoplasm + rim * (1 - 0.3 * lean),
         0.75 * light + 1.5 * cytoplasm + 1.2 * rim,
@@ -368,7 +375,7 @@ def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
     c = cues["clumping"]
     # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
     # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
-    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.75 * (1 - 0.6 * c) * _noise(shape, 20, rng), c * clumps
+    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.75 * (1 - 0.45 * c) * _noise(shape, 20, rng), c * clumps
 
 
 def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:

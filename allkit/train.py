@@ -19,7 +19,8 @@ import numpy as np
 
 from allkit import AllkitError, __version__
 from allkit.augment import Augmentation, apply_augmentation, augment_batch
-from allkit.data import class_order, index_hash, load_images
+from allkit.data import class_order, index_hash
+from allkit.images import load_images
 from allkit.models import TITLES, TrainedModel, build_model, import_keras, stage_of
 from allkit.splits import Split, assert_disjoint
 

@@ -320,9 +320,7 @@ def test_float_images_keep_their_range(batch):
 
 @pytest.mark.parametrize("angle", [30.0, -12.5])
 def test_free_rotation_of_a_batch_equals_the_equations(cell, angle):
-    moved = augment.transform_images(
-        cell[None], angle=np.array([angle]), shift=np.zeros((1, 2)), factor=np.ones(1)
-    )[0]
+    moved = augment.transform_images(cell[None], angle=np.array([angle]), shift=np.zeros((1, 2)), factor=np.ones(1))[0]
     lesson = augment.rotate_by_equations(cell, angle, interpolation="bilinear")
     assert np.abs(moved - lesson).max() <= 1
 
@@ -334,9 +332,7 @@ def test_shift_and_zoom_go_where_they_should(cell):
     still = {"angle": np.zeros(1), "factor": np.ones(1)}
     moved = augment.transform_images(cell[None], shift=np.array([[5.0, -7.0]]), **still)[0]
     assert middle(moved) - middle(cell) == pytest.approx([5, -7], abs=0.2)
-    larger = augment.transform_images(
-        cell[None], angle=np.zeros(1), shift=np.zeros((1, 2)), factor=np.array([1.2])
-    )[0]
+    larger = augment.transform_images(cell[None], angle=np.zeros(1), shift=np.zeros((1, 2)), factor=np.array([1.2]))[0]
     centre = np.array([31.5, 31.5])
     assert middle(larger) - centre == pytest.approx(1.2 * (middle(cell) - centre), abs=0.3)
 

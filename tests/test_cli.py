@@ -48,9 +48,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_run_passes_its_options_on(monkeypatch, capsys, asked, tmp_path):
-    words = (
-        "run --profile paper --data there --only 01,3 -p epochs 2 -p 04.weights none -p rate -0.5 --resume"
-    )
+    words = "run --profile paper --data there --only 01,3 -p epochs 2 -p 04.weights none -p rate -0.5 --resume"
     code, out, _ = _run(monkeypatch, capsys, *words.split(), "--out", "mine")
     assert code == 0
     assert str(tmp_path / "report" / "index.html") in out

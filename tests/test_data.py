@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from allkit import AllkitError, data
+from allkit import AllkitError, data, images
+from allkit.check import check_data
 
 
 def picture(seed: int, size: int = 12) -> Image.Image:
@@ -230,9 +231,7 @@ def test_missing_path_names_the_near_miss(tmp_path):
 def test_csv_with_subjects_and_parts(tmp_path):
     make_folders(tmp_path, {"a": 2, "b": 2})
     rows = ["\ufeffPath;Label;Subject;part", "a/0.png;sick;p1;train", "a/1.png;well;p2;train"]
-    index = data.load_index(
-        write_csv(tmp_path / "list.csv", [*rows, "b/0.png;sick;p3;prelim", "b/1.png;;;final"])
-    )
+    index = data.load_index(write_csv(tmp_path / "list.csv", [*rows, "b/0.png;sick;p3;prelim", "b/1.png;;;final"]))
     assert list(index["label"]) == ["sick", "well", "sick", None]
     assert list(index["subject"]) == ["p1", "p2", "p3", None]
     assert list(index["part"]) == ["train", "train", "prelim", "final"]
@@ -268,9 +267,7 @@ def test_bad_csv_says_what_to_mend(tmp_path, rows, message):
 def test_a_subject_in_training_and_preliminary_part_is_refused(tmp_path):
     root = make_cnmc(tmp_path)
     labels = root / "validation_data/C-NMC_test_prelim_phase_data_labels.csv"
-    labels.write_text(
-        "Patient_ID,new_names,labels\nUID_19_9_1_all.bmp,1.bmp,1\nUID_H29_1_1_hem.bmp,2.bmp,0\n"
-    )
+    labels.write_text("Patient_ID,new_names,labels\nUID_19_9_1_all.bmp,1.bmp,1\nUID_H29_1_1_hem.bmp,2.bmp,0\n")
     with pytest.raises(AllkitError, match="subject 19 is in the parts prelim and train"):
         data.load_index(root)
 
@@ -332,7 +329,7 @@ BEHIND = np.array(COLOUR) * np.tile(np.uint8([0, 1]), (12, 6))[..., None]
     ids="bmp png webp tiff grey bit palette rgba key cmyk png16 tiff16 rgb16 planar16 exif".split(),  # noqa: SIM905
 )
 def test_every_kind_of_image_becomes_rgb(content, expected):
-    image = data.read_image(content)
+    image = images.read_image(content)
     assert image.dtype == np.uint8
     assert image.shape == (12, 12, 3)
     if expected is None:  # a transparent grey level becomes black, the rest stays
@@ -343,7 +340,7 @@ def test_every_kind_of_image_becomes_rgb(content, expected):
 def test_jpeg_is_read_from_a_path(tmp_path):
     file = tmp_path / "cell.jpeg"
     Image.new("CMYK", (20, 10), (0, 255, 255, 0)).save(file)
-    image = data.read_image(file)
+    image = images.read_image(file)
     assert image.shape == (10, 20, 3)
     assert image[5, 5, 0] > 200 > 60 > image[5, 5, 1]
 
@@ -360,10 +357,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        *[
-            (encoded(picture(1, 64), kind)[:-900], "damaged|truncated|not a")
-            for kind in ("BMP", "PNG", "JPEG", "WEBP")
-        ],
+        *[(encoded(picture(1, 64), kind)[:-900], "damaged|truncated|not a") for kind in ("BMP", "PNG", "JPEG", "WEBP")],
         (encoded(picture(1, 64), "TIFF", compression="tiff_lzw")[:3000], "cell.x"),
         (b"", "empty"),
         (b"hello", "is not a BMP"),
@@ -374,66 +368,66 @@ def bomb() -> bytes:
 )
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_bad_images_are_refused_by_name(content, message):
-    with pytest.raises(data.ImageError, match=message) as error:
-        data.read_image(content, "cell.x")
+    with pytest.raises(images.ImageError, match=message) as error:
+        images.read_image(content, "cell.x")
     assert str(error.value).startswith("cell.x ")
 
 
 def test_missing_image_is_named(tmp_path):
-    with pytest.raises(data.ImageError, match=r"gone\.png cannot be opened"):
-        data.read_image(tmp_path / "gone.png")
+    with pytest.raises(images.ImageError, match=r"gone\.png cannot be opened"):
+        images.read_image(tmp_path / "gone.png")
 
 
 def test_prepare_crops_final_images_but_no_photograph():
     rng = np.random.default_rng(0)
     final = np.zeros((600, 600, 3), np.uint8)
     final[150:450, 150:450] = rng.integers(0, 256, (300, 300, 3))
-    assert np.array_equal(data.prepare_image(final, 450), final[75:525, 75:525])
-    assert np.array_equal(data.prepare_image(final, 64), data.prepare_image(final[75:525, 75:525], 64))
+    assert np.array_equal(images.prepare_image(final, 450), final[75:525, 75:525])
+    assert np.array_equal(images.prepare_image(final, 64), images.prepare_image(final[75:525, 75:525], 64))
     photograph = rng.integers(1, 256, (600, 600, 3), dtype=np.uint8)
-    assert np.array_equal(data.prepare_image(photograph, 600), photograph)
+    assert np.array_equal(images.prepare_image(photograph, 600), photograph)
 
 
 def test_prepare_takes_the_centre_pads_with_black_and_antialiases():
     image = np.array(picture(3, 40))
-    assert np.array_equal(data.prepare_image(image, 20, crop=20), image[10:30, 10:30])
+    assert np.array_equal(images.prepare_image(image, 20, crop=20), image[10:30, 10:30])
     wide = np.full((10, 30, 3), 200, np.uint8)
-    square = data.prepare_image(wide, 30)
+    square = images.prepare_image(wide, 30)
     assert (square[10:20] == 200).all()
     assert not square[:10].any()
     assert not square[20:].any()
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    small = data.prepare_image(np.repeat(board[..., None], 3, axis=2), 8)
+    small = images.prepare_image(np.repeat(board[..., None], 3, axis=2), 8)
     assert abs(small.astype(int) - 127).max() <= 8  # without antialiasing: all 0 or all 255
-    with pytest.raises(data.ImageError, match="read_image"):
-        data.prepare_image(board, 8)
+    with pytest.raises(images.ImageError, match="read_image"):
+        images.prepare_image(board, 8)
 
 
 def test_load_images_prepares_each_row_in_order(tmp_path):
     index = data.load_index(make_folders(tmp_path / "set", {"a": 5, "b": 300}))
     for cache in (False, tmp_path / "cache"):
-        images = data.load_images(index, image_size=6, crop=8, cache=cache)
-        assert images.shape == (305, 6, 6, 3)
-        assert images.dtype == np.uint8
+        loaded = images.load_images(index, image_size=6, crop=8, cache=cache)
+        assert loaded.shape == (305, 6, 6, 3)
+        assert loaded.dtype == np.uint8
         for row in (0, 4, 200, 304):
-            expected = data.prepare_image(data.read_image(index["path"][row]), 6, 8)
-            assert np.array_equal(images[row], expected)
-    assert isinstance(images, np.memmap)
+            expected = images.prepare_image(images.read_image(index["path"][row]), 6, 8)
+            assert np.array_equal(loaded[row], expected)
+    assert isinstance(loaded, np.memmap)
 
 
 def test_cache_is_used_until_something_changes(tmp_path, monkeypatch):
     index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path / "cache"))
-    first = np.array(data.load_images(index, image_size=6))
+    first = np.array(images.load_images(index, image_size=6))
     reads = []
-    read = data.read_image
-    monkeypatch.setattr(data, "read_image", lambda path: reads.append(path) or read(path))
-    assert np.array_equal(data.load_images(index, image_size=6), first)
+    read = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: reads.append(path) or read(path))
+    assert np.array_equal(images.load_images(index, image_size=6), first)
     assert not reads
-    data.load_images(index, image_size=7)
+    images.load_images(index, image_size=7)
     assert len(reads) == 4
     picture(99).save(index["path"][0])
-    assert not np.array_equal(data.load_images(index, image_size=6)[0], first[0])
+    assert not np.array_equal(images.load_images(index, image_size=6)[0], first[0])
     assert len(reads) == 8
 
 
@@ -444,10 +438,10 @@ def test_full_disk_works_without_cache(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.warns(UserWarning, match="kept in memory"):
-            images = data.load_images(index, image_size=100, cache=tmp_path / "cache")
+            loaded = images.load_images(index, image_size=100, cache=tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert np.array_equal(images, data.load_images(index, image_size=100, cache=False))
+    assert np.array_equal(loaded, images.load_images(index, image_size=100, cache=False))
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -455,8 +449,8 @@ def test_all_unreadable_images_are_named_and_nothing_is_cached(tmp_path):
     index = data.load_index(make_folders(tmp_path / "set", {"a": 3, "b": 3}))
     for row in (1, 4):
         Path(index["path"][row]).write_bytes(b"broken")
-    with pytest.raises(data.ImageError, match="2 images cannot be read") as error:
-        data.load_images(index, image_size=6, cache=tmp_path / "cache")
+    with pytest.raises(images.ImageError, match="2 images cannot be read") as error:
+        images.load_images(index, image_size=6, cache=tmp_path / "cache")
     assert index["path"][1] in str(error.value)
     assert index["path"][4] in str(error.value)
     assert not list((tmp_path / "cache").iterdir())
@@ -466,7 +460,7 @@ def test_all_unreadable_images_are_named_and_nothing_is_cached(tmp_path):
 
 
 def test_check_of_a_sound_data_set(twin):
-    check = data.check_data(twin)
+    check = check_data(twin)
     assert check.ok
     assert check.counts.query("part == 'train'")["images"].sum() == 60
     assert set(check.sizes["width"]) == {450, 600}
@@ -483,7 +477,7 @@ def test_check_keeps_corrupt_absent_and_converted_apart(tmp_path):
     picture(50).save(root / "training_data/fold_0/all/UID_11_2_1_all.bmp")  # not the published bytes
     picture(51).save(root / "training_data/fold_0/all/UID_11_999_1_all.bmp")  # no such image in C-NMC
     picture(52).save(root / "training_data/fold_0/all/cell.png")
-    check = data.check_data(root)
+    check = check_data(root)
     listed = data.load_manifest().index
     names = [name for names in NAMES.values() for name in names]
     known = sum(f"train/{name.lower()}" in listed for name in names)
@@ -501,7 +495,7 @@ def test_check_names_what_is_wrong(tmp_path):
     content = (root / "a/1.png").read_bytes()
     (root / "a/1.png").write_bytes(content[: len(content) // 2])
     picture(2).save(root / "a/same.bmp")  # the pixels of a/2.png
-    check = data.check_data(root)
+    check = check_data(root)
     assert set(check.problems["kind"]) == {"unreadable", "duplicate across labels"}
     text = check.to_text()
     assert f"{root}/a/1.png is damaged or truncated" in text
@@ -518,20 +512,20 @@ def test_check_finds_contradictions_that_loading_refuses(tmp_path):
         root / "training_data/fold_0/all/UID_19_1_1_all.png",
         root / "training_data/fold_2/all/UID_19_5_1_all.png",
     )
-    kinds = set(data.check_data(root / "training_data").problems["kind"])
+    kinds = set(check_data(root / "training_data").problems["kind"])
     assert kinds == {"label", "subject in two folds"}
     with pytest.raises(AllkitError, match="has the class ALL in its name and lies under HEM"):
         data.load_index(root / "training_data")
 
 
 def test_check_of_a_csv_whose_files_are_gone(tmp_path):
-    check = data.check_data(write_csv(tmp_path / "list.csv", ["path,label", "x.png,a", "y.png,b"]))
+    check = check_data(write_csv(tmp_path / "list.csv", ["path,label", "x.png,a", "y.png,b"]))
     assert list(check.problems["kind"]) == ["missing", "missing"]
     assert "y.png is listed in list.csv but does not exist" in check.to_text()
 
 
 def test_check_of_one_class_is_no_error(tmp_path):
-    check = data.check_data(make_folders(tmp_path, {"a": 2}))
+    check = check_data(make_folders(tmp_path, {"a": 2}))
     assert check.ok
     assert "One class only" in check.to_text()
 
@@ -550,24 +544,24 @@ def test_genuine_images(cnmc_folder, tmp_path):
     keys = "train/" + train["name"].str.lower().str.removesuffix(".webp")
     assert list(manifest.loc[keys, "subject"]) == list(train["subject"])
     assert {"20+21", "51+75+78", "H2+H4+H5+H6", "H3+H10"} <= set(train["group"])
-    final = data.read_image(index.query("part == 'final'")["path"].iloc[0])
-    assert np.array_equal(data.prepare_image(final, 450), final[75:525, 75:525])
+    final = images.read_image(index.query("part == 'final'")["path"].iloc[0])
+    assert np.array_equal(images.prepare_image(final, 450), final[75:525, 75:525])
 
 
 def test_genuine_originals_agree_with_the_published_list(cnmc_folder, tmp_path):
-    images = sorted(cnmc_folder.rglob("fold_2/*/*.webp"))[:6]
-    for file in images:
+    files = sorted(cnmc_folder.rglob("fold_2/*/*.webp"))[:6]
+    for file in files:
         content = bytearray(encoded(Image.open(file).convert("RGB"), "BMP"))
         content[38:46] = (3779).to_bytes(4, "little") * 2  # the originals' resolution
         copy = tmp_path / "fold_2" / file.parent.name / f"{file.stem}.bmp"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
-    check = data.check_data(tmp_path)
-    assert check.manifest["agrees"] == len(images)
+    check = check_data(tmp_path)
+    assert check.manifest["agrees"] == len(files)
     assert check.ok
     content[5000] ^= 1
     copy.write_bytes(content)
-    check = data.check_data(tmp_path)
+    check = check_data(tmp_path)
     assert check.manifest["corrupt"] == 1
     assert copy.name in check.to_text()
 

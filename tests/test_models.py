@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from allkit import AllkitError
-from allkit.data import load_index, prepare_image, read_image
+from allkit.data import load_index
+from allkit.images import prepare_image, read_image
 from allkit.models import (
     TrainedModel,
     build_model,

@@ -63,9 +63,7 @@ def notebooks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     log = "open('log.txt', 'a').write(f'{run_folder} {data} {profile} {epochs!r} {subject!r}\\n')"
     _notebook(folder / "01_first.ipynb", log, parameters='epochs = 1\nsubject = ""')
-    _notebook(
-        folder / "02_second.ipynb", "x = 1", "assert mend, 'not mended'", "x = 2", parameters="mend = False"
-    )
+    _notebook(folder / "02_second.ipynb", "x = 1", "assert mend, 'not mended'", "x = 2", parameters="mend = False")
     _notebook(folder / "03_third.ipynb", MATHS, PLOT, WIDGET)
     return folder
 
@@ -91,9 +89,7 @@ def test_failed_notebook_is_named_and_kept_and_the_rest_runs(failed_run, noteboo
     failed = result.notebooks[1]
     copy = nbformat.read(failed.copy, as_version=4)
     assert failed.error == "AssertionError: not mended"
-    assert [c.source for c in copy.cells if c.get("execution_count") == failed.cell] == [
-        "assert mend, 'not mended'"
-    ]
+    assert [c.source for c in copy.cells if c.get("execution_count") == failed.cell] == ["assert mend, 'not mended'"]
 
 
 def test_parameters_reach_the_notebooks_that_declare_them(failed_run, notebooks):

@@ -88,9 +88,7 @@ def test_by_subject_works_with_three_subjects_of_a_class(fold_1):
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.lists(st.integers(1, 40), min_size=3, max_size=6), min_size=2, max_size=4), st.integers(0, 99)
-)
+@given(st.lists(st.lists(st.integers(1, 40), min_size=3, max_size=6), min_size=2, max_size=4), st.integers(0, 99))
 def test_by_subject_never_leaks(sizes, seed):
     images = {
         (f"class{label}", f"{label}s{number}"): count

@@ -159,7 +159,9 @@ def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeyp
     columns = ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor"]
     pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns])
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    np.testing.assert_allclose(predict_images(resumed.trained, images), predict_images(whole.trained, images), atol=1e-6)
+    np.testing.assert_allclose(
+        predict_images(resumed.trained, images), predict_images(whole.trained, images), atol=1e-6
+    )
     again = train(tmp_path / "cut")
     assert again.resumed == 3, "a finished training is read back, not repeated"
     np.testing.assert_allclose(predict_images(again.trained, images), predict_images(whole.trained, images), atol=1e-6)
@@ -168,7 +170,13 @@ def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeyp
 def test_head_first_then_last_blocks(twin, tmp_path):
     split = balance_split(split_by_subject(load_index(twin)), seed=0)
     profile = dataclasses.replace(
-        get_profile("honest"), weights=None, image_size=32, alpha=0.25, epochs=1, head_epochs=1, best_by="rule"
+        get_profile("honest"),
+        weights=None,
+        image_size=32,
+        alpha=0.25,
+        epochs=1,
+        head_epochs=1,
+        best_by="rule",
     )
     model = build_from_profile("mobilenet", profile, 2, seed=3)
     before = {layer.name: layer.get_weights() for layer in model.layers}

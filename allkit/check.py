@@ -1,0 +1,278 @@
+"""Checking a data set: what it is, what is wrong with it, and which people it links."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allkit.data import (
+    PARTS,
+    Scan,
+    class_order,
+    file_sum,
+    load_manifest,
+    natural_key,
+    scan_source,
+    subjects_in_two,
+    with_groups,
+)
+from allkit.images import ImageError, decode_image, in_threads
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class DataCheck:
+    """What `check_data` found.
+
+    - `images`: the index with bytes, width, height, format, sha256 (of the file), pixels (hash of the decoded
+      pixels) and error ("" if readable), one row per image
+    - `counts`: images and subjects by part, fold and label; `subjects`: images by subject; `sizes`: images by
+      width and height
+    - `duplicates`: one row per set of identical images: kind ("bytes", or "pixels" where files differ),
+      images, subjects, labels, parts, folds, paths; `linked`: pairs of subjects that share images
+    - `manifest`: files by state against the published list of C-NMC ("agrees", "corrupt", "converted",
+      "absent", "unlisted"), None for any other source; `extras`: files that belong to nothing
+    - `problems`: kind and sentence for everything that is wrong; `notes`: worth knowing, but not wrong
+    """
+
+    path: Path
+    source: str
+    images: pd.DataFrame
+    counts: pd.DataFrame
+    subjects: pd.DataFrame
+    sizes: pd.DataFrame
+    duplicates: pd.DataFrame
+    linked: pd.DataFrame
+    manifest: pd.Series | None
+    extras: list[str]
+    problems: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """False only if something is wrong: see `problems`."""
+        return self.problems.empty
+
+    def to_text(self) -> str:
+        """Return the findings as plain text for a terminal."""
+        return "\n".join(_report_lines(self))
+
+
+_KINDS = {
+    "cnmc": "C-NMC 2019",
+    "synthetic": "a synthetic twin of C-NMC 2019 (no genuine cell)",
+    "folders": "a folder per class",
+    "csv": "a list of images (CSV)",
+}
+
+
+def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
+    """Read every image at `path` once, and return what is there and what is wrong with it.
+
+    Wrong (`.ok` is False): unreadable or truncated files, files that differ from the published C-NMC,
+    labels that contradict each other, identical images in two classes or two parts, a subject in two folds
+    or parts. A subset and converted file types are fine. Raises `AllkitError` where there is nothing to
+    check (see `load_index`).
+    """
+    import pandas as pd
+
+    scan = scan_source(path)
+    found = list(in_threads(_inspect, scan.rows["path"], progress=progress, desc="Checking images"))
+    details = pd.DataFrame(found, columns=_INSPECTED)
+    state = _manifest_state(scan, details)
+    index = with_groups(scan, _known_contents(scan, details["sha256"]))
+    images = pd.concat([index, details], axis=1)
+    duplicates = _duplicates(images)
+    manifest, unlisted = _manifest_counts(scan, state)
+    problems = scan.problems + _problems(scan, images, duplicates, state)
+    return DataCheck(
+        path=scan.root,
+        source=scan.source,
+        images=images,
+        counts=_counts(images),
+        subjects=_count(images.dropna(subset=["subject"]), ["subject", "label", "part", "fold"]),
+        sizes=_count(images[images["error"] == ""], ["width", "height"]),
+        duplicates=duplicates,
+        linked=_linked_subjects(duplicates),
+        manifest=manifest,
+        extras=sorted([str(extra) for extra in scan.extras] + unlisted),
+        problems=pd.DataFrame(problems, columns=["kind", "what"]),
+        notes=_notes(scan, images, duplicates),
+    )
+
+
+_INSPECTED = ("bytes", "width", "height", "format", "sha256", "pixels", "error")
+
+
+def _inspect(path: str) -> tuple:
+    """Return size, width, height, format, hashes of file and pixels, and error of one image, read once."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return 0, 0, 0, "", f"unread {path}", f"unread {path}", f"cannot be opened: {error.strerror or error}"
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        pixels, kind = decode_image(data, path)
+    except ImageError as error:
+        return len(data), 0, 0, "", digest, f"unread {path}", str(error).removeprefix(f"{path} ")
+    height, width = pixels.shape[:2]
+    seen = f"{width}×{height} {hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()}"
+    return len(data), width, height, kind, digest, seen, ""
+
+
+def _known_contents(scan: Scan, sums: Sequence[str]) -> list[str]:
+    published = load_manifest()["sha256"] if scan.source == "cnmc" else {}
+    return [published.get(key, own) for key, own in zip(scan.rows["key"], sums, strict=True)]
+
+
+def _manifest_state(scan: Scan, details: pd.DataFrame) -> list[str]:
+    """Return for each image how it compares with the published file of its name."""
+    if scan.source != "cnmc":
+        return [""] * len(details)
+    published = load_manifest()["sha256"]
+    states = []
+    for key, row in zip(scan.rows["key"], details.itertuples(), strict=True):
+        if key not in published:
+            states.append("unlisted")
+        elif published[key] == row.sha256:
+            states.append("agrees")
+        else:
+            states.append("converted" if row.format not in ("", "BMP") else "corrupt")
+    return states
+
+
+def _manifest_counts(scan: Scan, states: list[str]) -> tuple[pd.Series | None, list[str]]:
+    """Return the number of images by state, and the images that the published list does not know."""
+    import pandas as pd
+
+    if scan.source != "cnmc":
+        return None, []
+    counts = {state: states.count(state) for state in ("agrees", "converted", "corrupt", "unlisted")}
+    published = load_manifest()
+    absent = (published["part"] != "labels").sum() - len(set(scan.rows["key"]) & set(published.index))
+    unlisted = [path for path, state in zip(scan.rows["path"], states, strict=True) if state == "unlisted"]
+    return pd.Series({**counts, "absent": int(absent)}, name="images"), unlisted
+
+
+def _duplicates(images: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ["kind", "images", "subjects", "labels", "parts", "folds", "paths"]
+    rows = []
+    for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels", sort=False):
+        kind = "bytes" if same["sha256"].nunique() == 1 else "pixels"
+        values = [tuple(same[name].dropna()) for name in ("subject", "label", "part", "fold")]
+        distinct = [tuple(sorted(set(found), key=lambda value: natural_key(str(value)))) for found in values]
+        rows.append([kind, len(same), *distinct, tuple(same["path"])])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _linked_subjects(duplicates: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of subjects that share images, with the number of sets of identical images."""
+    import pandas as pd
+
+    pairs = [pair for subjects in duplicates["subjects"] for pair in combinations(subjects, 2)]
+    counts = pd.Series(pairs, dtype=object).value_counts()
+    rows = [(one, other, int(count)) for (one, other), count in counts.items()]
+    return pd.DataFrame(rows, columns=["subject", "other", "sets"])
+
+
+def _problems(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame, states: list[str]) -> list[tuple[str, str]]:
+    broken = images[images["error"] != ""]
+    found = [("unreadable", f"{row.path} {row.error}") for row in broken.itertuples()]
+    for row, state in zip(images.itertuples(), states, strict=True):
+        if state == "corrupt" and not row.error:
+            found.append(("corrupt", f"{row.path} differs from the published file. Download it again."))
+    if scan.source == "cnmc" and scan.label_files:
+        published = load_manifest().query("part == 'labels'")["sha256"].iloc[0]
+        if file_sum(str(scan.label_files[0])) != published:
+            found.append(("corrupt", f"{scan.label_files[0]} differs from the published file."))
+    for row in duplicates.itertuples():
+        for values, what in ((row.labels, "label"), (row.parts, "part")):
+            if len(values) > 1:
+                sentence = f"identical images have the {what}s {' and '.join(values)}: {', '.join(row.paths)}"
+                found.append((f"duplicate across {what}s", sentence))
+    for column in ("part", "fold"):
+        found += [(f"subject in two {column}s", what) for what in subjects_in_two(images, column)]
+    return found
+
+
+def _notes(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> list[str]:
+    notes = []
+    labelled = images.dropna(subset=["label"])
+    labels = class_order(labelled["label"])
+    if len(labels) == 1:
+        notes.append(f"One class only ({labels[0]}): fine for looking, but nothing can be trained.")
+    if len(labelled) and labelled["subject"].isna().any():
+        notes.append("SUBJECTS ARE UNKNOWN for some or all images: training and test may share people.")
+    apart = duplicates[duplicates["kind"] == "pixels"]
+    if len(apart):
+        notes.append(
+            f"{len(apart)} sets of images have equal pixels in different files: groups do not link these. "
+            "Keep one of each."
+        )
+    if (images["part"] == "prelim").any() and not scan.label_files and scan.source == "cnmc":
+        notes.append("The labels of the preliminary part are taken from the carried list: its CSV is not there.")
+    unlabelled = int(((images["part"] != "final") & images["label"].isna()).sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} images outside the final part have no label.")
+    return notes
+
+
+def _counts(images: pd.DataFrame) -> pd.DataFrame:
+    keys = ["part", "fold", "label"]
+    grouped = images.groupby(keys, dropna=False, sort=False)
+    table = grouped.agg(images=("path", "size"), subjects=("subject", "nunique")).reset_index()
+    place = table["part"].map({part: number for number, part in enumerate(PARTS)})
+    return table.assign(place=place).sort_values(["place", "fold", "label"], ignore_index=True).drop(columns="place")
+
+
+def _count(images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    table = images.groupby(keys, dropna=False).size().rename("images").reset_index()
+    if "subject" in keys:
+        return table.sort_values("subject", key=lambda column: column.map(natural_key), ignore_index=True)
+    return table.sort_values("images", ascending=False, ignore_index=True)
+
+
+def _report_lines(check: DataCheck) -> list[str]:
+    size = check.images["bytes"].sum() / 1e9
+    lines = [f"{check.path}", f"{_KINDS[check.source]}: {len(check.images):,} images, {size:.2f} GB", ""]
+    lines += _indented(check.counts.astype(object).where(check.counts.notna(), "–").to_string(index=False))
+    sizes = [f"{row.width}×{row.height}: {row.images:,}" for row in check.sizes.itertuples()]
+    lines += ["", *_wrapped("Sizes (px): ", sizes)]
+    for label in class_order(check.subjects["label"]):
+        rows = check.subjects[check.subjects["label"] == label]
+        listed = [f"{row.subject} ({row.images})" for row in rows.itertuples()]
+        lines += _wrapped(f"{label}, {rows['subject'].nunique()} subjects (images): ", listed)
+    kinds = check.duplicates["kind"].value_counts()
+    for kind, what in (("bytes", "byte-identical"), ("pixels", "pixel-identical in different files")):
+        lines.append(f"Sets of images that are {what}: {kinds.get(kind, 0)}")
+    pairs = [f"{row.subject} = {row.other} ({row.sets})" for row in check.linked.itertuples()]
+    lines += _wrapped("Subjects linked by them (sets): ", pairs) if pairs else []
+    if check.manifest is not None:
+        states = [f"{state} {count:,}" for state, count in check.manifest.items()]
+        lines += _wrapped("Against the published list: ", states)
+    extras = [os.path.relpath(extra, check.path) for extra in check.extras[:20]]
+    lines += _wrapped(f"{len(check.extras)} files that belong to nothing: ", extras) if extras else []
+    lines += [f"Note: {note}" for note in check.notes]
+    lines += [f"WRONG, {row.kind}: {row.what}" for row in check.problems.head(50).itertuples()]
+    lines += [f"… and {len(check.problems) - 50} more"] if len(check.problems) > 50 else []
+    return [*lines, "", "Nothing is wrong." if check.ok else f"{len(check.problems)} things are wrong."]
+
+
+def _indented(text: str) -> list[str]:
+    return ["  " + line for line in text.splitlines()]
+
+
+def _wrapped(title: str, items: Sequence[str]) -> list[str]:
+    return textwrap.wrap(title + ", ".join(items), width=110, subsequent_indent="  ", break_on_hyphens=False)

@@ -1,0 +1,285 @@
+"""Images: reading one of any kind, preparing it for a network, and loading many through a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allkit import ROOT, AllkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 50_000_000
+"""Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
+_PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
+
+
+class ImageError(AllkitError):
+    """An image cannot be read or used; the message names it and says what to do."""
+
+
+def first_of(sentences: Sequence[str], most: int = 10) -> str:
+    """Return the first few sentences as one, and how many more there are."""
+    more = f" and {len(sentences) - most} more" if len(sentences) > most else ""
+    return "; ".join(str(sentence) for sentence in sentences[:most]) + more
+
+
+def in_threads(work: Callable, items: Iterable, *, progress: bool = False, desc: str = "") -> Iterator:
+    """Yield `work(item)` in order, computed in threads; at most a few hundred results wait at a time."""
+    from tqdm import tqdm
+
+    items = list(items)
+    with (
+        ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
+        tqdm(total=len(items), desc=desc, unit="image", disable=not progress, leave=False) as bar,
+    ):
+        for start in range(0, len(items), 256):
+            for result in pool.map(work, items[start : start + 256]):
+                yield result
+                bar.update()
+
+
+def read_image(source: str | Path | bytes, name: str = "") -> np.ndarray:
+    """Return an image as RGB, uint8 (height, width, 3), 0–255.
+
+    `source` is a path or the bytes of a file (BMP, PNG, JPEG, TIFF, WebP); `name` is what messages call it.
+    EXIF orientation is applied; greyscale and palette become RGB; transparency is laid over black, C-NMC's
+    background; 16-bit values are scaled so that 65,535 becomes 255. Of several frames the first is taken.
+    Raises `ImageError` for anything that is missing, truncated, too large or not an image.
+    """
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened: {error.strerror or error}. Check path and rights.") from error
+    return decode_image(data, name)[0]
+
+
+def decode_image(data: bytes, name: str) -> tuple[np.ndarray, str]:
+    """Return pixels and file format of the bytes of one image."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes). Copy or download it again.")
+    try:
+        with Image.open(io.BytesIO(data), formats=("BMP", "PNG", "JPEG", "TIFF", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are read. "
+                    "Cut the cell out, or scale the image down."
+                )
+            if image.format == "TIFF" and _is_wide_planar(image):
+                return _decode_tiff(data, name), "TIFF"
+            image.load()
+            return _to_rgb(image, name), image.format or ""
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is refused: {error}. Scale the image down.") from error
+    except Exception as error:  # decoders raise almost anything on damaged files
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and isinstance(
+            error, UnidentifiedImageError | SyntaxError | KeyError
+        ):
+            return _decode_tiff(data, name), "TIFF"
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(
+                f"{name} is not a BMP, PNG, JPEG, TIFF or WebP image, or its first bytes are damaged. "
+                "Save it in one of these formats, or copy it again."
+            ) from error
+        raise ImageError(f"{name} is damaged or truncated ({error}). Copy or download it again.") from error
+
+
+def _is_wide_planar(image: Image.Image) -> bool:
+    # Pillow reads 16-bit TIFFs with separate colour planes as if they had 8 bits, without an error
+    return image.tag_v2.get(284) == 2 and max(image.tag_v2.get(258, (8,))) > 8
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _scaled_to_8_bit(np.asarray(image), name)
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _scaled_to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
+    """Return grey or RGB values of 16 bits as RGB of 8: scaled by the whole range, not by the image's own."""
+    if values.dtype != np.uint8:
+        if values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 65535:
+            raise ImageError(
+                f"{name} holds {values.dtype} values beyond 16 bits, whose black and white are not known. "
+                "Save it with 8 bits per channel."
+            )
+        values = np.round(values / 257).astype(np.uint8)
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+
+
+def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+    """Read a TIFF that Pillow cannot read, or reads wrongly, with tifffile."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages[0]
+            if page.imagewidth * page.imagelength > MAX_PIXELS:
+                raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels. Scale it down.")
+            values, axes = page.asarray(), page.axes
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name} is a TIFF that cannot be read ({error}). Save it as PNG.") from error
+    if axes.startswith("S"):
+        values = np.moveaxis(values, 0, -1)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"{name} is a TIFF of shape {values.shape}, not greyscale or RGB. Save it as PNG.")
+    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    return np.ascontiguousarray(_scaled_to_8_bit(values[..., :3] if values.ndim == 3 else values, name))
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre square of side `size`, (size, size, …); what the image lacks is filled with black."""
+    height, width = image.shape[:2]
+    top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
+    piece = image[top : top + size, left : left + size]
+    if piece.shape[:2] == (size, size):
+        return piece
+    whole = np.zeros((size, size, *image.shape[2:]), image.dtype)
+    top, left = (size - piece.shape[0]) // 2, (size - piece.shape[1]) // 2
+    whole[top : top + piece.shape[0], left : left + piece.shape[1]] = piece
+    return whole
+
+
+def prepare_image(image: np.ndarray, image_size: int, crop: int | None = None) -> np.ndarray:
+    """Return the image as the networks see it: uint8 (image_size, image_size, 3), 0–255.
+
+    The one rule for training and for an uploaded image. A 600×600 image with a black border (C-NMC's final
+    test part) is first centre-cropped to 450×450, the size of all others. Then the centre square of side
+    `crop` is taken (None: the whole image, made square with black), and resized with antialiasing.
+    """
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ImageError(f"Expected RGB uint8 (height, width, 3), got {image.dtype} {image.shape}: use read_image.")
+    if image.shape[:2] == (600, 600) and _has_black_border(image):
+        image = centre_crop(image, 450)
+    image = centre_crop(image, crop or max(image.shape[:2]))
+    if image.shape[0] == image_size:
+        return np.ascontiguousarray(image)
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def _has_black_border(image: np.ndarray, width: int = 8, darkest: int = 15) -> bool:
+    # 15 rather than 0: JPEG copies of black are not quite black
+    edges = (image[:width], image[-width:], image[:, :width], image[:, -width:])
+    return all(edge.max() <= darkest for edge in edges)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be computed again: `$ALLKIT_CACHE`, or data/cache in the clone."""
+    return Path(os.environ.get("ALLKIT_CACHE", ROOT / "data" / "cache"))
+
+
+def load_images(
+    index: pd.DataFrame,
+    *,
+    image_size: int,
+    crop: int | None = None,
+    cache: str | Path | bool | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Return all images of the index, prepared: uint8 (n, image_size, image_size, 3), 0–255.
+
+    Prepared by `prepare_image`, decoded once in threads and kept as a .npy file in the folder `cache`
+    (None: `$ALLKIT_CACHE` or data/cache in the clone; False: in memory only). The result is then a
+    read-only memory map, so that memory does not grow with the data set. The file is used again while
+    paths, sizes, times of change, `image_size` and `crop` are the same. A cache that cannot be written
+    (disk full) is done without, with a warning. Raises `ImageError` naming the images that cannot be read.
+    """
+    paths = list(index["path"])
+    images = _prepared(paths, image_size, crop, progress)
+    if cache is False or not paths:
+        return _stacked(images, len(paths), image_size)
+    folder = cache_folder() if cache in (None, True) else Path(cache)
+    file = folder / f"images-{_cache_key(paths, image_size, crop)}.npy"
+    try:
+        if not file.is_file():
+            _write_cache(file, images, (len(paths), image_size, image_size, 3))
+        return np.load(file, mmap_mode="r")
+    except OSError as error:
+        warnings.warn(
+            f"The cache {folder} cannot be used ({error.strerror or error}): images are kept in memory. Free "
+            "some space, or set ALLKIT_CACHE to another folder.",
+            stacklevel=2,
+        )
+    return _stacked(_prepared(paths, image_size, crop, progress), len(paths), image_size)
+
+
+def _cache_key(paths: list[str], image_size: int, crop: int | None) -> str:
+    key = hashlib.sha256(f"{_PREPARE_VERSION} {image_size} {crop}".encode())
+    for path in paths:
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            raise ImageError(f"{path} cannot be opened: {error.strerror}. Load the index again.") from error
+        key.update(f"\n{path}\t{state.st_size}\t{state.st_mtime_ns}".encode())
+    return key.hexdigest()[:24]
+
+
+def _prepared(paths: list[str], image_size: int, crop: int | None, progress: bool) -> Iterator[np.ndarray]:
+    """Yield the prepared images in order; at the end, raise one `ImageError` for all unreadable ones."""
+
+    def prepare(path: str) -> np.ndarray | ImageError:
+        try:
+            return prepare_image(read_image(path), image_size, crop)
+        except ImageError as error:
+            return error
+
+    failed = []
+    for result in in_threads(prepare, paths, progress=progress, desc="Reading images"):
+        if isinstance(result, ImageError):
+            failed.append(str(result))
+        elif not failed:
+            yield result
+    if len(failed) == 1:
+        raise ImageError(failed[0])
+    if failed:
+        raise ImageError(f"{len(failed)} images cannot be read. {first_of(failed)}")
+
+
+def _stacked(images: Iterator[np.ndarray], count: int, image_size: int) -> np.ndarray:
+    stack = np.empty((count, image_size, image_size, 3), np.uint8)
+    for number, image in enumerate(images):
+        stack[number] = image
+    return stack
+
+
+def _write_cache(file: Path, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:
+    # Written in order rather than through a memory map: on a full disk a map kills the process (SIGBUS), a
+    # write raises OSError.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".part-{os.getpid()}")
+    try:
+        with open(partial, "wb") as out:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for image in images:
+                out.write(image.tobytes())
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
