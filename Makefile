@@ -9,7 +9,7 @@ ARGS   ?=
 
 BIN := $(VENV)/bin
 # apart from runs/, so that tests never touch a user's results
-TEST_RUNS := $(CURDIR)/build/test-runs
+TEST_RUNS := build/test-runs
 READY := $(VENV)/.ready
 # keeps library chatter out of the outputs
 QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
@@ -36,9 +36,9 @@ test: setup ## lint, every notebook with nbval, then the unit tests (which use t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf $(TEST_RUNS)
-	$(QUIET) ALLKIT_RUNS='$(TEST_RUNS)' \
+	$(QUIET) ALLKIT_RUNS='$(CURDIR)/$(TEST_RUNS)' \
 	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 notebooks
-	$(QUIET) ALLKIT_TEST_RUN='$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
+	$(QUIET) ALLKIT_TEST_RUN='$(CURDIR)/$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
 
 lab: setup ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -190,8 +190,8 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
         raise AllkitError(
             f"ImageNet weights for {TITLES[name]} are not on this machine and could not be downloaded "
             f"({type(error).__name__}). Put the file {names[-1]} of Keras' applications into {home}, or set "
-            "KERAS_HOME to the folder above a folder models/ that holds it, or train from scratch with "
-            "weights=None."
+            "KERAS_HOME to the folder above a folder models/ that holds it, or train from scratch: "
+            "-p weights none, or weights = 'none' in the notebook."
         ) from error
 
 

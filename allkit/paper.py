@@ -146,3 +146,24 @@ def _report_scores(a: np.ndarray, d: np.ndarray, n_first: int, n_second: int) ->
         scores["macro avg", column] = (first + second) / 2
         scores["weighted avg", column] = (n_first * first + n_second * second) / total
     return scores
+
+
+def summarise(model: str) -> dict[str, float]:
+    """Return what the paper's test part says of a model, computed from Figs. 11 and 16 and Tables I and II.
+
+    accuracy, balanced_accuracy and weighted_f1 (0-1) come from the reconstructed confusion matrix (the mean,
+    where several round to the printed report), auc from the text, training_seconds is the sum over the epochs.
+    """
+    reported = load_reported().query("model == @model").set_index("measure")["value"]
+    matrices = reconstruct_confusion(load_report(model), correct=int(reported["correct"]))
+    measures = np.mean([_measures_of(np.asarray(matrix)) for matrix in matrices], axis=0)
+    names = ("accuracy", "balanced_accuracy", "weighted_f1")
+    found = dict(zip(names, measures.tolist(), strict=True))
+    return found | {"auc": float(reported["auc"]), "training_seconds": float(load_table(model)["seconds"].sum())}
+
+
+def _measures_of(matrix: np.ndarray) -> list[float]:
+    """Accuracy, mean recall and weighted F1 of a confusion matrix, rows true."""
+    hits, support, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    f1 = 2 * hits / (support + called)
+    return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]

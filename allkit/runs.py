@@ -307,6 +307,9 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> No
         "split": card["split"]["name"],
     }
     run.save_metrics(name, evaluate_predictions(predictions) | facts)
+    params = read_params(run.path)
+    models = params.get("models", {}) | {name: {key: card[key] for key in ("seed", "split", "profile")}}
+    save_json(run.path / "params.json", params | {"models": models})
 
 
 def load_or_train(

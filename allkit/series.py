@@ -216,7 +216,8 @@ def _parse(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value in ("None", "none"):
-        return None
+        # where None means "as the profile says", the word itself asks for nothing: no weights, no crop
+        return "none" if default is None else None
     if isinstance(default, str):
         return value  # a subject "11" is no number
     if value.lower() in ("true", "false"):

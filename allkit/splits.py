@@ -53,6 +53,11 @@ class Split:
     validation_by_image: bool = False
 
     @property
+    def by_image(self) -> bool:
+        """Whether images were drawn without regard to whose they are, as in the paper."""
+        return self.name in ("image", "augment-then-split")
+
+    @property
     def parts(self) -> dict[str, pd.DataFrame]:
         """The three parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -254,7 +259,14 @@ def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
                 f"{len(paths)} images are both in {first} and in {second}: {_few(paths)}. Split the index "
                 "again; nothing allows this."
             )
-        if allow_leak or (split.validation_by_image and (first, second) == ("train", "validation")):
+        if allow_leak:
+            continue
+        if split.by_image and one["subject"].isna().any():
+            raise LeakError(
+                "the split is by image and the subjects are unknown, so one person may be in several parts. Use "
+                "split='subject', or say allow_leak=True if you accept that."
+            )
+        if split.validation_by_image and (first, second) == ("train", "validation"):
             continue
         for column, what in (("subject", "subjects"), ("group", "groups linked by identical images")):
             shared = sorted(set(one[column].dropna()) & set(other[column].dropna()), key=natural_key)

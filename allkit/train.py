@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -48,6 +49,7 @@ class Profile:
         fine_tune_rate: learning rate of the second phase, where there are two.
         augmentation: on the fly, training images only.
         class_weight: weight each class by the inverse of its share.
+        patience: epochs without improvement before the learning-rate rule lowers the rate.
         best_by: "rule" (best epoch of the paper's rule) or "balanced_accuracy" (of the validation part).
     """
 
@@ -69,6 +71,7 @@ class Profile:
     fine_tune_rate: float = 1e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     class_weight: bool = False
+    patience: int = 1
     best_by: str = "rule"
 
 
@@ -85,11 +88,11 @@ PROFILES = {
         "honest", crop=300, weights="imagenet", pooling="avg", head_epochs=4, epochs=4, last_blocks=3,
         augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
     ),
-    # Minutes on a laptop: small images, from scratch. A hundred steps need a higher learning rate, and a
-    # batch-norm memory far shorter than 0.99.
+    # Minutes on a laptop: small images, from scratch. With under two hundred steps the learning rate has to be
+    # higher, the batch-norm memory far shorter than 0.99, and the rule too patient to lower the rate by chance.
     "quick": Profile(
-        "quick", image_size=96, crop=300, pooling="avg", momentum=0.8, batch_size=16, epochs=6,
-        learning_rate=4e-3, augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
+        "quick", image_size=96, crop=300, pooling="avg", momentum=0.8, batch_size=16, epochs=8,
+        learning_rate=8e-3, patience=9, augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
     ),
 }  # fmt: skip
 
@@ -120,6 +123,8 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
     if index is not None and "crop" not in given and not index["source"].isin(["cnmc", "synthetic"]).all():
         changed["crop"] = None
     profile = dataclasses.replace(PROFILES[name], **changed)
+    if profile.epochs < 1:
+        raise AllkitError(f"epochs is {profile.epochs}; train for one epoch at least.")
     if profile.weights is None and profile.head_epochs:
         # A frozen backbone of random weights has nothing to offer: train all layers for as many epochs.
         total = profile.head_epochs + profile.epochs
@@ -184,9 +189,9 @@ def build_batches(
 ) -> keras.utils.PyDataset:
     """Build the input pipeline of one part of a split.
 
-    Decoded and resized images are read from disk through a memory map, so memory does not grow with the
-    number of images. Training batches are shuffled and augmented; others come in order, as they are. Rows
-    that `allkit.augment.balance` added are made from their original.
+    Decoded and resized images are read from disk through a memory map, so memory does not grow with the number
+    of images (but for the copies of a balanced part). Training batches are shuffled and augmented; others come
+    in order, as they are. Rows that `allkit.augment.balance` added are made from their original.
     """
     images = _load_part(part, image_size=profile.image_size, crop=profile.crop)
     position = {name: k for k, name in enumerate(classes)}
@@ -352,9 +357,9 @@ def MonitorSwitchLR(threshold=0.9, patience=1, factor=0.5, stop_patience=3, *, b
     return _callback_class()(threshold, patience, factor, stop_patience, best_by=best_by, folder=folder)
 
 
-def format_history(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a history as text, printed as the paper prints Tables I and II."""
-    total = len(table)
+def format_history(table: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
+    """Return a history as text, printed as the paper prints Tables I and II; `epochs` is how many are planned."""
+    total = epochs or len(table)
     formats = {
         "Epoch": ("epoch", lambda v: f"{int(v)}/{total}"), "Loss": ("loss", "{:.3f}".format),
         "Accuracy %": ("accuracy", lambda v: f"{100 * v:.3f}"), "Val. loss": ("val_loss", "{:.5f}".format),
@@ -380,12 +385,14 @@ class Training:
         history: one row per epoch as in Tables I and II, with the phase it belongs to.
         seconds: training time, all epochs together.
         resumed: epochs that were not trained now because a checkpoint held them.
+        best_epoch: the epoch whose weights were kept, counted from 1.
     """
 
     trained: TrainedModel
     history: pd.DataFrame
     seconds: float
     resumed: int
+    best_epoch: int
 
 
 def build_from_profile(name: str, profile: Profile, classes: int, *, seed: int = 123) -> keras.Model:
@@ -449,23 +456,32 @@ def train_model(
     }  # fmt: skip
     if folder is not None:
         folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed)}"
-    tables, resumed = [], 0
+    if getattr(model, "optimizer", None) is not None:
+        # an earlier call was interrupted: start from the same weights as it did
+        fresh = build_from_profile(model.name, profile, len(classes), seed=seed)
+        model.set_weights(fresh.get_weights())
+    tables, resumed, best, before = [], 0, (-math.inf, 0, None), 0
     for phase in _phases(profile):
         home = None if folder is None else folder / phase["name"].replace(" ", "-")
-        table, skipped = _fit_phase(model, batches, profile, phase, home, seed, show)
-        tables.append(table.assign(phase=phase["name"]))
-        resumed += skipped
-    return _finish(model, split, profile, classes, tables, resumed, seed)
+        rule, skipped = _fit_phase(model, batches, profile, phase, home, seed, show)
+        # without a best value (best_by="rule") the last phase decides
+        if rule.best_by is None or rule.best_value > best[0]:
+            best = (rule.best_value, before + (rule.best_epoch or 1), model.get_weights())
+        tables.append(rule.table.assign(phase=phase["name"]))
+        resumed, before = resumed + skipped, before + len(rule.rows)
+    model.set_weights(best[2])
+    return _finish(model, split, profile, classes, tables, resumed, best[1], seed)
 
 
-def _finish(model, split, profile, classes, tables, resumed, seed) -> Training:
+def _finish(model, split, profile, classes, tables, resumed, best_epoch, seed) -> Training:
     import pandas as pd
 
     history = pd.concat(tables, ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
     seconds = float(history["seconds"].sum())
-    card = _make_card(model, split, profile, classes, seed) | {"training_seconds": round(seconds, 2)}
-    return Training(TrainedModel(model, card), history, seconds, resumed)
+    facts = {"training_seconds": round(seconds, 2), "best_epoch": best_epoch}
+    card = _make_card(model, split, profile, classes, seed) | facts
+    return Training(TrainedModel(model, card), history, seconds, resumed, best_epoch)
 
 
 def _phases(profile: Profile) -> list[dict]:
@@ -490,8 +506,8 @@ def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
         layer.trainable = stage in tuned and not (norm and phase == "last blocks" and stage != "head")
 
 
-def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[pd.DataFrame, int]:
-    """Train one phase, or what is left of it; return its table and the number of epochs found done."""
+def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, int]:
+    """Train one phase, or what is left of it; return its rule and the number of epochs found done."""
     keras = import_keras()
     _set_trainable(model, phase["name"], profile.last_blocks)
     model.compile(
@@ -501,28 +517,31 @@ def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[pd.Dat
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
     )
     best_by = profile.best_by if profile.best_by == "balanced_accuracy" else None
-    rule = MonitorSwitchLR(best_by=best_by, folder=home)
+    rule = MonitorSwitchLR(patience=profile.patience, best_by=best_by, folder=home)
     done, finished = (0, False) if home is None else _restore(rule, home)
     if finished:
         rule.set_model(model)
         rule.on_train_end()
-        return rule.table, done
+        return rule, done
     seeds = _EpochSeed(batches["train"], seed, first=0 if phase["name"] == "head" else profile.head_epochs)
     callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else [])]
     if home is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(
             str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
     try:
+        model._initial_epoch = None  # BackupAndRestore leaves the last phase's there
         model.fit(batches["train"], validation_data=batches["validation"], epochs=phase["epochs"],
                   callbacks=callbacks, verbose=0, shuffle=False)  # fmt: skip
         if home is not None:
             _mark_finished(home)
     except OSError as error:
+        if not _is_disk_trouble(error):
+            raise
         raise AllkitError(
             f"training stopped because a checkpoint could not be written ({error}); free some space and run "
             "again: it resumes after the last epoch that was saved."
         ) from error
-    return rule.table, done
+    return rule, done
 
 
 def _restore(rule: Any, home: Path) -> tuple[int, bool]:
@@ -533,10 +552,20 @@ def _restore(rule: Any, home: Path) -> tuple[int, bool]:
     file = home / ("finished.json" if finished else "epochs.json")
     if not finished and not (state.is_file() and file.is_file()):
         return 0, False
-    rows = json.loads(file.read_text())
-    done = len(rows) if finished else json.loads(state.read_text())["epoch"]
+    try:
+        rows = json.loads(file.read_text())
+        done = len(rows) if finished else json.loads(state.read_text())["epoch"]
+    except ValueError:  # cut off in the middle, by a full disk say: this phase starts anew
+        shutil.rmtree(home)
+        home.mkdir()
+        return 0, False
     rule.replay(rows[:done])
     return done, finished
+
+
+def _is_disk_trouble(error: OSError) -> bool:
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+    return error.errno in known or "No space left" in str(error)  # h5py wraps the number in words
 
 
 def _mark_finished(home: Path) -> None:
@@ -566,7 +595,7 @@ def _fingerprint(name: str, split: Split, profile: Profile, seed: int) -> str:
 def _make_card(model, split, profile, classes, seed) -> dict:
     from importlib.metadata import version
 
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    parts = split.parts
     return {
         "format": 1,
         "model": model.name,
@@ -596,7 +625,8 @@ def _EpochSeed(batches, seed: int, first: int) -> Any:
         batches.epoch = first + epoch
         for number, layer in enumerate(callback.model.layers):
             if generator := getattr(layer, "seed_generator", None):
-                generator.state.assign([seed % 2**31, 1000 * (first + epoch) + number])
+                key = np.random.SeedSequence((seed, first + epoch, number)).generate_state(2)
+                generator.state.assign(key)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
     return callback
@@ -630,7 +660,7 @@ def _progress_class() -> type:
         def on_epoch_end(self, epoch, logs=None):
             self._update()
             if self.handle is None:
-                last = format_history(self.rule.table).iloc[-1]
+                last = format_history(self.rule.table, self.phase["epochs"]).iloc[-1]
                 self.bar.write("  ".join(f"{name} {value}" for name, value in last.items()))
 
         def on_train_end(self, logs=None):
@@ -641,7 +671,7 @@ def _progress_class() -> type:
             self.shown = time.monotonic()
             if self.handle is not None:
                 epochs = f"{len(self.rule.rows)} of {self.phase['epochs']} epochs"
-                table = format_history(self.rule.table).set_index("Epoch")
+                table = format_history(self.rule.table, self.phase["epochs"]).set_index("Epoch")
                 self.handle.update(table.rename_axis(f"{self.phase['name']}: {epochs} {where}".strip()))
 
     return ShowProgress

@@ -80,3 +80,12 @@ def test_literature_says_how_it_was_split_and_whether_it_was_read():
 def test_an_unknown_model_is_refused_by_name():
     with pytest.raises(AllkitError, match="resnet"):
         paper.load_table("resnet")
+
+
+def test_summary_gives_the_test_figures_that_the_text_does_not():
+    found = paper.summarise("mobilenet")
+    assert found["accuracy"] == pytest.approx(0.8025)
+    assert found["balanced_accuracy"] == pytest.approx(0.7205, abs=1e-4)
+    assert found["weighted_f1"] == pytest.approx(0.787, abs=5e-4)
+    assert paper.summarise("efficientnetb3")["accuracy"] == pytest.approx(0.88875)
+    assert paper.summarise("efficientnetb3")["training_seconds"] > 10 * found["training_seconds"] / 2
