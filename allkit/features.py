@@ -153,7 +153,7 @@ def _correlation_at(grey: np.ndarray, mask: np.ndarray, distance: int) -> float:
         )
     ]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    if first.size < 2 or first.std() == 0 or second.std() == 0:
+    if first.size < 2 or min(first.std(), second.std()) < 1e-3:  # plain colour: rounding only
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
 

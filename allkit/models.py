@@ -65,6 +65,7 @@ def build_model(
     alpha: float = 1.0,
     pooling: str = "max",
     momentum: float = 0.99,
+    penalty: float = 1.0,
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
@@ -83,6 +84,7 @@ def build_model(
         alpha: width of MobileNet (1.0: as published); ignored by EfficientNetB3.
         pooling: "max" as in the paper's recipe, or "avg".
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
+        penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
         rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 is not affected.
         seed: seed of the initial weights; None keeps Keras' global state.
 
@@ -95,7 +97,7 @@ def build_model(
         keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     backbone = _build_backbone(name, inputs, weights, alpha, rescale)
-    model = keras.Model(inputs, _add_head(backbone.output, classes, pooling), name=name)
+    model = keras.Model(inputs, _add_head(backbone.output, classes, pooling, penalty), name=name)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
@@ -147,19 +149,19 @@ def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale:
     )
 
 
-def _add_head(features: Any, classes: int, pooling: str) -> Any:
+def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
     """Add the recovered head of the paper's family of notebooks to a (batch, h, w, c) feature map."""
     keras = import_keras()
-    layers, penalty = keras.layers, keras.regularizers
+    layers, regularizers = keras.layers, keras.regularizers
     pool = layers.GlobalMaxPooling2D if pooling == "max" else layers.GlobalAveragePooling2D
     x = pool(name="head_pool")(features)
     x = layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name="head_norm")(x)
     x = layers.Dense(
         256,
         activation="relu",
-        kernel_regularizer=penalty.L2(0.016),
-        activity_regularizer=penalty.L1(0.006),
-        bias_regularizer=penalty.L1(0.006),
+        kernel_regularizer=regularizers.L2(0.016 * penalty),
+        activity_regularizer=regularizers.L1(0.006 * penalty),
+        bias_regularizer=regularizers.L1(0.006 * penalty),
         name="head_dense",
     )(x)
     x = layers.Dropout(0.45, name="head_dropout")(x)

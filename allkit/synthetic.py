@@ -22,7 +22,7 @@ import numpy as np
 
 from allkit import ROOT, AllkitError
 
-VERSION = 1
+VERSION = 2
 """Version of the drawing rules; an embedded twin of another version is made anew."""
 
 SIDE = 450
