@@ -66,6 +66,7 @@ def build_model(
     pooling: str = "max",
     momentum: float = 0.99,
     penalty: float = 1.0,
+    stochastic_depth: bool = True,
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
@@ -85,6 +86,7 @@ def build_model(
         pooling: "max" as in the paper's recipe, or "avg".
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
         penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
+        stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
         rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 is not affected.
         seed: seed of the initial weights; None keeps Keras' global state.
 
@@ -101,6 +103,8 @@ def build_model(
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
+        if isinstance(layer, keras.layers.Dropout) and stage_of(layer.name) != "head" and not stochastic_depth:
+            layer.rate = 0.0
     if str(weights).endswith(".keras"):
         _copy_backbone(load_model(Path(weights)).model, model)
     return model

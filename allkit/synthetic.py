@@ -393,8 +393,8 @@ def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
 
 def _draw_stain(traits, rng) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread of each channel inside the cell, grey levels."""
-    hue = np.array([0.28, 0.1, -0.3]) * traits["hue"]
-    mean = _MEAN_RGB + _MEAN_RGB_SD * (0.96 * traits["brightness"] + hue)
+    hue = np.array([0.2, 0.07, -0.22]) * traits["hue"]
+    mean = _MEAN_RGB + _MEAN_RGB_SD * (0.975 * traits["brightness"] + hue)
     spread = np.array([traits["spread_r"], traits["spread_g"], traits["spread_b"]])
     spread = 0.8 * spread.mean() * np.sqrt(3) + 0.6 * spread
     return mean, np.maximum(_SD_RGB + _SD_RGB_SD * spread, 5)

@@ -140,7 +140,7 @@ def test_genuine_cells_measure_as_published(cnmc_folder):
     means = measure_cells(index).groupby(index["label"]).mean().mean()
     expected = {"mean_r": 70, "mean_g": 30.5, "mean_b": 80, "std_r": 12, "std_g": 9, "std_b": 10.5}
     for name, value in expected.items():
-        assert means[name] == pytest.approx(value, rel=0.15), name
+        assert means[name] == pytest.approx(value, rel=0.2), name
     assert means["texture"] == pytest.approx(3.0, abs=0.6)
     assert means["corr_4"] == pytest.approx(0.88, abs=0.04)
     assert means["corr_12"] == pytest.approx(0.57, abs=0.08)
