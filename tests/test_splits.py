@@ -213,12 +213,19 @@ def test_guard_names_offenders_and_the_word_that_lets_them_pass(fold_1):
 
 def test_guard_sees_identical_images_without_subjects():
     index = make_index({("a", ""): 40, ("b", ""): 40})
-    split = splits.split_by_image(index)
+    split = splits.split_by_subject(index)
     splits.assert_disjoint(split)
     test = split.test.copy()
     test.loc[0, "group"] = split.train["group"][0]
     with pytest.raises(splits.LeakError, match="groups linked by identical images"):
         splits.assert_disjoint(dataclasses.replace(split, test=test))
+
+
+def test_image_split_without_subjects_needs_the_word_too():
+    split = splits.split_by_image(make_index({("a", ""): 40, ("b", ""): 40}))
+    with pytest.raises(splits.LeakError, match="allow_leak=True"):
+        splits.assert_disjoint(split)
+    splits.assert_disjoint(split, allow_leak=True)
 
 
 def test_declared_validation_by_image_does_not_excuse_the_test_part(fold_1):
