@@ -5,13 +5,13 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `images`: reading one image of any kind, preparing it, loading many through a cache
 - `data`: one index for every image source
 - `check`: what is wrong with a data set, and which people it links
-- `features`: numbers measured on one cell (area, shape, colour, texture), and the classical baselines on them
+- `features`: numbers measured on one cell: area, shape, colour, texture
 - `synthetic`: the synthetic twin of C-NMC 2019, drawn procedurally
 - `splits`: who is trained on and who is tested on, and the guard that keeps them apart
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
-- `evaluate`: metrics with intervals, comparison of models
+- `evaluate`: metrics with intervals, comparison of models, and the older techniques they are held against
 - `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing
 - `widgets`: the interactive cells
