@@ -192,10 +192,6 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{_checked(name)}.keras"
 
-    def save_card(self, name: str, card: Mapping[str, Any]) -> None:
-        """Save the facts about the model `name` (classes, input, data, split, …) beside its file."""
-        save_json(self.model_path(name).with_suffix(".json"), card)
-
     def load_card(self, name: str) -> dict[str, Any]:
         """Return the facts about the model `name`; AllkitError when there are none."""
         path = self.model_path(name).with_suffix(".json")

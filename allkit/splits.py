@@ -16,6 +16,7 @@ import numpy as np
 
 from allkit import AllkitError
 from allkit.data import class_order, natural_key
+from allkit.images import first_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,7 +257,7 @@ def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
         paths = sorted(set(one["path"]) & set(other["path"]))
         if paths:
             raise LeakError(
-                f"{len(paths)} images are both in {first} and in {second}: {_few(paths)}. Split the index "
+                f"{len(paths)} images are both in {first} and in {second}: {first_of(paths)}. Split the index "
                 "again; nothing allows this."
             )
         if allow_leak:
@@ -272,13 +273,9 @@ def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
             shared = sorted(set(one[column].dropna()) & set(other[column].dropna()), key=natural_key)
             if shared:
                 raise LeakError(
-                    f"{len(shared)} {what} are both in {first} and in {second}: {_few(shared)}. Use "
+                    f"{len(shared)} {what} are both in {first} and in {second}: {first_of(shared)}. Use "
                     "split='subject', or say allow_leak=True if this leak is what you want to show."
                 )
-
-
-def _few(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
@@ -390,7 +387,7 @@ def _known_subjects(rows: pd.DataFrame, subjects: Sequence[str]) -> list[str]:
     if not known:
         raise AllkitError("Subjects are unknown: nobody can be held out. Give a CSV with the column subject.")
     if not subjects:
-        raise AllkitError(f"No subject named to hold out. The data hold {_few(known, 30)}.")
+        raise AllkitError(f"No subject named to hold out. The data hold {first_of(known, 30)}.")
     upper = {name.upper(): name for name in known}
     unknown = [name for name in subjects if name.upper() not in upper]
     if unknown:

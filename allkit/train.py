@@ -597,7 +597,8 @@ def _write_text(path: Path, text: str) -> None:
 
 def _fingerprint(name: str, split: Split, profile: Profile, seed: int) -> str:
     parts = [index_hash(part) for part in (split.train, split.validation)]
-    recipe = json.dumps([name, parts, dataclasses.asdict(profile), seed, __version__], sort_keys=True)
+    copies = split.train["augmentation"].tolist() if "augmentation" in split.train else []
+    recipe = json.dumps([name, parts, copies, dataclasses.asdict(profile), seed, __version__], sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()[:8]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +46,6 @@ class ClassifierApp:
 
     Args:
         models: title -> `TrainedModel`, the first is chosen at the start.
-        on_result: called with each `Result`, for tests and for those who build on it.
 
     Attributes:
         upload: the FileUpload; setting its value has the effect of a person's upload.
@@ -55,12 +53,12 @@ class ClassifierApp:
         results: answers to the images uploaded last, in order; images that could not be read are left out.
     """
 
-    def __init__(self, models: dict[str, TrainedModel], on_result: Callable[[Result], Any] | None = None):
+    def __init__(self, models: dict[str, TrainedModel]):
         import ipywidgets as w
 
         if not models:
             raise AllkitError("there is no trained model to choose from; run notebook 03 or 04 first.")
-        self.models, self.on_result, self.results = models, on_result, []
+        self.models, self.results = models, []
         self.upload = w.FileUpload(accept="image/*,.bmp,.tif,.tiff,.webp", multiple=True, description="Image")
         self.choice = w.Dropdown(options=list(models), description="Model")
         self.answer = w.VBox([])
@@ -93,8 +91,6 @@ class ClassifierApp:
         except AllkitError as error:
             return w.HTML(f"<p><strong>No answer.</strong> {html.escape(str(error))}</p>")
         self.results.append(result)
-        if self.on_result is not None:
-            self.on_result(result)
         picture = w.Image(value=to_png(result.image), format="png", width=160)
         return w.HBox([picture, w.HTML(self._answer_html(result))])
 
