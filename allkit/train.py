@@ -539,6 +539,7 @@ def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, i
             str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
     try:
         model._initial_epoch = None  # BackupAndRestore leaves the last phase's there
+        _make_variables(model, batches["validation"])
         model.fit(batches["train"], validation_data=batches["validation"], epochs=phase["epochs"],
                   callbacks=callbacks, verbose=0, shuffle=False)  # fmt: skip
         if home is not None:
@@ -551,6 +552,15 @@ def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, i
             "again: it resumes after the last epoch that was saved."
         ) from error
     return rule, done
+
+
+def _make_variables(model: keras.Model, batches: Any) -> None:
+    """Create the optimiser's and the metrics' variables before the first step.
+
+    Made inside that step, they would have TensorFlow trace it twice, which takes longer than many an epoch.
+    """
+    model.optimizer.build(model.trainable_variables)
+    model.evaluate(batches, steps=1, verbose=0)
 
 
 def _restore(rule: Any, home: Path) -> tuple[int, bool]:
