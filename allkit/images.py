@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 50_000_000
 """Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
+CACHE_BYTES = 4_000_000_000
+"""How much of prepared images is kept on disk; beyond it, those used longest ago are deleted."""
 _PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
 
 
@@ -175,13 +178,18 @@ def prepare_image(image: np.ndarray, image_size: int, crop: int | None = None) -
 
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"Expected RGB uint8 (height, width, 3), got {image.dtype} {image.shape}: use read_image.")
-    if image.shape[:2] == (600, 600) and _has_black_border(image):
-        image = centre_crop(image, 450)
+    image = to_common_size(image)
     image = centre_crop(image, crop or max(image.shape[:2]))
     if image.shape[0] == image_size:
         return np.ascontiguousarray(image)
     resized = Image.fromarray(np.ascontiguousarray(image)).resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.array(resized)
+
+
+def to_common_size(image: np.ndarray) -> np.ndarray:
+    """Return a 600×600 image with a black border (C-NMC's final test part) as 450×450, all others as they are."""
+    wide = image.shape[:2] == (600, 600) and _has_black_border(image)
+    return centre_crop(image, 450) if wide else image
 
 
 def _has_black_border(image: np.ndarray, width: int = 8, darkest: int = 15) -> bool:
@@ -208,7 +216,8 @@ def load_images(
     Prepared by `prepare_image`, decoded once in threads and kept as a .npy file in the folder `cache`
     (None: `$ALLKIT_CACHE` or data/cache in the clone; False: in memory only). The result is then a
     read-only memory map, so that memory does not grow with the data set. The file is used again while
-    paths, sizes, times of change, `image_size` and `crop` are the same. A cache that cannot be written
+    paths, sizes, times of change, `image_size` and `crop` are the same, and deleted when the folder grows
+    beyond `CACHE_BYTES`. A cache that cannot be written
     (disk full) is done without, with a warning. Raises `ImageError` naming the images that cannot be read.
     """
     paths = list(index["path"])
@@ -220,6 +229,9 @@ def load_images(
     try:
         if not file.is_file():
             _write_cache(file, images, (len(paths), image_size, image_size, 3))
+            _drop_oldest(folder, keep=file)
+        with contextlib.suppress(OSError):
+            os.utime(file)  # the time of the last use
         return np.load(file, mmap_mode="r")
     except OSError as error:
         warnings.warn(
@@ -228,6 +240,17 @@ def load_images(
             stacklevel=2,
         )
     return _stacked(_prepared(paths, image_size, crop, progress), len(paths), image_size)
+
+
+def _drop_oldest(folder: Path, keep: Path) -> None:
+    """Delete the prepared images used longest ago until the folder is within `CACHE_BYTES`."""
+    files = sorted(folder.glob("images-*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
+    total = keep.stat().st_size
+    for file in files:
+        total += file.stat().st_size if file != keep else 0
+        if total > CACHE_BYTES and file != keep:
+            with contextlib.suppress(OSError):  # in use, on Windows
+                file.unlink()
 
 
 def _cache_key(paths: list[str], image_size: int, crop: int | None) -> str:

@@ -112,17 +112,16 @@ def build_model(
 
 def _copy_backbone(source: keras.Model, target: keras.Model) -> None:
     """Copy the weights of all layers below the head from an earlier run's model of the same architecture."""
-    theirs = {layer.name: layer for layer in source.layers}
-    for layer in target.layers:
-        if stage_of(layer.name) == "head" or not layer.weights:
-            continue
-        try:
-            layer.set_weights(theirs[layer.name].get_weights())
-        except (KeyError, ValueError) as error:
-            raise AllkitError(
-                f"the layers of {source.name} do not fit {target.name} (at {layer.name}); give a model of the "
-                "same architecture and alpha."
-            ) from error
+    # by their order: Keras numbers some names anew for each model of a session
+    ours, theirs = ([x for x in model.layers if stage_of(x.name) != "head" and x.weights] for model in (target, source))
+    fits = [[w.shape for layer in layers for w in layer.weights] for layers in (ours, theirs)]
+    if fits[0] != fits[1]:
+        raise AllkitError(
+            f"the layers of {source.name} do not fit those of {target.name}; give a model of the same "
+            "architecture and alpha."
+        )
+    for layer, other in zip(ours, theirs, strict=True):
+        layer.set_weights(other.get_weights())
 
 
 def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None:
@@ -144,9 +143,15 @@ def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale:
     path = None if str(path).endswith(".keras") else path
     common = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
     if name == "efficientnetb3":
-        # Keras adds ImageNet's normalisation only for the word itself; a path would leave it out.
-        word = "imagenet" if weights == "imagenet" else path
-        return keras.applications.EfficientNetB3(input_tensor=inputs, weights=word, **common)
+        if path is not None and weights != "imagenet":
+            # Keras adds the scaling that these weights were made with for the word itself only
+            raise AllkitError(
+                f"put {Path(path).name} as {_weights_file(name, alpha, 224)} into a folder models/, set KERAS_HOME "
+                "to the folder above it, and give weights='imagenet'."
+            )
+        return keras.applications.EfficientNetB3(
+            input_tensor=inputs, weights="imagenet" if weights == "imagenet" else None, **common
+        )
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(inputs) if rescale else inputs
     return keras.applications.MobileNet(
         input_tensor=scaled, alpha=alpha, weights=None if path is None else str(path), **common

@@ -81,13 +81,13 @@ def split_data(
     *,
     seed: int = 123,
     hold_out: str = "",
-    test_fold: int = 0,
     fold: int | None = None,
 ) -> Split:
     """Return the split called `how`: "image", "subject", "folds" or "hold-out".
 
-    `hold_out` names one subject or several, separated by commas; `test_fold` counts for "folds" only. `fold`
-    leaves out the images of all other official folds before anything is split.
+    `hold_out` says who is tested on: for "hold-out" one subject or several, separated by commas; for "folds"
+    the number of an official fold (empty: 0). `fold` leaves out the images of all other official folds before
+    anything is split.
     """
     if fold is not None:
         index = index[index["fold"] == fold]
@@ -98,7 +98,9 @@ def split_data(
     if how == "subject":
         return split_by_subject(index, seed=seed)
     if how == "folds":
-        return split_by_fold(index, test_fold=test_fold, seed=seed)
+        if not (hold_out.strip() or "0").isdecimal():
+            raise AllkitError(f"hold_out is {hold_out!r}; with the split 'folds' give the number of one fold.")
+        return split_by_fold(index, test_fold=int(hold_out or 0), seed=seed)
     if how == "hold-out":
         subjects = [subject.strip() for subject in hold_out.split(",") if subject.strip()]
         return split_hold_out(index, subjects, seed=seed)

@@ -1,6 +1,7 @@
 """Room `data`: the index of every source, reading images, the check."""
 
 import io
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -429,6 +430,17 @@ def test_cache_is_used_until_something_changes(tmp_path, monkeypatch):
     picture(99).save(index["path"][0])
     assert not np.array_equal(images.load_images(index, image_size=6)[0], first[0])
     assert len(reads) == 8
+
+
+def test_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, monkeypatch):
+    index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(images, "CACHE_BYTES", 70_000)  # two files of about 30,000
+    for size in (50, 49, 50, 48):
+        images.load_images(index, image_size=size, cache=cache)
+        for file in cache.iterdir():  # each call a second after the last
+            os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))
+    assert sorted(np.load(file).shape[1] for file in cache.iterdir()) == [48, 50]
 
 
 def test_full_disk_works_without_cache(tmp_path):

@@ -112,6 +112,20 @@ def test_a_saved_model_answers_as_before_and_can_lend_its_backbone(tmp_path, tra
     )
 
 
+def test_efficientnetb3_lends_its_backbone_and_wants_bare_weights_by_name(tmp_path, trained):
+    path = tmp_path / "efficientnetb3.keras"
+    lender = build_model("efficientnetb3", 32, seed=1)
+    save_model(TrainedModel(lender, trained.card), path)
+    heir = build_model("efficientnetb3", 32, 3, weights=path, seed=2)
+    name = "block7a_project_conv"
+    np.testing.assert_array_equal(heir.get_layer(name).get_weights()[0], lender.get_layer(name).get_weights()[0])
+    with pytest.raises(AllkitError, match="do not fit"):
+        build_model("mobilenet", 32, weights=path)
+    (tmp_path / "b3.h5").write_bytes(b"weights")
+    with pytest.raises(AllkitError, match="weights='imagenet'"):
+        build_model("efficientnetb3", 32, weights=tmp_path / "b3.h5")
+
+
 def test_damaged_or_contradictory_models_are_refused(tmp_path, trained):
     path = tmp_path / "mobilenet.keras"
     with pytest.raises(AllkitError, match="train the model first"):

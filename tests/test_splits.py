@@ -244,10 +244,12 @@ def test_preliminary_part_is_never_split(cnmc):
 
 def test_split_data_by_name(cnmc, fold_1):
     assert splits.split_data(cnmc, "image").name == "image"
-    assert splits.split_data(cnmc, "folds", test_fold=2).name == "fold 2"
+    assert splits.split_data(cnmc, "folds", hold_out="2").name == "fold 2"
     assert splits.split_data(fold_1, "hold-out", hold_out="H10, H14").name == "hold-out H10,H14"
     with pytest.raises(AllkitError, match="Did you mean 'subject'"):
         splits.split_data(cnmc, "subjekt")
+    with pytest.raises(AllkitError, match="number of one fold"):
+        splits.split_data(cnmc, "folds", hold_out="H10")
 
 
 def test_splits_of_the_twin(twin):
