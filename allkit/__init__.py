@@ -10,11 +10,14 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `splits`: who is trained on and who is tested on, and the guard that keeps them apart
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
 - `models`: both networks: build, count, save, load, predict
+- `classify`: one image file in, a label out, or the reason why there is none
+- `explain`: where in the image a network's answer comes from
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
 - `evaluate`: metrics with intervals, comparison of models, and the older techniques they are held against
 - `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing
-- `widgets`: the interactive cells
+- `widgets`: the interactive cells, among them the upload cell
+- `page`: the upload cell as a page of its own, served by Voilà
 - `runs`: run folders, where results are saved and found again
 - `report`: a run's notebooks as HTML that needs no network
 - `series`: running the notebooks with papermill

@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `allkit data check`, `allkit data make`, `allkit publish`."""
+"""The command line: `allkit run`, `publish`, `classify`, `app`, `data check` and `data make`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from allkit import AllkitError, __version__
 
 if TYPE_CHECKING:
+    from allkit.classify import Result
     from allkit.series import NotebookResult
 
 
@@ -132,6 +133,84 @@ def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name 
     from allkit.series import publish_report
 
     typer.echo(f"Report: {publish_report(run_folder)}")
+
+
+@app.command()
+def classify(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    model: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")] = "latest",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file instead of a line.")] = False,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the model's own.")] = None,
+) -> None:
+    """Say ALL or HEM for each image file, or why not. For teaching, not a diagnosis.
+
+    One line per file, in order: name, label (or "declined"), probability of the first class, reasons. Exit code 1
+    when a file could not be read. Of a run with several models the first is asked.
+    """
+    from allkit.classify import classify_files
+    from allkit.models import load_models
+
+    title, trained = next(iter(load_models(_model_path(model)).items()))
+    kind = "synthetic" if trained.card["data"]["source"] == "synthetic" else "genuine"
+    typer.echo(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
+    unread = 0
+    for name, answer in zip(images, classify_files(images, trained, threshold=threshold), strict=True):
+        unread += isinstance(answer, AllkitError)
+        typer.echo(_as_json(name, answer) if as_json else _as_line(name, answer))
+    if unread:
+        raise typer.Exit(1)
+
+
+def _model_path(model: str) -> Path:
+    from allkit.runs import run_path
+
+    return Path(model) if model.endswith(".keras") else run_path(model)
+
+
+def _as_line(name: str, answer: Result | AllkitError) -> str:
+    """One line whatever the name holds: control characters are written as escapes."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)
+    if isinstance(answer, AllkitError):
+        return f"{shown}: no answer: {_one_line(str(answer))}"
+    first, probability = next(iter(answer.probabilities.items()))
+    words = f"{shown}: {answer.label or 'declined'} (probability of {first} {probability:.3f})"
+    return f"{words}: {'; '.join(answer.reasons.values())}" if answer.declined else words
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _as_json(name: str, answer: Result | AllkitError) -> str:
+    import json
+
+    if isinstance(answer, AllkitError):
+        return json.dumps({"file": name, "label": None, "declined": True, "error": str(answer)})
+    row = {"file": name, "label": answer.label, "declined": answer.declined, "reasons": dict(answer.reasons)}
+    probabilities = {key: round(p, 6) for key, p in answer.probabilities.items()}
+    return json.dumps(row | {"probabilities": probabilities, "threshold": answer.threshold})
+
+
+@app.command(name="app")
+def serve(
+    model: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")] = "latest",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only (127.0.0.1).")] = 8866,
+    kernels: Annotated[int, typer.Option(min=2, help="Visitors at once, and one kept warm.")] = 4,
+    idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle visitor's kernel ends.")] = 600,
+) -> None:
+    """Serve the upload cell as a page on this machine, until Ctrl-C. For teaching, not a diagnosis."""
+    import subprocess
+    import tempfile
+
+    from allkit.models import find_models
+    from allkit.page import build_page, voila_command
+
+    path = _model_path(model).resolve()
+    find_models(path)  # says at once what is missing, rather than on the page
+    with tempfile.TemporaryDirectory() as folder:
+        typer.echo(f"Page: http://127.0.0.1:{port} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
+        code = subprocess.call(voila_command(build_page(str(path), Path(folder)), port, kernels, idle))
+    raise typer.Exit(code)
 
 
 @data_app.command()

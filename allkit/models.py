@@ -1,4 +1,4 @@
-"""Both networks: build, count, save, load, predict, and classify one uploaded image."""
+"""Both networks: build, count, save, load, predict."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from allkit import AllkitError
-from allkit.images import prepare_image, read_image
+from allkit.data import class_order
 
 if TYPE_CHECKING:
     import keras
@@ -67,6 +67,7 @@ def build_model(
     momentum: float = 0.99,
     penalty: float = 1.0,
     stochastic_depth: bool = True,
+    start_shallow: bool = False,
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
@@ -87,6 +88,8 @@ def build_model(
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
         penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
         stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
+        start_shallow: True sets the scale that ends each of EfficientNetB3's residual branches to zero at the
+            start (Goyal et al., 2017): it begins as a shallow network, which learns faster from few steps.
         rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 is not affected.
         seed: seed of the initial weights; None keeps Keras' global state.
 
@@ -105,9 +108,16 @@ def build_model(
             layer.momentum = momentum
         if isinstance(layer, keras.layers.Dropout) and stage_of(layer.name) != "head" and not stochastic_depth:
             layer.rate = 0.0
+        if start_shallow and name == "efficientnetb3" and _ends_residual_branch(layer, model):
+            layer.gamma.assign(layer.gamma * 0)
     if str(weights).endswith(".keras"):
         _copy_backbone(load_model(Path(weights)).model, model)
     return model
+
+
+def _ends_residual_branch(layer: keras.layers.Layer, model: keras.Model) -> bool:
+    block, _, what = layer.name.partition("_")
+    return what == "project_bn" and any(other.name == f"{block}_add" for other in model.layers)
 
 
 def _copy_backbone(source: keras.Model, target: keras.Model) -> None:
@@ -280,6 +290,44 @@ class TrainedModel:
         """Class names in the order of the model's outputs."""
         return tuple(self.card["classes"])
 
+    @cached_property
+    def forward(self) -> Callable:
+        """The network as one compiled call: float32 (n, s, s, 3), 0-255, to probabilities (n, classes).
+
+        On one image Keras' own `predict` spends most of its time around the network.
+        """
+        import tensorflow as tf
+
+        size = self.card["input"]["image_size"]
+        shape = tf.TensorSpec((None, size, size, 3), tf.float32)
+        return tf.function(lambda images: self.model(images, training=False), input_signature=[shape])
+
+
+def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
+    """Load the models of a run folder, or one .keras file: title -> model, in the paper's order.
+
+    Args:
+        run_or_file: path of a .keras file, or of a folder that holds models/*.keras.
+
+    Raises:
+        AllkitError: there is no model, or one cannot be loaded.
+    """
+    loaded = {file.stem: load_model(file) for file in find_models(run_or_file)}
+    return {TITLES.get(trained.card.get("model"), stem): trained for stem, trained in loaded.items()}
+
+
+def find_models(run_or_file: str | Path) -> list[Path]:
+    """Return the files that `load_models` loads; AllkitError when there is none."""
+    path = Path(run_or_file).expanduser()
+    found = [path] if path.suffix == ".keras" else [path / "models" / f"{name}.keras" for name in MODELS]
+    present = [file for file in found if file.is_file()]
+    if not present:
+        raise AllkitError(
+            f"there is no trained model at {path}; run notebook 03 or 04 first (allkit run --only 03), or name a "
+            "run folder or a .keras file."
+        )
+    return present
+
 
 def save_model(trained: TrainedModel, path: Path) -> None:
     """Write `path` (.keras) and the JSON card beside it, atomically.
@@ -327,12 +375,25 @@ def load_model(path: Path) -> TrainedModel:
             f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
             "another version. Train it again."
         ) from error
-    if len(card.get("classes", ())) != model.output_shape[-1]:
-        raise AllkitError(
-            f"{path.name} has {model.output_shape[-1]} outputs, but its JSON names the classes "
-            f"{card.get('classes')}; train it again."
-        )
+    if problem := _card_problem(card, model):
+        raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
     return TrainedModel(model, card)
+
+
+def _card_problem(card: Any, model: keras.Model) -> str:
+    """Return what is wrong between a card and its network, empty where they agree."""
+    try:
+        classes, size, crop = card["classes"], card["input"]["image_size"], card["input"]["crop"]
+        source = card["data"]["source"]
+    except (KeyError, TypeError) as error:
+        return f"is not a card of this version of allkit (looked for {error})"
+    if not isinstance(classes, list) or len(classes) != model.output_shape[-1]:
+        return f"names the classes {classes}, and the network has {model.output_shape[-1]} outputs"
+    if not all(isinstance(name, str) for name in [*classes, source]) or tuple(classes) != class_order(classes):
+        return f"names the classes {classes}, which are not in allkit's order"
+    if model.input_shape != (None, size, size, 3) or not (crop is None or isinstance(crop, int)):
+        return f"says that images have {size} px (crop {crop}), and the network takes {model.input_shape[1:]}"
+    return ""
 
 
 def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
@@ -340,7 +401,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
     if not len(images):
         return np.zeros((0, len(trained.classes)), np.float32)
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([trained.model.predict_on_batch(np.asarray(b, np.float32)) for b in batches])
+    return np.concatenate([trained.forward(np.asarray(batch, np.float32)).numpy() for batch in batches])
 
 
 def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
@@ -354,37 +415,3 @@ def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
     for k, name in enumerate(trained.classes):
         table[f"p_{name}"] = probabilities[:, k]
     return table
-
-
-@dataclass(frozen=True)
-class Result:
-    """The answer for one image.
-
-    Attributes:
-        name: file name as uploaded.
-        label: the class with the highest probability.
-        probabilities: class -> probability, sums to 1.
-        image: what the network saw, uint8 (s, s, 3).
-        seconds: time from bytes to answer.
-    """
-
-    name: str
-    label: str
-    probabilities: dict[str, float]
-    image: np.ndarray
-    seconds: float
-
-
-def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "") -> Result:
-    """Classify one image file given as bytes (the paper's GUI, III.B.5). For teaching, not a diagnosis.
-
-    Raises:
-        allkit.images.ImageError: the bytes are no readable image.
-    """
-    start = time.perf_counter()
-    size = trained.card["input"]
-    image = prepare_image(read_image(data, name=name), size["image_size"], size["crop"])
-    row = predict_images(trained, image[None])[0]
-    probabilities = {c: float(p) for c, p in zip(trained.classes, row, strict=True)}
-    label = max(probabilities, key=probabilities.get)
-    return Result(name, label, probabilities, image, time.perf_counter() - start)

@@ -294,7 +294,9 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> No
     from allkit.models import save_model
 
     name, card = training.trained.card["model"], training.trained.card
-    save_model(training.trained, run.model_path(name))
+    scores = evaluate_predictions(predictions)
+    known = card | {"scores": {"images": len(predictions)} | scores}  # the upload cell says how the model did
+    save_model(dataclasses.replace(training.trained, card=known), run.model_path(name))
     run.save_history(name, training.history)
     run.save_predictions(name, predictions)
     facts = {
@@ -302,7 +304,7 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> No
         "epochs": len(training.history),
         "split": card["split"]["name"],
     }
-    run.save_metrics(name, evaluate_predictions(predictions) | facts)
+    run.save_metrics(name, scores | facts)
     params = read_params(run.path)
     models = params.get("models", {}) | {name: {key: card[key] for key in ("seed", "split", "profile")}}
     save_json(run.path / "params.json", params | {"models": models})

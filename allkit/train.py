@@ -20,9 +20,10 @@ import numpy as np
 
 from allkit import AllkitError, __version__
 from allkit.augment import Augmentation, apply_augmentation, augment_batch
+from allkit.classify import build_limits
 from allkit.data import class_order, index_hash
 from allkit.images import load_images
-from allkit.models import TITLES, TrainedModel, build_model, import_keras, stage_of
+from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_index, stage_of
 from allkit.splits import Split, assert_disjoint
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Profile:
         allow_leak: the explicit word that a split which shares subjects needs.
         image_size: side of the network's input, px.
         crop: side of the centre square cut out of a 450-px C-NMC image first, px; None: the whole image.
-        weights, alpha, rescale, pooling, momentum, penalty, stochastic_depth: see `allkit.models.build_model`.
+        weights, alpha, rescale, pooling, momentum, penalty, stochastic_depth, start_shallow: see
+            `allkit.models.build_model`.
         batch_size, learning_rate: of the training with Adamax.
         head_epochs: epochs with a frozen backbone, first; 0 for none.
         epochs: epochs after that, on all layers or on the last blocks.
@@ -65,6 +67,7 @@ class Profile:
     momentum: float = 0.99
     penalty: float = 1.0
     stochastic_depth: bool = True
+    start_shallow: bool = False
     batch_size: int = 40
     learning_rate: float = 1e-3
     head_epochs: int = 0
@@ -98,11 +101,12 @@ PROFILES = {
     ),
 }  # fmt: skip
 
-# EfficientNetB3 leaves out whole branches at random while it trains: too much noise for a hundred steps.
+# EfficientNetB3 leaves out whole branches at random while it trains, too much noise for a hundred steps, and is too
+# deep to learn in so few unless it starts shallow.
 _BY_MODEL = {
     ("quick", "efficientnetb3"): {
         "image_size": 64, "batch_size": 32, "epochs": 6, "learning_rate": 3e-3, "momentum": 0.9, "penalty": 0.05,
-        "stochastic_depth": False,
+        "stochastic_depth": False, "start_shallow": True,
     }
 }  # fmt: skip
 
@@ -408,7 +412,8 @@ def build_from_profile(name: str, profile: Profile, classes: int, *, seed: int =
     return build_model(
         name, profile.image_size, classes, weights=profile.weights, alpha=profile.alpha,
         pooling=profile.pooling, momentum=profile.momentum, penalty=profile.penalty,
-        stochastic_depth=profile.stochastic_depth, rescale=profile.rescale, seed=seed,
+        stochastic_depth=profile.stochastic_depth, start_shallow=profile.start_shallow,
+        rescale=profile.rescale, seed=seed,
     )  # fmt: skip
 
 
@@ -490,6 +495,8 @@ def _finish(model, split, profile, classes, tables, resumed, best_epoch, seed) -
     seconds = float(history["seconds"].sum())
     facts = {"training_seconds": round(seconds, 2), "best_epoch": best_epoch}
     card = _make_card(model, split, profile, classes, seed) | facts
+    probabilities = predict_index(TrainedModel(model, card), split.validation)[[f"p_{name}" for name in classes]]
+    card["limits"] = build_limits(TrainedModel(model, card), split.validation, probabilities.to_numpy())
     return Training(TrainedModel(model, card), history, seconds, resumed, best_epoch)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from allkit import AllkitError
+from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import prepare_image, read_image
 from allkit.models import (
     TrainedModel,
     build_model,
-    classify_bytes,
     count_by_stage,
     load_model,
     predict_images,
@@ -28,7 +28,12 @@ def mobilenet():
 
 @pytest.fixture
 def trained(mobilenet) -> TrainedModel:
-    card = {"model": "mobilenet", "classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": 300}}
+    card = {
+        "model": "mobilenet",
+        "classes": ["ALL", "HEM"],
+        "input": {"image_size": 32, "crop": 300},
+        "data": {"source": "synthetic"},
+    }
     return TrainedModel(mobilenet, card)
 
 

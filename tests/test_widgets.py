@@ -1,15 +1,18 @@
 """The upload cell: what a person sees after an upload, a change of model, and a file that is no image."""
 
+import base64
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from allkit import AllkitError
+from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import read_image
 from allkit.models import TrainedModel, import_keras
-from allkit.widgets import ClassifierApp, rotation_explorer, to_png, upload_value
+from allkit.widgets import ClassifierApp, rotation_explorer, shorten, to_png, upload_value
 
 CARD = {
     "model": "mobilenet",
@@ -44,38 +47,110 @@ def text_of(app: ClassifierApp) -> str:
         for child in getattr(widget, "children", ()):
             yield from walk(child)
 
-    return " ".join(walk(app.answer))
+    return " ".join(walk(app.widget))
+
+
+def buttons(app: ClassifierApp, words: str) -> list:
+    return [child for card in app.answer.children for child in card.children if child._view_name == "ButtonView"
+            and child.description == words]  # fmt: skip
 
 
 def test_upload_shows_label_probability_and_what_the_model_was_trained_on(models, cell):
     app = ClassifierApp(models)
     app.upload.value = upload_value("cell.png", cell)
-    (result,) = app.results
+    ((title, result),) = app.results
     shown = text_of(app)
+    assert title == "MobileNet 1"
     assert f"<strong>{result.label}</strong>" in shown
-    assert "%" in shown
-    assert "synthetic cells" in shown
-    assert "not a diagnosis" in str([child.value for child in app.widget.children if hasattr(child, "value")])
+    assert "probability of ALL 73.1%" in shown
+    assert "synthetic images" in shown
+    assert "not a diagnosis" in shown
 
 
-def test_changing_the_model_answers_again_and_removing_the_image_clears(models, cell):
+def test_uploads_leave_no_trace_in_the_state_of_the_widgets(models, cell):
     app = ClassifierApp(models)
     app.upload.value = upload_value("cell.png", cell)
-    assert app.results[0].label == "ALL"
+    assert app.results
+    assert app.upload.value == ()
+    assert cell not in repr(app.upload.get_state()).encode()
+
+
+def test_changing_the_model_answers_again_and_removing_images_clears(models, cell):
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("one.png", cell) + upload_value("two.png", cell)
+    assert [r.label for _, r in app.results] == ["ALL", "ALL"]
     app.choice.value = "MobileNet 2"
-    assert app.results[0].label == "HEM"
-    app.upload.value = ()
+    assert [r.label for _, r in app.results] == ["HEM", "HEM"]
+    app.choice.value = app.BOTH
+    assert [r.label for _, r in app.results] == ["ALL", "HEM", "ALL", "HEM"]
+    buttons(app, "Remove")[0].click()
+    assert [r.name for _, r in app.results] == ["two.png", "two.png"]
+    app.clear.click()
     assert app.results == []
     assert app.answer.children == ()
+
+
+def test_the_label_follows_the_threshold_without_asking_the_network_again(models, cell, monkeypatch):
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("cell.png", cell)
+    monkeypatch.setattr("allkit.widgets.classify_bytes", None)
+    app.sliders["MobileNet 1"].value = 0.8
+    assert app.results[0][1].label == "HEM"
+    assert "threshold 0.80" in text_of(app)
+    app.sliders["MobileNet 1"].value = 0.7
+    assert app.results[0][1].label == "ALL"
+
+
+def test_the_old_answer_is_gone_while_the_next_is_computed(models, cell, monkeypatch):
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("old.png", cell)
+    seen = []
+
+    def slow(*args, **kwargs):
+        seen.append(text_of(app))
+        return classify_bytes(*args, **kwargs)
+
+    monkeypatch.setattr("allkit.widgets.classify_bytes", slow)
+    app.upload.value = upload_value("new.png", cell)
+    assert "old.png" not in seen[0]
+    assert "Working on 1 image" in seen[0]
+    assert "new.png" in text_of(app)
+    assert "Working" not in text_of(app)
 
 
 def test_several_files_and_a_bad_one_between_them(models, cell):
     app = ClassifierApp(models)
     bad = upload_value("<b>letter</b>.txt", b"no image")
-    app.upload.value = upload_value("one.png", cell) + bad + upload_value("two.png", cell)
-    assert [result.name for result in app.results] == ["one.png", "two.png"]
-    assert "No answer." in text_of(app)
-    assert "<b>letter" not in text_of(app), "a file name is never markup"
+    app.upload.value = upload_value("=one.png", cell) + bad + upload_value("two.png", cell)
+    assert [result.name for _, result in app.results] == ["=one.png", "two.png"]
+    shown = text_of(app)
+    assert "No answer." in shown
+    assert "<b>letter" not in shown, "a file name is never markup"
+    table = base64.b64decode(re.search("base64,([^']*)' *>Table", app.table.value)[1]).decode()
+    assert table.splitlines()[0] == "image,model,label,reasons,p_ALL,p_HEM"
+    assert table.splitlines()[1].startswith("'=one.png,"), "a spreadsheet must not run a file name"
+
+
+def test_a_failure_nobody_thought_of_is_a_sentence(models, cell, monkeypatch):
+    app = ClassifierApp(models)
+    monkeypatch.setattr("allkit.widgets.classify_bytes", lambda *a, **k: 1 / 0)
+    app.upload.value = upload_value("cell.png", cell)
+    assert "could not be processed (ZeroDivisionError)" in text_of(app)
+    assert "Traceback" not in text_of(app)
+
+
+def test_examples_are_one_click_away_and_called_synthetic(models):
+    app = ClassifierApp(models)
+    app.examples.click()
+    assert len(app.results) == 3
+    assert all("synthetic" in result.name for _, result in app.results)
+
+
+def test_names_are_shown_without_folders_and_at_bounded_length():
+    assert shorten("../../etc/passwd.png") == "passwd.png"
+    assert shorten("C:\\cells\\a.png") == "a.png"
+    assert "\n" not in shorten("a\nb.png")
+    assert len(shorten("x" * 5000)) < 100
 
 
 def test_no_model_is_said(models):

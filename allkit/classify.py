@@ -1,0 +1,378 @@
+"""Room `classify`: one image file in, a label out, or the reason why there is none (paper III.B.5).
+
+`classify_bytes` is the one path for the notebook, the page, the command line and the tests. When it declines is
+not decided here: `build_limits` reads the limits off the validation images, and they travel in the model's card.
+For teaching. Nothing here is a diagnosis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allkit.features import FEATURES, is_foreground, measure_cell, measure_files
+from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
+from allkit.models import TrainedModel, predict_images
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Larger files are refused before they are decoded."""
+
+MEASURES = (*FEATURES, "second_share", "border_share", "clipped_share", "sharpness")
+"""What `measure_quality` measures: the cell's descriptors, and how the picture was taken."""
+
+ABSTAIN_SHARE = 0.1
+"""The share of validation images, those nearest to the threshold, whose probabilities make the abstain band."""
+
+SLACK = 0.15
+"""The limits of a measure lie this part of its range on the validation images beyond their smallest and largest."""
+
+_TOLERANCE = {"second_share": 0.03, "border_share": 0.02, "clipped_share": 0.02}  # where validation is all zeros
+_LARGEST_SIDE = 900  # px; larger images are measured smaller: it bounds the time, and areas are scaled back
+
+_REASONS = (  # (measure, side, code, sentence), the plainest first
+    ("border_share", "high", "background", "the image is not one cell cut out on black: it is filled to the edge"),
+    ("border_share", "low", "background", "the cell is cut out on black, and the model knows whole images only"),
+    ("second_share", "high", "several", "there is more than one object on it"),
+    ("area", "low", "scale", "the cell is smaller than all that the model was checked on: wrong scale?"),
+    ("area", "high", "scale", "the cell is larger than all that the model was checked on: wrong scale?"),
+    ("clipped_share", "high", "exposure", "it is over-exposed"),
+    ("mean_g", "high", "exposure", "it is too bright"),
+    ("mean_g", "low", "exposure", "it is too dark"),
+    ("sharpness", "low", "focus", "it is out of focus"),
+    ("sharpness", "high", "focus", "it is sharper or noisier than all that the model was checked on"),
+    ("solidity", "low", "shape", "the outline is not that of a single cell"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for one image. For teaching, not a diagnosis.
+
+    Attributes:
+        name: file name as uploaded; may hold anything.
+        label: a class, or None where the kit declines to answer.
+        reasons: why it declines, code -> sentence; empty where it answers.
+        probabilities: class -> probability, sums to 1; what the network says, even where the kit declines.
+        threshold: probability of the first class from which on it is the label; None with more than two classes.
+        flags: the reasons that the image itself gives, whatever the probability.
+        image: what the network saw, uint8 (s, s, 3).
+        seconds: time of each part: decode, quality, model.
+    """
+
+    name: str
+    label: str | None
+    reasons: Mapping[str, str]
+    probabilities: Mapping[str, float]
+    threshold: float | None
+    flags: Mapping[str, str] = field(repr=False)
+    image: np.ndarray = field(repr=False)
+    seconds: Mapping[str, float] = field(repr=False)
+
+    @property
+    def declined(self) -> bool:
+        """Whether there is no label."""
+        return self.label is None
+
+
+# ----------------------------------------------------------------------------------------------- answer
+
+
+def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "", threshold: float | None = None) -> Result:
+    """Classify one image file given as bytes (the paper's GUI, III.B.5, Fig. 7).
+
+    Args:
+        data: the file: BMP, PNG, JPEG, TIFF or WebP.
+        trained: its card holds threshold and limits; without them 0.5 is the threshold and nothing is declined.
+        name: what messages call it.
+        threshold: of the first class, 0-1, instead of the card's.
+
+    Raises:
+        allkit.images.ImageError: the bytes are no readable image, or too many.
+    """
+    ready = _prepare(data, name, trained)
+    start = time.perf_counter()
+    row = predict_images(trained, ready.image[None])[0]
+    return _result(ready, row, trained, threshold, time.perf_counter() - start)
+
+
+def classify_files(
+    paths: Iterable[str | Path], trained: TrainedModel, *, threshold: float | None = None, batch_size: int = 32
+) -> Iterator[Result | ImageError]:
+    """Yield the answer, or the error, for each file in order; files are decoded while the network computes."""
+
+    def prepare(path: str | Path) -> _Ready | ImageError:
+        try:
+            return _prepare(_read_file(Path(path)), str(path), trained)
+        except ImageError as error:
+            return error
+
+    waiting: list[_Ready | ImageError] = []
+    for ready in in_threads(prepare, paths):
+        waiting.append(ready)
+        if len(waiting) == batch_size:
+            yield from _answer_all(waiting, trained, threshold)
+            waiting = []
+    yield from _answer_all(waiting, trained, threshold)
+
+
+def judge(result: Result, trained: TrainedModel, threshold: float) -> Result:
+    """Return the same answer at another threshold: label and abstain band move, nothing is computed anew."""
+    limits = trained.card.get("limits", {})
+    shown = threshold if len(trained.classes) == 2 else None
+    reasons = {**result.flags, **_hesitation(result.probabilities, shown, limits)}
+    label = None if reasons else label_of(result.probabilities, shown)
+    return dataclasses.replace(result, label=label, reasons=reasons, threshold=shown)
+
+
+def label_of(probabilities: Mapping[str, float], threshold: float | None) -> str:
+    """Return the label that probabilities give: the first class from the threshold on, or the most probable."""
+    if threshold is None:
+        return max(probabilities, key=probabilities.get)
+    first, other = probabilities
+    return first if probabilities[first] >= threshold else other
+
+
+def threshold_of(trained: TrainedModel) -> float:
+    """Return the threshold that the card holds, 0.5 without one."""
+    return float(trained.card.get("limits", {}).get("threshold", 0.5))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    name: str
+    image: np.ndarray
+    flags: dict[str, str]
+    seconds: dict[str, float]
+
+
+def _read_file(path: Path) -> bytes:
+    """Return a file's bytes, never more than are allowed, and never from a device or a pipe."""
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is no plain file"
+            raise ImageError(f"{path} {what}. Name an image file.")
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def _prepare(data: bytes, name: str, trained: TrainedModel) -> _Ready:
+    if len(data) > MAX_BYTES:
+        raise ImageError(
+            f"{name or 'the image'} has more than {MAX_BYTES // 2**20} MB. Cut the cell out, or scale it down."
+        )
+    start = time.perf_counter()
+    size = trained.card["input"]
+    whole = read_image(data, name=name)
+    image = prepare_image(whole, size["image_size"], size["crop"])
+    decoded = time.perf_counter()
+    limits = trained.card.get("limits")
+    flags = find_flags(measure_quality(whole), limits) if limits else {}
+    seconds = {"decode": decoded - start, "quality": time.perf_counter() - decoded}
+    return _Ready(name, image, flags, seconds)
+
+
+def _answer_all(waiting, trained, threshold) -> Iterator[Result | ImageError]:
+    ready = [item for item in waiting if isinstance(item, _Ready)]
+    start = time.perf_counter()
+    rows = iter(predict_images(trained, np.stack([item.image for item in ready]))) if ready else iter(())
+    seconds = (time.perf_counter() - start) / max(1, len(ready))
+    for item in waiting:
+        yield item if isinstance(item, ImageError) else _result(item, next(rows), trained, threshold, seconds)
+
+
+def _result(ready: _Ready, row: np.ndarray, trained: TrainedModel, threshold: float | None, seconds: float) -> Result:
+    probabilities = {name: float(p) for name, p in zip(trained.classes, row, strict=True)}
+    result = Result(
+        ready.name, None, {}, probabilities, None, ready.flags, ready.image, {**ready.seconds, "model": seconds}
+    )
+    return judge(result, trained, threshold_of(trained) if threshold is None else threshold)
+
+
+def _hesitation(probabilities: Mapping[str, float], threshold: float | None, limits: Mapping) -> dict[str, str]:
+    band = limits.get("abstain")
+    if band is None:
+        return {}
+    if threshold is None:
+        hesitates = max(probabilities.values()) < band
+    else:
+        hesitates = abs(_logit(next(iter(probabilities.values()))) - _logit(threshold)) < band
+    return {"unsure": "the probability is too close to the threshold to choose a side"} if hesitates else {}
+
+
+def _logit(share: float | np.ndarray) -> float | np.ndarray:
+    share = np.clip(share, 1e-6, 1 - 1e-6)
+    return np.log(share / (1 - share))
+
+
+def abstain_band(trained: TrainedModel, threshold: float) -> tuple[float, float] | None:
+    """Return the probabilities of the first class between which the kit declines, or None without a band."""
+    band = trained.card.get("limits", {}).get("abstain")
+    if band is None or len(trained.classes) != 2:
+        return None
+    low, high = (1 / (1 + math.exp(-(_logit(threshold) + side * band))) for side in (-1, 1))
+    return low, high
+
+
+# ---------------------------------------------------------------------------------------------- quality
+
+
+def measure_quality(image: np.ndarray) -> dict[str, float]:
+    """Measure what tells a usable image of one cell from anything else.
+
+    Besides `allkit.features.measure_cell`: `second_share`, area of the second largest object over that of the
+    largest; `border_share`, share of the outermost pixels that are not black; `clipped_share`, share of the
+    object's pixels whose three channels are all 250 or more; `sharpness`, logarithm of the variance of the
+    Laplacian of grey inside the object.
+
+    Args:
+        image: uint8 (height, width, 3), RGB 0-255, any size.
+
+    Returns:
+        The numbers by name, in the order of `MEASURES`, always finite.
+    """
+    image = to_common_size(image)
+    small, factor = _within(image, _LARGEST_SIDE)
+    values = measure_cell(small)
+    values["area"] *= factor**2
+    values["bbox_side"] *= factor
+    return values | _measure_picture(small)
+
+
+def _within(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    factor = max(1.0, max(height, width) / side)
+    if factor == 1:
+        return image, factor
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
+
+
+def _measure_picture(image: np.ndarray) -> dict[str, float]:
+    from scipy import ndimage
+
+    inside = is_foreground(image)
+    labels, count = ndimage.label(inside)
+    sizes = np.sort(np.bincount(labels.ravel())[1:])
+    edge = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+    grey = image @ np.full(3, 1 / 3, np.float32)
+    # without its rim: the step to black would count as sharp
+    core = ndimage.binary_erosion(inside, iterations=5) if count else inside
+    laplacian = ndimage.laplace(grey)[core]
+    return {
+        "second_share": float(sizes[-2] / sizes[-1]) if count > 1 else 0.0,
+        "border_share": float(edge.mean()),
+        "clipped_share": float((image[inside] >= 250).all(axis=1).mean()) if count else 0.0,
+        "sharpness": float(np.log(laplacian.var() + 1e-3)) if laplacian.size else 0.0,
+    }
+
+
+def find_flags(quality: Mapping[str, float], limits: Mapping) -> dict[str, str]:
+    """Return what speaks against an image, code -> sentence, by the limits of a model's card."""
+    if not quality["area"]:
+        return {"empty": "there is nothing on it but black"}
+    flags: dict[str, str] = {}
+    for measure, side, code, sentence in _REASONS:
+        low, high = limits["quality"][measure]
+        if code not in flags and (quality[measure] < low if side == "low" else quality[measure] > high):
+            flags[code] = sentence
+    if not flags and _distance(quality, limits["unlike"]) > limits["unlike"]["limit"]:
+        flags["unlike"] = "it is unlike the images that the model was checked on"
+    return flags
+
+
+def _distance(quality: Mapping[str, float], unlike: Mapping) -> float:
+    """Mahalanobis distance of an image's measures from those of the validation images."""
+    names = unlike["measures"]
+    values = (np.array([quality[name] for name in names]) - unlike["mean"]) / unlike["scale"]
+    return float(np.sqrt(max(0.0, values @ np.array(unlike["precision"]) @ values)))
+
+
+# ----------------------------------------------------------------------------------------------- limits
+
+
+def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
+    """Read threshold, abstain band and limits of the measures off the validation images.
+
+    Args:
+        trained: the model; only its classes are used.
+        validation: index rows of the validation part.
+        probabilities: its predictions, (n, classes).
+
+    Returns:
+        What goes into the card: `images`, how many there were; `threshold`, with two classes, that of the highest
+        balanced accuracy; `abstain`, half the width of the band around it in logits (with more classes: the least
+        probability); `quality`, measure -> [low, high]; `unlike`, centre, precision and largest Mahalanobis
+        distance of the measures.
+    """
+    limits = {"images": len(validation), **_limits_of_probability(trained.classes, validation, probabilities)}
+    quality = measure_files(_measure_file, validation["path"])
+    low, high = quality.min(), quality.max()
+    margin = np.maximum(SLACK * (high - low), [_TOLERANCE.get(name, 1e-6) for name in quality])
+    limits["quality"] = {name: [float(low[name] - margin[name]), float(high[name] + margin[name])] for name in quality}
+    limits["unlike"] = _limits_of_distance(quality)
+    return limits
+
+
+def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
+    if len(classes) > 2:
+        return {"abstain": float(np.quantile(probabilities.max(axis=1), ABSTAIN_SHARE))}
+    from sklearn.metrics import roc_curve
+
+    first = probabilities[:, 0].astype(float)
+    fall_out, recall, cuts = roc_curve(validation["label"] == classes[0], first, drop_intermediate=False)
+    best = int(np.argmax(recall - fall_out))
+    below = first[first < cuts[best]]
+    # half-way to the next lower probability, so that no validation image lies on the threshold
+    threshold = (min(cuts[best], 1.0) + (below.max() if below.size else 0.0)) / 2
+    away = np.abs(_logit(first) - _logit(threshold))
+    return {"threshold": round(float(threshold), 4), "abstain": float(np.quantile(away, ABSTAIN_SHARE))}
+
+
+def _limits_of_distance(quality: pd.DataFrame) -> dict:
+    from sklearn.covariance import LedoitWolf
+
+    quality = quality.loc[:, quality.std(ddof=0) > 1e-9]
+    mean, scale = quality.mean(), quality.std(ddof=0)
+    fitted = LedoitWolf(assume_centered=True).fit((quality - mean) / scale)
+    unlike = {
+        "measures": list(quality),
+        "mean": mean.round(6).tolist(),
+        "scale": scale.round(6).clip(lower=1e-6).tolist(),
+        "precision": fitted.precision_.round(5).tolist(),
+    }
+    distances = [_distance(row, unlike) for row in quality.to_dict("records")]
+    return {**unlike, "limit": (1 + SLACK) * max(distances)}
+
+
+def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
+    return measure_quality(read_image(path))
+
+
+def describe_model(trained: TrainedModel) -> str:
+    """Return, from the model's card, what it was trained on and how it did, in plain sentences."""
+    card = trained.card
+    split, scores = card.get("split", {}), card.get("scores")
+    kind = "synthetic images (drawn by a program)" if card["data"]["source"] == "synthetic" else "genuine images"
+    count = f"{split['images']['train']:,} " if "images" in split else ""
+    text = f"Trained on {count}{kind}."
+    if not scores:
+        return f"{text} How it did on other images is not recorded."
+    who = "images of people it may know" if split.get("shares_subjects") else "images of people it had not seen"
+    shown = {"AUC": "auc", "balanced accuracy": "balanced_accuracy",
+             f"sensitivity for {card['classes'][0]}": "sensitivity", "specificity": "specificity"}  # fmt: skip
+    measures = ", ".join(f"{words} {scores[key]:.2f}" for words, key in shown.items() if key in scores)
+    return f"{text} On {scores['images']:,} {who}: {measures}."

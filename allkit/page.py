@@ -1,0 +1,86 @@
+"""Room `page`: the upload cell as a page of its own, served by Voilà on this machine only.
+
+Every visitor gets a kernel (a process) of their own, so that nobody sees another's images; one is kept warm.
+Voilà knows no limit on their number, which is what `CappedKernels` adds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import HTTPError
+from traitlets import Int
+
+SETTINGS = {
+    "ip": "127.0.0.1",
+    "kernels": 4,
+    "idle": 600,  # s
+    "upload": 64 * 1024 * 1024,  # bytes in one message, which may hold several files
+}
+"""Where the page is served and what it may use; the README states them."""
+
+
+class CappedKernels(AsyncMappingKernelManager):
+    """Refuses to start more than `most` kernels: the visitor is told to come back."""
+
+    most = Int(SETTINGS["kernels"], config=True, help="How many kernels may live at once.")
+    _starting = 0
+
+    async def _async_start_kernel(self, **kwargs: Any) -> str:
+        # those being started count too: two visitors may come in the same second
+        if len(self) + self._starting >= self.most:
+            raise HTTPError(503, reason="Too many visitors just now. Please try again in a few minutes.")
+        self._starting += 1
+        try:
+            return await super()._async_start_kernel(**kwargs)
+        finally:
+            self._starting -= 1
+
+    start_kernel = _async_start_kernel
+
+
+def build_page(run: str, folder: Path) -> Path:
+    """Write the notebook that Voilà serves into a folder, and return its path.
+
+    Args:
+        run: path of a run folder or of a .keras file.
+        folder: where the notebook goes.
+    """
+    code = (
+        "from allkit.models import load_models\nfrom allkit.widgets import ClassifierApp\n\n"
+        f"app = ClassifierApp(load_models({run!r}))\napp.warm_up()\napp"
+    )
+    title = "# Classify images of cells\n\nUpload the microscope image of a cell and read what a network makes of it."
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(title), nbformat.v4.new_code_cell(code)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    path = Path(folder) / "classify.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def voila_command(
+    notebook: Path, port: int, kernels: int = SETTINGS["kernels"], idle: int = SETTINGS["idle"]
+) -> list[str]:
+    """Return the command that serves the page: code hidden, no tracebacks, bounded uploads and kernels."""
+    options = {
+        "Voila.ip": SETTINGS["ip"],
+        "Voila.open_browser": False,
+        "VoilaConfiguration.strip_sources": True,
+        "VoilaConfiguration.show_tracebacks": False,
+        "VoilaConfiguration.preheat_kernel": True,
+        "VoilaConfiguration.default_pool_size": 1,
+        "VoilaConfiguration.multi_kernel_manager_class": "allkit.page.CappedKernels",
+        "CappedKernels.most": kernels,
+        "CappedKernels.cull_idle_timeout": idle,
+        "CappedKernels.cull_interval": min(60, idle),
+        "CappedKernels.cull_connected": True,
+        "Voila.tornado_settings": {"websocket_max_message_size": SETTINGS["upload"]},
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", *words]
