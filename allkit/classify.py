@@ -8,9 +8,11 @@ For teaching. Nothing here is a diagnosis.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,14 +175,16 @@ def _prepare(data: bytes, name: str, trained: TrainedModel) -> _Ready:
             f"{name or 'the image'} has more than {MAX_BYTES // 2**20} MB. Cut the cell out, or scale it down."
         )
     start = time.perf_counter()
-    size = trained.card["input"]
-    whole = read_image(data, name=name)
+    return _ready(read_image(data, name=name), name, trained, start)
+
+
+def _ready(whole: np.ndarray, name: str, trained: TrainedModel, start: float | None = None) -> _Ready:
+    start = time.perf_counter() if start is None else start
+    size, limits = trained.card["input"], trained.card.get("limits")
     image = prepare_image(whole, size["image_size"], size["crop"])
     decoded = time.perf_counter()
-    limits = trained.card.get("limits")
     flags = find_flags(measure_quality(whole), limits) if limits else {}
-    seconds = {"decode": decoded - start, "quality": time.perf_counter() - decoded}
-    return _Ready(name, image, flags, seconds)
+    return _Ready(name, image, flags, {"decode": decoded - start, "quality": time.perf_counter() - decoded})
 
 
 def _answer_all(waiting, trained, threshold) -> Iterator[Result | ImageError]:
@@ -332,6 +336,8 @@ def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, p
         return {"abstain": float(np.quantile(probabilities.max(axis=1), ABSTAIN_SHARE))}
     from sklearn.metrics import roc_curve
 
+    if validation["label"].nunique() < 2:
+        return {"threshold": 0.5, "abstain": 0.0}
     first = probabilities[:, 0].astype(float)
     fall_out, recall, cuts = roc_curve(validation["label"] == classes[0], first, drop_intermediate=False)
     best = int(np.argmax(recall - fall_out))
@@ -360,6 +366,59 @@ def _limits_of_distance(quality: pd.DataFrame) -> dict:
 
 def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
     return measure_quality(read_image(path))
+
+
+# ---------------------------------------------------------------------------------------- how often it declines
+
+
+def evaluate_declines(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedModel) -> pd.DataFrame:
+    """Count how often the kit declines to answer, and why, on several kinds of images.
+
+    Args:
+        kinds: what they are -> images, uint8 (height, width, 3), any size.
+        trained: its card holds the limits.
+
+    Returns:
+        One row per kind: images, declined (share, 0-1), and the most frequent reasons with their counts.
+    """
+    import pandas as pd
+
+    rows = []
+    for kind, images in kinds.items():
+        ready = [_ready(image, kind, trained) for image in images]
+        answers = list(_answer_all(ready, trained, None))
+        codes = Counter(code for answer in answers for code in answer.reasons)
+        share = sum(answer.declined for answer in answers) / max(1, len(answers))
+        why = ", ".join(f"{code} {count}" for code, count in codes.most_common(3))
+        rows.append({"kind": kind, "images": len(answers), "declined": share, "reasons": why})
+    return pd.DataFrame(rows).set_index("kind")
+
+
+def spoil_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return images of cells as they should not be uploaded: blurred, over-exposed, at a wrong scale, two at once."""
+    from scipy import ndimage
+
+    def scaled(image: np.ndarray, factor: float) -> np.ndarray:
+        return np.round(ndimage.zoom(image.astype(float), (factor, factor, 1), order=1)).astype(np.uint8)
+
+    side = images[0].shape[1]
+    halves = np.s_[:, side // 6 : side - side // 6]
+    return {
+        "out of focus": [ndimage.gaussian_filter(image, (6, 6, 0)) for image in images],
+        "over-exposed": [np.clip(image * 1.8, 0, 255).astype(np.uint8) for image in images],
+        "half the scale": [scaled(image, 0.5) for image in images],
+        "twice the scale": [scaled(image, 2) for image in images],
+        "two cells": [np.hstack([a[halves], b[halves]]) for a, b in itertools.pairwise(images)],
+    }
+
+
+def load_photographs() -> list[np.ndarray]:
+    """Return photographs, a page of text and other pictures that scikit-image carries, uint8 (h, w, 3)."""
+    from skimage import data
+
+    names = ("astronaut", "camera", "coffee", "chelsea", "page", "text", "coins", "moon", "brick", "clock", "rocket")
+    pictures = [getattr(data, name)() for name in names if (Path(data.__file__).parent / f"{name}.png").is_file()]
+    return [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in pictures]
 
 
 def describe_model(trained: TrainedModel) -> str:

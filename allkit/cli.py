@@ -203,13 +203,14 @@ def serve(
     import tempfile
 
     from allkit.models import find_models
-    from allkit.page import build_page, voila_command
+    from allkit.page import build_page
 
     path = _model_path(model).resolve()
     find_models(path)  # says at once what is missing, rather than on the page
     with tempfile.TemporaryDirectory() as folder:
         typer.echo(f"Page: http://127.0.0.1:{port} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
-        code = subprocess.call(voila_command(build_page(str(path), Path(folder)), port, kernels, idle))
+        command = build_page(str(path), Path(folder), kernels=kernels, idle=idle)
+        code = subprocess.call([*command, f"--port={port}"], cwd=folder)
     raise typer.Exit(code)
 
 

@@ -134,8 +134,11 @@ def _scaled_to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
 
 def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     """Read a TIFF that Pillow cannot read, or reads wrongly, with tifffile."""
+    import logging
+
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said below, in one sentence
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             page = tiff.pages[0]

@@ -6,6 +6,7 @@ Voilà knows no limit on their number, which is what `CappedKernels` adds.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,21 @@ class CappedKernels(AsyncMappingKernelManager):
     start_kernel = _async_start_kernel
 
 
-def build_page(run: str, folder: Path) -> Path:
-    """Write the notebook that Voilà serves into a folder, and return its path.
+def build_page(
+    run: str, folder: Path, *, kernels: int = SETTINGS["kernels"], idle: int = SETTINGS["idle"]
+) -> list[str]:
+    """Write the notebook that Voilà serves, and Voilà's settings, into a folder.
+
+    Code is hidden, errors show no traceback, uploads, kernels and idle time are bounded.
 
     Args:
         run: path of a run folder or of a .keras file.
-        folder: where the notebook goes.
+        folder: an empty folder; the command has to run in it.
+        kernels: how many visitors at once, counting the one kept warm.
+        idle: seconds after which an idle visitor's kernel ends.
+
+    Returns:
+        The command, without the port.
     """
     code = (
         "from allkit.models import load_models\nfrom allkit.widgets import ClassifierApp\n\n"
@@ -59,28 +69,27 @@ def build_page(run: str, folder: Path) -> Path:
         cells=[nbformat.v4.new_markdown_cell(title), nbformat.v4.new_code_cell(code)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
-    path = Path(folder) / "classify.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
-def voila_command(
-    notebook: Path, port: int, kernels: int = SETTINGS["kernels"], idle: int = SETTINGS["idle"]
-) -> list[str]:
-    """Return the command that serves the page: code hidden, no tracebacks, bounded uploads and kernels."""
-    options = {
-        "Voila.ip": SETTINGS["ip"],
-        "Voila.open_browser": False,
-        "VoilaConfiguration.strip_sources": True,
-        "VoilaConfiguration.show_tracebacks": False,
-        "VoilaConfiguration.preheat_kernel": True,
-        "VoilaConfiguration.default_pool_size": 1,
-        "VoilaConfiguration.multi_kernel_manager_class": "allkit.page.CappedKernels",
-        "CappedKernels.most": kernels,
-        "CappedKernels.cull_idle_timeout": idle,
-        "CappedKernels.cull_interval": min(60, idle),
-        "CappedKernels.cull_connected": True,
-        "Voila.tornado_settings": {"websocket_max_message_size": SETTINGS["upload"]},
+    nbformat.write(notebook, folder / "classify.ipynb")
+    settings = {
+        "Voila": {
+            "ip": SETTINGS["ip"],
+            "open_browser": False,
+            "log_level": "WARN",
+            "tornado_settings": {"websocket_max_message_size": SETTINGS["upload"]},
+        },
+        "VoilaConfiguration": {
+            "strip_sources": True,
+            "show_tracebacks": False,
+            "preheat_kernel": True,
+            "default_pool_size": 1,
+            "multi_kernel_manager_class": "allkit.page.CappedKernels",
+        },
+        "CappedKernels": {
+            "most": kernels,
+            "cull_idle_timeout": idle,
+            "cull_interval": min(60, idle),
+            "cull_connected": True,
+        },
     }
-    words = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", *words]
+    (folder / "voila.json").write_text(json.dumps(settings))
+    return [sys.executable, "-m", "voila", "classify.ipynb"]

@@ -1,0 +1,240 @@
+"""The upload cell as a person uses it: in a real browser, as a page by Voilà and in JupyterLab."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from allkit import ROOT
+from allkit.classify import build_limits, classify_files
+from allkit.data import load_index
+from allkit.models import MODELS, TITLES, TrainedModel, build_model, save_model
+from allkit.synthetic import draw_cell
+from allkit.widgets import to_png
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no browser: install Debian's with `apt-get install chromium` to run these tests"
+)
+WAIT = 90_000  # ms; far more than needed, so that a slow machine does not fail
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(command: list[str], url: str, **options):
+    """Run a server until the block ends; its whole process group goes with it."""
+    server = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+    )
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+                break
+            assert server.poll() is None, server.stderr.read().decode()[-2000:]
+            time.sleep(0.5)
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def run_folder(twin, tmp_path_factory) -> Path:
+    """A run folder with both networks, small and untrained, whose limits are those of drawn cells."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    rows = load_index(twin)
+    rows = rows[rows["part"] == "train"]
+    for number, name in enumerate(MODELS):
+        card = {
+            "model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "input": {"image_size": 64, "crop": 300},
+            "data": {"source": "synthetic"},
+        }  # fmt: skip
+        plain = TrainedModel(build_model(name, 64, alpha=0.25, pooling="avg", seed=number), card)
+        p = np.array([list(answer.probabilities.values()) for answer in classify_files(rows["path"], plain)])
+        card |= {"limits": {**build_limits(plain, rows, p), "abstain": 0.0}}
+        save_model(TrainedModel(plain.model, card), folder / "models" / f"{name}.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cell_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("upload") / "synthetic cell.png"
+    path.write_bytes(to_png(draw_cell("ALL", subject="1").image))
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> list[Path]:
+    """Three files that are no images; the name of one is markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    contents = {"<img src=x onerror=alert(1)>.png": b"\x89PNG\r\n\x1a\n", "bomb.bmp": b"BM" + b"\xff" * 60,
+                "letter.tif": b"Dear Sir or Madam"}  # fmt: skip
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in contents]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def shots(tmp_path) -> Path:
+    """Where screenshots go: the folder that ALLKIT_SHOTS names, for a person to look at, or nowhere."""
+    folder = Path(os.environ.get("ALLKIT_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def upload(page, *files: Path) -> None:
+    page.locator("input[type=file]").first.set_input_files([str(file) for file in files])
+
+
+def use_the_app(page, cell: Path, hostile: list[Path], shots: Path, name: str) -> None:
+    """Everything a visitor can do, in one sitting."""
+    alerts = []
+    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    text = page.locator("body")
+    upload(page, cell)
+    page.get_by_text("probability of ALL").wait_for(timeout=WAIT)
+    page.screenshot(path=shots / f"{name}-answer.png", full_page=True)
+    before = text.inner_text()
+    assert cell.name in before
+    assert "not a diagnosis" in before
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    slider.press("Home")  # threshold 0: every cell is ALL
+    page.get_by_text("threshold 0.00").wait_for(timeout=WAIT)
+    assert "\nALL\n" in text.inner_text()
+    slider.press("End")
+    page.get_by_text("threshold 1.00").wait_for(timeout=WAIT)
+    assert "\nHEM\n" in text.inner_text()
+    page.get_by_label("Model").select_option("EfficientNetB3")
+    page.get_by_text("Threshold for ALL, EfficientNetB3").wait_for(timeout=WAIT)
+    page.get_by_text("Show where the network looked").click()
+    page.locator("img[alt^='Grad-CAM map']").wait_for(timeout=WAIT)
+    page.screenshot(path=shots / f"{name}-grad-cam.png", full_page=True)
+    upload(page, *hostile)
+    page.wait_for_function("document.body.innerText.split('No answer.').length === 4", timeout=WAIT)
+    page.screenshot(path=shots / f"{name}-hostile.png", full_page=True)
+    shown = text.inner_text()
+    assert cell.name not in shown, "the old answer is gone"
+    assert "Traceback" not in shown
+    assert not alerts
+    page.get_by_role("button", name="Remove all").click()
+    page.get_by_text("No answer.").first.wait_for(state="detached", timeout=WAIT)
+
+
+@pytest.fixture(scope="module")
+def page_url(run_folder):
+    url = f"http://127.0.0.1:{free_port()}/"
+    command = [sys.executable, "-c", "from allkit.cli import main; main()", "app", "--model", str(run_folder)]
+    with serving([*command, "--port", url.rsplit(":", 1)[1].strip("/"), "--kernels", "2"], url):
+        yield url
+
+
+def test_page_from_upload_to_hostile_files(browser, page_url, cell_file, hostile, shots):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(page_url)
+    page.get_by_text("Choose images").wait_for(timeout=WAIT)
+    assert "import" not in page.locator("body").inner_text(), "the code is hidden"
+    use_the_app(page, cell_file, hostile, shots, "page")
+    page.close()
+
+
+def test_page_is_usable_at_400_px_and_by_keyboard(browser, page_url, shots):
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(page_url)
+    examples = page.get_by_role("button", name="Example images")
+    examples.wait_for(timeout=WAIT)
+    for _ in range(12):  # reached with the tabulator key alone
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText") == "Example images":
+            break
+    page.keyboard.press("Enter")
+    page.get_by_text("Table as CSV").wait_for(timeout=WAIT)
+    page.screenshot(path=shots / "page-narrow.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 410, "nothing runs out of the screen"
+    unlabelled = "[...document.querySelectorAll('img')].filter(i => !i.alt).length"
+    assert page.evaluate(unlabelled) == 0
+    page.close()
+
+
+def test_visitors_beyond_the_cap_are_asked_to_come_back(browser, run_folder, page_url):
+    answers = []
+    for _ in range(5):
+        try:
+            with urllib.request.urlopen(page_url, timeout=90) as response:
+                answers.append(response.status)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code)
+    assert answers[-1] == 503, answers
+
+
+def test_notebook_06_in_jupyterlab_and_the_saved_file_holds_no_upload(
+    browser, run_folder, cell_file, hostile, tmp_path, shots
+):
+    notebook = nbformat.read(ROOT / "notebooks" / "06_classify_an_image.ipynb", as_version=4)
+    (app,) = [cell for cell in notebook.cells if cell.source.startswith("app = ClassifierApp")]
+    start = f"from allkit.models import load_models\nfrom allkit.widgets import ClassifierApp\nmodels = load_models({str(run_folder)!r})"
+    cells = [nbformat.v4.new_code_cell(start), nbformat.v4.new_code_cell(app.source)]
+    path = tmp_path / "lab" / "upload.ipynb"
+    path.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), path)
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--IdentityProvider.token=",
+               "--ServerApp.allow_root=True", f"--notebook-dir={path.parent}"]  # fmt: skip
+    settings = {
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "space"),
+    }
+    url = f"http://127.0.0.1:{port}/"
+    with serving(command, url, env={**os.environ, **settings}):
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
+        page.goto(f"{url}lab/tree/upload.ipynb")
+        page.locator(".jp-Notebook").wait_for(timeout=WAIT)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.get_by_text("Choose images").wait_for(timeout=WAIT)
+        use_the_app(page, cell_file, hostile, shots, "lab")
+        upload(page, cell_file)
+        page.get_by_text("probability of ALL").wait_for(timeout=WAIT)
+        page.get_by_role("menuitem", name="Settings", exact=True).click()
+        page.get_by_text("Theme", exact=True).hover()
+        page.get_by_text("JupyterLab Dark", exact=True).click()
+        page.wait_for_function("document.body.dataset.jpThemeLight === 'false'", timeout=WAIT)
+        page.screenshot(path=shots / "lab-dark.png", full_page=True)
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(3000)
+        page.close()
+    saved = path.read_text()
+    assert "Interactive in JupyterLab" in saved, "the notebook was saved with the cell's output"
+    assert cell_file.name not in saved
+    assert "data:image/png" not in saved
+    assert len(saved) < 20_000
