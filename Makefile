@@ -16,7 +16,7 @@ QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab notebooks lock clean
+.PHONY: help setup run test verify bench lab notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ test: setup ## lint, every notebook with nbval, then the unit tests (which use t
 	$(QUIET) ALLKIT_RUNS='$(CURDIR)/$(TEST_RUNS)' \
 	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 notebooks
 	$(QUIET) ALLKIT_TEST_RUN='$(CURDIR)/$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
+
+verify: setup ## the long checks: every hostile file, many more mutated cells
+	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest tests/test_hostile.py tests/test_classify.py
+
+bench: setup ## speed and memory, as ratios in one run (ARGS=--small: quicker); writes bench/*.json
+	@for script in bench/bench_*.py; do $(QUIET) $(BIN)/python $$script $(ARGS) || exit 1; done
 
 lab: setup ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -298,8 +298,7 @@ class TrainedModel:
         """
         import tensorflow as tf
 
-        size = self.card["input"]["image_size"]
-        shape = tf.TensorSpec((None, size, size, 3), tf.float32)
+        shape = tf.TensorSpec(self.model.input_shape, tf.float32)
         return tf.function(lambda images: self.model(images, training=False), input_signature=[shape])
 
 

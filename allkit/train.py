@@ -495,9 +495,10 @@ def _finish(model, split, profile, classes, tables, resumed, best_epoch, seed) -
     seconds = float(history["seconds"].sum())
     facts = {"training_seconds": round(seconds, 2), "best_epoch": best_epoch}
     card = _make_card(model, split, profile, classes, seed) | facts
-    probabilities = predict_index(TrainedModel(model, card), split.validation)[[f"p_{name}" for name in classes]]
-    card["limits"] = build_limits(TrainedModel(model, card), split.validation, probabilities.to_numpy())
-    return Training(TrainedModel(model, card), history, seconds, resumed, best_epoch)
+    trained = TrainedModel(model, card)
+    probabilities = predict_index(trained, split.validation)[[f"p_{name}" for name in classes]]
+    card["limits"] = build_limits(trained, split.validation, probabilities.to_numpy())
+    return Training(trained, history, seconds, resumed, best_epoch)
 
 
 def _phases(profile: Profile) -> list[dict]:

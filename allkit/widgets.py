@@ -80,7 +80,10 @@ class ClassifierApp:
         self.choice = w.Dropdown(options=[*models, *several], description="Model", layout=w.Layout(max_width="100%"))
         self.examples = w.Button(description="Example images", tooltip="Synthetic cells, drawn by a program")
         self.clear = w.Button(description="Remove all", tooltip="Forget all images")
-        self.heat = w.Checkbox(description="Show where the network looked (Grad-CAM)", indent=False)
+        self.heat = w.Checkbox(
+            description="Show where the network looked (Grad-CAM)", indent=False,
+            layout=w.Layout(width="max-content", max_width="100%", margin="0 0 0 1em"),
+        )  # fmt: skip
         self.sliders = {title: self._slider(title, trained) for title, trained in models.items()}
         self.about, self.table = w.HTML(), w.HTML()
         self.answer = w.Box([], layout=w.Layout(flex_flow="row wrap"))
@@ -205,10 +208,11 @@ class ClassifierApp:
         bars = "".join(_bar(name, p, result, trained) for name, p in result.probabilities.items() if name == first or
                        len(result.probabilities) > 2)  # fmt: skip
         total = 1000 * sum(result.seconds.values())
+        picture = _img(result.image, f"what the network saw of {result.name}")
         return (
-            f"{_img(result.image, f'what the network saw of {result.name}')}{self._heat_html(number, title, result)}"
             f"<p>{html.escape(title)}</p><p style='font-size:1.6em;margin:0'><strong>{html.escape(words)}</strong></p>"
-            f"{f'<p>Because</p><ul>{why}</ul>' if why else ''}{bars}<p><small>{total:.0f} ms</small></p>"
+            f"{f'<p>Because</p><ul>{why}</ul>' if why else ''}{bars}{picture}{self._heat_html(number, title, result)}"
+            f"<p><small>{total:.0f} ms</small></p>"
         )
 
     def _heat_html(self, number: int, title: str, result: Result) -> str:

@@ -1,0 +1,130 @@
+"""What one answer of the upload cell costs: ratios of things measured in turn in one run (`make bench`).
+
+Writes bench/app.json and prints a table. The networks are untrained: their speed does not depend on their weights.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from allkit.classify import _prepare, build_limits, classify_bytes, classify_files
+from allkit.data import load_index
+from allkit.explain import build_grad_cam
+from allkit.images import in_threads
+from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_images
+from allkit.synthetic import draw_cell, make_twin
+
+HERE = Path(__file__).parent
+SMALL = "--small" in sys.argv
+REPEATS = 15 if SMALL else 40
+FILES = 100 if SMALL else 500
+
+
+def measure(ways: dict[str, Callable[[], object]], repeats: int = REPEATS) -> pd.DataFrame:
+    """Time several ways of doing a thing, in turn; return median and quartiles in milliseconds."""
+    for way in ways.values():
+        way()
+    rows = []
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            rows.append((name, 1000 * (time.perf_counter() - start)))
+    spread = pd.DataFrame(rows, columns=["way", "ms"]).groupby("way", sort=False)["ms"]
+    return spread.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["lower quartile", "median", "upper quartile"], axis=1)
+
+
+def untrained(name: str, size: int, rows: pd.DataFrame) -> TrainedModel:
+    """Return a network with limits, as if it had been trained on drawn cells."""
+    card = {"model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "data": {"source": "synthetic"},
+            "input": {"image_size": size, "crop": 300}}  # fmt: skip
+    plain = TrainedModel(build_model(name, size, pooling="avg", seed=0), card)
+    answers = np.array([list(answer.probabilities.values()) for answer in classify_files(rows["path"], plain)])
+    return TrainedModel(plain.model, card | {"limits": build_limits(plain, rows, answers)})
+
+
+def bench_one_answer(trained: TrainedModel) -> dict:
+    """One image: the parts of an answer, the network alone in three ways, and Grad-CAM."""
+    import tensorflow as tf
+
+    out = io.BytesIO()
+    Image.fromarray(draw_cell("ALL", subject="1").image).save(out, "PNG")
+    data, size = out.getvalue(), trained.card["input"]["image_size"]
+    seen = classify_bytes(data, trained).image
+    batch = seen[None].astype(np.float32)
+    compiled = tf.function(lambda x: trained.model(x, training=False))
+    explain = build_grad_cam(trained)
+    times = measure(
+        {
+            "bare compiled forward pass": lambda: compiled(batch).numpy(),
+            "model part of an answer": lambda: predict_images(trained, seen[None]),
+            "Keras' predict": lambda: trained.model.predict(batch, verbose=0),
+            "Grad-CAM": lambda: explain(seen, "ALL"),
+            "whole answer": lambda: classify_bytes(data, trained),
+        }
+    )
+    parts = pd.DataFrame([dict(classify_bytes(data, trained).seconds) for _ in range(REPEATS)]).median() * 1000
+    bare = times.loc["bare compiled forward pass", "median"]
+    return {
+        "network": f"{trained.card['title']}, {size} px",
+        "milliseconds": times.round(2).to_dict("index"),
+        "parts of an answer, ms": parts.round(2).to_dict(),
+        "ratio to the bare pass": (times["median"] / bare).round(2).to_dict(),
+    }
+
+
+def bench_many_files(trained: TrainedModel, paths: list[str]) -> dict:
+    """Many files: everything, beside decoding with its checks alone and the network alone."""
+
+    def decode() -> list:
+        return list(in_threads(lambda path: _prepare(Path(path).read_bytes(), path, trained), paths))
+
+    ready = np.stack([item.image for item in decode()])
+    times = measure(
+        {
+            "decoding and checks alone": decode,
+            "network alone": lambda: predict_images(trained, ready, batch_size=32),
+            "both, overlapping": lambda: list(classify_files(paths, trained)),
+        },
+        repeats=3,
+    )
+    slower = times["median"].drop("both, overlapping").max()
+    return {
+        "network": f"{trained.card['title']}, {trained.card['input']['image_size']} px",
+        "files": len(paths),
+        "milliseconds": times.round(0).to_dict("index"),
+        "ratio to the slower of the two": round(float(times.loc["both, overlapping", "median"] / slower), 2),
+    }
+
+
+def main() -> None:
+    """Run everything, print it, and write it beside this file."""
+    import_keras()
+    with tempfile.TemporaryDirectory() as folder:
+        index = load_index(make_twin(Path(folder) / "twin", images=FILES, seed=1))
+        rows = index[index["part"] == "train"]
+        networks = [untrained("mobilenet", 96, rows[:60]), untrained("efficientnetb3", 64, rows[:60])]
+        result = {
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "one answer": [bench_one_answer(trained) for trained in networks],
+            "many files": [bench_many_files(trained, list(rows["path"])) for trained in networks],
+        }
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    (HERE / "app.json").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
