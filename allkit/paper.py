@@ -279,6 +279,10 @@ def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int], decimals: 
     return [n for n in sizes if all(possible_counts(accuracy, decimals, n) for accuracy in accuracies)]
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers) or "none"
+
+
 def _accuracies(column: str) -> list[float]:
     return [value for model in _FILES for value in load_table(model)[column]]
 
@@ -295,7 +299,7 @@ def _audit_split_sizes() -> dict[str, str]:
     also = bool(sizes_that_fit(_accuracies("accuracy"), [train]))
     return _row(
         "The split is 70 / 15 / 15 % of all labelled images", "III.A", "70 / 15 / 15 %",
-        f"of all validation parts of 200 to 3,000 images the printed accuracies fit {', '.join(map(str, fit)) or 'none'} only; "
+        f"of all validation parts of 200 to 3,000 images the printed accuracies fit {_listed(fit)} only; "
         f"those of training {'fit' if also else 'do not fit'} {train:,}",
         CONFIRMED if fit == [validation] and also else CONTRADICTED,
     )  # fmt: skip
@@ -309,7 +313,7 @@ def _audit_balancing() -> dict[str, str]:
     return _row(
         "The classes were balanced by added images before training", "III.B.1",
         f"a training part of about {balanced:,} images",
-        f"of the sizes near that and {train:,} the training accuracies fit {', '.join(f'{n:,}' for n in fit) or 'none'} only",
+        f"of the sizes near that and {train:,} the training accuracies fit {_listed(fit)} only",
         OPEN if len(fit) != 1 else CONTRADICTED if fit == [train] else CONFIRMED,
     )  # fmt: skip
 
