@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `publish`, `classify`, `app`, `data check` and `data make`."""
+"""The command line: `allkit run`, `publish`, `classify`, `app`, `paper`, `data check` and `data make`."""
 
 from __future__ import annotations
 
@@ -212,6 +212,19 @@ def serve(
         command = build_page(str(path), Path(folder), kernels=kernels, idle=idle)
         code = subprocess.call([*command, f"--port={port}"], cwd=folder)
     raise typer.Exit(code)
+
+
+@app.command()
+def paper() -> None:
+    """Check the paper against its own tables and the data set's list of files; print the verdicts."""
+    import textwrap
+
+    from allkit.paper import audit_paper
+
+    for row in audit_paper().to_dict("records"):
+        typer.echo(f"{row['verdict'].upper()}: {row['claim']} ({row['where']})")
+        for word in ("stated", "found"):
+            typer.echo(textwrap.fill(row[word], 100, initial_indent=f"  {word:<7}", subsequent_indent=" " * 9))
 
 
 @data_app.command()

@@ -1,11 +1,14 @@
-"""What the paper and the literature report, as tables, and what the printed numbers imply.
+"""What the paper and the literature report, as tables, and the audit: what the printed numbers imply.
 
 The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +16,8 @@ from allkit import ROOT, AllkitError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from allkit.splits import Split
 
 FOLDER = ROOT / "data" / "paper"
 
@@ -167,3 +172,330 @@ def _measures_of(matrix: np.ndarray) -> list[float]:
     hits, support, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     f1 = 2 * hits / (support + called)
     return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]
+
+
+# ----------------------------------------------------------------------------------- the learning-rate rule
+
+
+class LearningRateRule:
+    """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
+
+    While training accuracy is below `threshold` the rule monitors accuracy, from then on validation loss.
+    Without improvement on the best so far for `patience` epochs the learning rate is multiplied by `factor`;
+    after `stop_patience` such steps in a row, training stops. While accuracy is monitored, the lowest
+    validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
+    """
+
+    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
+        self.threshold, self.patience = threshold, patience
+        self.factor, self.stop_patience = factor, stop_patience
+        self.best_accuracy, self.lowest_loss = -math.inf, math.inf
+        self.waited = self.steps = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rule has given up."""
+        return self.steps >= self.stop_patience
+
+    def update(self, accuracy: float, val_loss: float, lr: float) -> dict[str, Any]:
+        """Take one epoch (accuracy 0–1) and return monitor, improvement in percent, next_lr and improved."""
+        on_accuracy = accuracy < self.threshold
+        value, best = (accuracy, self.best_accuracy) if on_accuracy else (-val_loss, -self.lowest_loss)
+        improved = value > best
+        improvement = 100 * (value - best) / abs(best) if math.isfinite(best) and best else 0.0
+        if improved or not on_accuracy:
+            self.lowest_loss = min(self.lowest_loss, val_loss)
+        self.best_accuracy = max(self.best_accuracy, accuracy)
+        self.waited = 0 if improved else self.waited + 1
+        self.steps = 0 if improved else self.steps
+        if self.waited >= self.patience:
+            lr, self.waited, self.steps = lr * self.factor, 0, self.steps + 1
+        monitor = "accuracy" if on_accuracy else "val_loss"
+        return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
+
+
+# ---------------------------------------------------------------------------------------------- the audit
+
+CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "cannot be told"
+
+
+def audit_paper() -> pd.DataFrame:
+    """Check the paper against its own tables and the data set's list of files.
+
+    Returns:
+        One row per claim: claim, where (in the paper), stated, found (both as text, computed here), verdict
+        ("confirmed", "contradicted", "cannot be told").
+    """
+    import pandas as pd
+
+    checks = (
+        _audit_images, _audit_test_part, _audit_split_sizes, _audit_balancing, _audit_accuracy, _audit_rule,
+        _audit_matrices, _audit_training_gain, _audit_first_loss, _audit_size, _audit_difference, _audit_unseen,
+    )  # fmt: skip
+    return pd.DataFrame([check() for check in checks])
+
+
+def _row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[str, str]:
+    return {"claim": claim, "where": where, "stated": stated, "found": found, "verdict": verdict}
+
+
+def _labelled() -> pd.DataFrame:
+    from allkit.data import load_manifest
+
+    manifest = load_manifest()
+    return manifest[manifest["part"] == "train"]
+
+
+def _stated(measure: str, model: str = "") -> float:
+    table = load_reported()
+    return float(table.loc[(table["model"] == model) & (table["measure"] == measure), "value"].iloc[0])
+
+
+def _audit_images() -> dict[str, str]:
+    found, stated = len(_labelled()), int(_stated("images"))
+    share = load_report("mobilenet")["support"]
+    own, said = share["HEM"] / (share["ALL"] + share["HEM"]), _stated("images_HEM") / stated
+    return _row(
+        "How many images the data set has", "III.A", f"{stated:,}, of them {said:.1%} HEM",
+        f"{found:,} labelled ones in its list of files; the paper's own test part is {own:.1%} HEM",
+        CONFIRMED if found == stated else CONTRADICTED,
+    )  # fmt: skip
+
+
+def _audit_test_part() -> dict[str, str]:
+    counts = _split_like_the_paper(123).test["label"].value_counts()
+    expected = {label: int(counts[label]) for label in ("ALL", "HEM")}
+    support = load_report("mobilenet")["support"]
+    fits = all(support[label] == count for label, count in expected.items())
+    return _row(
+        "The test part is 15 % of all labelled images, drawn class by class", "Figs. 11 and 16",
+        " / ".join(f"{int(support[label]):,} {label}" for label in expected),
+        " / ".join(f"{count:,} {label}" for label, count in expected.items()), CONFIRMED if fits else CONTRADICTED,
+    )  # fmt: skip
+
+
+def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int], decimals: int = 3) -> list[int]:
+    """Return the sizes of a part on which every printed accuracy (percent) is a whole number of images."""
+    return [n for n in sizes if all(possible_counts(accuracy, decimals, n) for accuracy in accuracies)]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers) or "none"
+
+
+def _accuracies(column: str) -> list[float]:
+    return [value for model in _FILES for value in load_table(model)[column]]
+
+
+def split_sizes(images: int) -> tuple[int, int, int]:
+    """Return training, validation and test sizes of 70 % / 15 % / 15 % in scikit-learn's two steps (III.A)."""
+    held = images - int(images * 0.7)
+    return images - held, held - -(-held // 2), -(-held // 2)
+
+
+def _audit_split_sizes() -> dict[str, str]:
+    train, validation, _ = split_sizes(len(_labelled()))
+    fit = sizes_that_fit(_accuracies("val_accuracy"), range(200, 3001))
+    also = bool(sizes_that_fit(_accuracies("accuracy"), [train]))
+    return _row(
+        "The split is 70 / 15 / 15 % of all labelled images", "III.A", "70 / 15 / 15 %",
+        f"of all validation parts of 200 to 3,000 images the printed accuracies fit {_listed(fit)} only; "
+        f"those of training {'fit' if also else 'do not fit'} {train:,}",
+        CONFIRMED if fit == [validation] and also else CONTRADICTED,
+    )  # fmt: skip
+
+
+def _audit_balancing() -> dict[str, str]:
+    share = 0.7 * _labelled()["label"].value_counts()
+    balanced = 2 * round(share.max())
+    train = split_sizes(len(_labelled()))[0]
+    fit = sizes_that_fit(_accuracies("accuracy"), [train, *range(balanced - 20, balanced + 21)])
+    return _row(
+        "The classes were balanced by added images before training", "III.B.1",
+        f"a training part of about {balanced:,} images",
+        f"of the sizes near that and {train:,} the training accuracies fit {_listed(fit)} only",
+        OPEN if len(fit) != 1 else CONTRADICTED if fit == [train] else CONFIRMED,
+    )  # fmt: skip
+
+
+def _audit_accuracy() -> dict[str, str]:
+    stated, test, last = [], [], []
+    for model in _FILES:
+        stated.append(_stated("accuracy_percent", model))
+        right, wrong = _stated("correct", model), _stated("wrong", model)
+        test.append(100 * right / (right + wrong))
+        last.append(load_table(model)["accuracy"].iloc[-1])
+    return _row(
+        "The accuracy of the two networks", "IV", " / ".join(f"{v:.3f} %" for v in stated),
+        f"on the test part {' / '.join(f'{v:.3f} %' for v in test)}; "
+        + ("the stated ones are those of training, last epoch" if stated == last else "the stated ones are of no part"),
+        CONFIRMED if np.allclose(stated, test, atol=0.01) else CONTRADICTED,
+    )  # fmt: skip
+
+
+def replay_rule(model: str) -> pd.DataFrame:
+    """Feed Table I or II's losses and accuracies to the recovered rule; return the cells that it gives."""
+    import pandas as pd
+
+    table, rule, lr, rows = load_table(model), LearningRateRule(), None, []
+    for epoch in table.itertuples():
+        lr = epoch.lr if lr is None else lr
+        step = rule.update(epoch.accuracy / 100, epoch.val_loss, lr)
+        rows.append({"lr": lr, **step})
+        lr = step["next_lr"]
+    return pd.DataFrame(rows).drop(columns="improved")
+
+
+def _audit_rule() -> dict[str, str]:
+    right = total = 0
+    for model in _FILES:
+        printed, given = load_table(model), replay_rule(model)
+        for column, decimals in {"lr": 5, "next_lr": 5, "improvement": 2}.items():
+            right += int((given[column].round(decimals) == printed[column]).sum())
+        right += int((given["monitor"] == printed["monitor"]).sum())
+        total += 4 * len(printed)
+    return _row(
+        "One rule for the learning rate stands behind both tables", "Tables I and II", f"{total} cells",
+        f"{right} of {total} follow from the recovered rule", CONFIRMED if right == total else CONTRADICTED,
+    )  # fmt: skip
+
+
+def _audit_matrices() -> dict[str, str]:
+    counts = {m: len(reconstruct_confusion(load_report(m), correct=int(_stated("correct", m)))) for m in _FILES}
+    return _row(
+        "The reports and the counts of right images belong together", "IV, Figs. 10-16",
+        " / ".join(f"{int(_stated('correct', model)):,} right" for model in _FILES),
+        " / ".join(f"{count} possible matri{'x' if count == 1 else 'ces'}" for count in counts.values()),
+        CONFIRMED if all(counts.values()) else CONTRADICTED,
+    )  # fmt: skip
+
+
+def _audit_training_gain() -> dict[str, str]:
+    support = load_report("mobilenet")["support"]
+    always = 100 * support["ALL"] / (support["ALL"] + support["HEM"])
+    below = load_table("mobilenet").query("val_accuracy < @always")["epoch"].tolist()
+    return _row(
+        "MobileNet learns to tell the classes apart from the first epoch on", "Fig. 8, Table I",
+        "training accuracy rises in every epoch",
+        f"answering ALL always gives {always:.1f} %; on validation it is below that in "
+        + (f"epochs {', '.join(map(str, below))}" if below else "no epoch"),
+        CONTRADICTED if below else CONFIRMED,
+    )  # fmt: skip
+
+
+def initial_penalty(features: int, units: int = 256, strength: float = 0.016) -> float:
+    """Return the expected L2 penalty of the recovered head before any training: Glorot-uniform weights."""
+    return strength * features * units * 2 / (features + units)
+
+
+def _audit_first_loss() -> dict[str, str]:
+    firsts = [load_table(model)["loss"].iloc[0] for model in _FILES]
+    start = [initial_penalty(features) for features in (1024, 1536)]  # width of the networks' last feature maps
+    guess = math.log(2)
+    explained = all(guess < first < penalty + guess for first, penalty in zip(firsts, start, strict=True))
+    return _row(
+        "The loss says how well the cells are told apart", "Tables I and II",
+        f"first epoch {' / '.join(f'{v:.3f}' for v in firsts)}",
+        f"guessing costs {guess:.2f}; the head's L2 penalty alone starts at {' / '.join(f'{v:.1f}' for v in start)}",
+        CONTRADICTED if explained else OPEN,
+    )  # fmt: skip
+
+
+def auc_of_normals(mean: tuple[float, float], spread: tuple[float, float]) -> float:
+    """Return the AUC of a number that is normal in both classes, from means and standard deviations."""
+    from scipy.stats import norm
+
+    return float(norm.cdf(abs(mean[0] - mean[1]) / math.hypot(*spread)))
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Return the standard error of an AUC on independent images (Hanley and McNeil, 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
+    return math.sqrt(spread / (positives * negatives))
+
+
+AREA_MEAN, AREA_SPREAD = (36_244, 26_544), (7_176, 7_762)
+"""Area of the cells of C-NMC 2019 by class, ALL and HEM, px: published means and standard deviations."""
+
+
+def _audit_size() -> dict[str, str]:
+    area, stated = auc_of_normals(AREA_MEAN, AREA_SPREAD), _stated("auc", "mobilenet")
+    support = load_report("mobilenet")["support"]
+    error = auc_error(stated, int(support["ALL"]), int(support["HEM"]))
+    more = (stated - area) > 1.96 * error
+    return _row(
+        "MobileNet sees more in a cell than its size", "IV, Fig. 12", f"AUC {stated:.2f}",
+        f"area alone has AUC {area:.2f}; the difference is {(stated - area) / error:.1f} standard errors",
+        CONFIRMED if more else OPEN,
+    )  # fmt: skip
+
+
+def mcnemar_bounds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest p of McNemar's test that two confusion matrices allow.
+
+    Which images both got right is not printed. Per class the images that only one of them got right differ by
+    a fixed number; their sum lies between that difference and what the totals allow.
+
+    Args:
+        first, second: (2, 2), rows true, same test images.
+    """
+    from scipy.stats import chi2
+
+    fewest = most = difference = 0
+    for a, b, n in zip(np.diag(first), np.diag(second), first.sum(axis=1), strict=True):
+        difference += int(b) - int(a)
+        fewest += abs(int(b) - int(a))
+        most += int(min(a + b, 2 * n - a - b))
+    return tuple(float(chi2.sf(difference**2 / total, 1)) if total else 1.0 for total in (fewest, most))
+
+
+def _audit_difference() -> dict[str, str]:
+    pairs = [
+        mcnemar_bounds(first, second)
+        for first in reconstruct_confusion(load_report("mobilenet"), correct=int(_stated("correct", "mobilenet")))
+        for second in reconstruct_confusion(
+            load_report("efficientnetb3"), correct=int(_stated("correct", "efficientnetb3"))
+        )
+    ]
+    low, high = min(p for p, _ in pairs), max(p for _, p in pairs)
+    verdict = CONFIRMED if high < 0.05 else OPEN
+    return _row(
+        "EfficientNetB3 is better than MobileNet on these images", "IV, V",
+        f"{int(_stated('correct', 'efficientnetb3')):,} against {int(_stated('correct', 'mobilenet')):,} right",
+        f"McNemar's p between {low:.0e} and {high:.0e}, however their errors overlap (images taken as independent, "
+        "which cells of one person are not)", verdict,
+    )  # fmt: skip
+
+
+@cache
+def _split_like_the_paper(seed: int) -> Split:
+    """Split the data set's list of files by image, 70 / 15 / 15 %, as the paper did (III.A)."""
+    from allkit.splits import split_by_image
+
+    rows = _labelled()
+    source = rows["original"].str.lower().str.extract(r"(uid_h?\d+_\d+)_", expand=False)
+    # the list's own column of that name counts them
+    rows = rows.drop(columns="bytes").rename(columns={"sha256": "bytes"})
+    return split_by_image(rows.assign(**{"source image": source}), seed=seed)
+
+
+def count_shared(seed: int = 123) -> dict[str, float]:
+    """Split the data set's list by image as the paper did; return the shares of test cells that training knows.
+
+    Returns:
+        Shares, 0-1, of test images with a cell of the same subject, of the same source image, and with the
+        same bytes in training.
+    """
+    split = _split_like_the_paper(seed)
+    shared = {name: split.test[name].isin(set(split.train[name])) for name in ("subject", "source image", "bytes")}
+    return {name: float(known.mean()) for name, known in shared.items()}
+
+
+def _audit_unseen() -> dict[str, str]:
+    shared = count_shared()
+    return _row(
+        "The test images are new to the networks", "III.A", "split by image",
+        ", ".join(f"{share:.1%} share their {name}" for name, share in shared.items()) + " with training",
+        CONTRADICTED if shared["subject"] > 0 else CONFIRMED,
+    )  # fmt: skip

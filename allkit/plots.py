@@ -329,6 +329,27 @@ def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None)
     return ax
 
 
+def plot_arms(histories: dict[str, pd.DataFrame], measure: str, *, ax: Axes | None = None) -> Axes:
+    """Compare the arms of an experiment epoch by epoch.
+
+    Args:
+        histories: name of the arm -> its history, with the columns `epoch` and `measure` (0-1).
+        measure: column to draw.
+        ax: where to draw.
+    """
+    import seaborn as sns
+
+    ax = _axes(ax)
+    marks = ("o", "s", "^", "D", "v", "P")  # readable without colour
+    palette = sns.color_palette("colorblind", len(histories))
+    for (name, table), mark, colour in zip(histories.items(), marks, palette, strict=False):
+        ax.plot(table["epoch"], 100 * table[measure], marker=mark, color=colour, label=name)
+    ax.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ').replace('val', 'validation')} (%)", ylim=(0, 100))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(fontsize="small")
+    return ax
+
+
 def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None = None) -> Axes:
     """Draw a confusion matrix (Figs. 10 and 15).
 

@@ -24,6 +24,7 @@ from allkit.classify import build_limits
 from allkit.data import class_order, index_hash
 from allkit.images import load_images
 from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_index, stage_of
+from allkit.paper import LearningRateRule
 from allkit.splits import Split, assert_disjoint
 
 if TYPE_CHECKING:
@@ -241,43 +242,6 @@ def class_weights(labels: pd.Series) -> dict[str, float]:
 
 TABLE_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor",
                  "improvement", "seconds")  # fmt: skip
-
-
-class LearningRateRule:
-    """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
-
-    While training accuracy is below `threshold` the rule monitors accuracy, from then on validation loss.
-    Without improvement on the best so far for `patience` epochs the learning rate is multiplied by `factor`;
-    after `stop_patience` such steps in a row, training stops. While accuracy is monitored, the lowest
-    validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
-    """
-
-    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
-        self.threshold, self.patience = threshold, patience
-        self.factor, self.stop_patience = factor, stop_patience
-        self.best_accuracy, self.lowest_loss = -math.inf, math.inf
-        self.waited = self.steps = 0
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the rule has given up."""
-        return self.steps >= self.stop_patience
-
-    def update(self, accuracy: float, val_loss: float, lr: float) -> dict[str, Any]:
-        """Take one epoch (accuracy 0–1) and return monitor, improvement in percent, next_lr and improved."""
-        on_accuracy = accuracy < self.threshold
-        value, best = (accuracy, self.best_accuracy) if on_accuracy else (-val_loss, -self.lowest_loss)
-        improved = value > best
-        improvement = 100 * (value - best) / abs(best) if math.isfinite(best) and best else 0.0
-        if improved or not on_accuracy:
-            self.lowest_loss = min(self.lowest_loss, val_loss)
-        self.best_accuracy = max(self.best_accuracy, accuracy)
-        self.waited = 0 if improved else self.waited + 1
-        self.steps = 0 if improved else self.steps
-        if self.waited >= self.patience:
-            lr, self.waited, self.steps = lr * self.factor, 0, self.steps + 1
-        monitor = "accuracy" if on_accuracy else "val_loss"
-        return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
 
 
 @cache

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from allkit import AllkitError, paper
 
@@ -89,3 +91,69 @@ def test_summary_gives_the_test_figures_that_the_text_does_not():
     assert found["weighted_f1"] == pytest.approx(0.787, abs=5e-4)
     assert paper.summarise("efficientnetb3")["accuracy"] == pytest.approx(0.88875)
     assert paper.summarise("efficientnetb3")["training_seconds"] > 10 * found["training_seconds"] / 2
+
+
+def test_the_audit_finds_what_the_tables_prove():
+    audit = paper.audit_paper().set_index("claim")["verdict"]
+    found = {verdict: sum(audit == verdict) for verdict in set(audit)}
+    assert set(found) == {"confirmed", "contradicted", "cannot be told"}
+    expected = {
+        "How many images": "contradicted", "The test part": "confirmed", "The split": "confirmed",
+        "The classes were balanced": "contradicted", "The accuracy": "contradicted", "One rule": "confirmed",
+        "The reports": "confirmed", "MobileNet learns": "contradicted", "MobileNet sees more": "cannot be told",
+        "EfficientNetB3 is better": "confirmed", "The test images are new": "contradicted",
+    }  # fmt: skip
+    for start, verdict in expected.items():
+        (claim,) = [claim for claim in audit.index if claim.startswith(start)]
+        assert audit[claim] == verdict, claim
+
+
+def test_the_audit_follows_the_tables(monkeypatch):
+    """Other numbers, other verdicts: nothing in it is written by hand."""
+    table = paper.load_table("mobilenet").assign(val_accuracy=[70.0, 75.0, 80.0, 80.0, 85.0], next_lr=0.002)
+    monkeypatch.setattr(paper, "load_table", lambda model: table)
+    audit = paper.audit_paper().set_index("claim")["verdict"]
+    assert audit[[claim for claim in audit.index if claim.startswith("MobileNet learns")]].tolist() == ["confirmed"]
+    assert audit[[claim for claim in audit.index if claim.startswith("The split")]].tolist() == ["contradicted"]
+    assert audit[[claim for claim in audit.index if claim.startswith("One rule")]].tolist() == ["contradicted"]
+
+
+def test_printed_accuracies_fit_one_size_only():
+    accuracies = [
+        value for model in ("mobilenet", "efficientnetb3") for value in paper.load_table(model)["val_accuracy"]
+    ]
+    assert paper.sizes_that_fit(accuracies, range(200, 3001)) == [1599]
+    assert paper.split_sizes(10_661) == (7462, 1599, 1600)
+
+
+def test_mcnemar_bounds_hold_for_every_pairing():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [60, 40])
+    for _ in range(50):
+        answers = [np.where(rng.random(100) < skill, truth, 1 - truth) for skill in (0.7, 0.85)]
+        first, second = (confusion_matrix(truth, answer) for answer in answers)
+        low, high = paper.mcnemar_bounds(first, second)
+        right = [answer == truth for answer in answers]
+        only_first, only_second = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+        total = only_first + only_second
+        p = chi2.sf((only_second - only_first) ** 2 / total, 1) if total else 1.0
+        assert low - 1e-12 <= p <= high + 1e-12
+
+
+def test_area_alone_is_as_good_as_the_formula_says():
+    rng = np.random.default_rng(0)
+    ill, healthy = rng.normal(36_244, 7_176, 20_000), rng.normal(26_544, 7_762, 20_000)
+    measured = roc_auc_score(np.repeat([1, 0], 20_000), np.concatenate([ill, healthy]))
+    assert paper.auc_of_normals(paper.AREA_MEAN, paper.AREA_SPREAD) == pytest.approx(measured, abs=0.01)
+    spread = [
+        roc_auc_score(np.repeat([1, 0], [300, 150]), np.concatenate([rng.choice(ill, 300), rng.choice(healthy, 150)]))
+        for _ in range(200)
+    ]
+    assert paper.auc_error(measured, 300, 150) == pytest.approx(np.std(spread), rel=0.25)
+
+
+def test_cells_that_training_knows_are_counted_in_the_list_of_files():
+    shared = paper.count_shared()
+    assert shared["subject"] == 1
+    assert 0.88 < shared["source image"] < 0.96
+    assert 0.005 < shared["bytes"] < 0.025
