@@ -29,7 +29,7 @@ $(READY): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'
 	@touch $@
 
-run: setup ## run the six notebooks and publish runs/latest/report/index.html
+run: setup ## run all notebooks and publish runs/latest/report/index.html
 	$(BIN)/allkit run $(ARGS)
 
 test: setup ## lint, every notebook with nbval, then the unit tests (which use the models of the notebooks)
