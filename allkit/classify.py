@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allkit import AllkitError
 from allkit.features import FEATURES, is_foreground, measure_cell, measure_files
 from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
@@ -183,7 +184,12 @@ def _ready(whole: np.ndarray, name: str, trained: TrainedModel, start: float | N
     size, limits = trained.card["input"], trained.card.get("limits")
     image = prepare_image(whole, size["image_size"], size["crop"])
     decoded = time.perf_counter()
-    flags = find_flags(measure_quality(whole), limits) if limits else {}
+    try:
+        flags = find_flags(measure_quality(whole), limits) if limits else {}
+    except (KeyError, TypeError) as error:
+        raise AllkitError(
+            f"the limits in the model's card are not those of this version of allkit ({error}); train the model again."
+        ) from error
     return _Ready(name, image, flags, {"decode": decoded - start, "quality": time.perf_counter() - decoded})
 
 

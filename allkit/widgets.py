@@ -128,8 +128,11 @@ class ClassifierApp:
     @property
     def results(self) -> list[tuple[str, Result]]:
         """Title and answer for every image that could be read, at the present thresholds."""
-        found = [(title, self._answer(number, title)) for number in range(len(self._files)) for title in self.chosen]
-        return [(title, answer) for title, answer in found if isinstance(answer, Result)]
+        return [(title, answer) for title, _, answer in self._all_answers() if isinstance(answer, Result)]
+
+    def _all_answers(self) -> list[tuple[str, str, Result | str]]:
+        names = [shorten(name) for name, _ in self._files]
+        return [(t, name, self._answer(k, t)) for k, name in enumerate(names) for t in self.chosen]
 
     def take(self, files: list[tuple[str, bytes]]) -> None:
         """Replace the images by these (name, bytes), and answer."""
@@ -233,7 +236,7 @@ class ClassifierApp:
         return self._explainers[title]
 
     def _table(self) -> str:
-        rows = answers_table(self.results)
+        rows = answers_table(self._all_answers())
         if len(rows) < 2:
             return ""
         link = base64.b64encode(rows.map(_harmless).to_csv(index=False).encode("utf-8", "replace")).decode()
@@ -244,17 +247,25 @@ class ClassifierApp:
         )
 
 
-def answers_table(results: list[tuple[str, Result]]) -> pd.DataFrame:
-    """Return answers as a table: image, model, label (None where declined), reasons and a probability per class."""
+def answers_table(answers: list[tuple[str, str, Result | str]]) -> pd.DataFrame:
+    """Return answers as a table, one row each.
+
+    Args:
+        answers: title of the model, name of the image, and its answer or the sentence on why there is none.
+
+    Returns:
+        Columns image, model, label (None where there is none), reasons, and a probability per class.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {"image": r.name, "model": title, "label": r.label, "reasons": "; ".join(r.reasons.values())}
-            | {f"p_{name}": p for name, p in r.probabilities.items()}
-            for title, r in results
-        ]
-    )
+    rows = []
+    for title, name, answer in answers:
+        row = {"image": name, "model": title, "label": None, "reasons": answer}
+        if isinstance(answer, Result):
+            row |= {"label": answer.label, "reasons": "; ".join(answer.reasons.values())}
+            row |= {f"p_{name}": p for name, p in answer.probabilities.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def draw_examples() -> list[tuple[str, bytes]]:

@@ -168,6 +168,12 @@ def test_a_model_without_limits_answers_at_one_half_and_never_declines(images):
     assert not result.declined
 
 
+def test_limits_of_another_version_are_refused(trained, images):
+    old = {**trained.card["limits"], "quality": {"area": [0, 1]}}
+    with pytest.raises(AllkitError, match="train the model again"):
+        classify_bytes(to_png(images[0]), dataclasses.replace(trained, card={**trained.card, "limits": old}))
+
+
 def test_more_than_two_classes_have_no_threshold(cells):
     keras = import_keras()
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])

@@ -120,15 +120,17 @@ def test_the_old_answer_is_gone_while_the_next_is_computed(models, cell, monkeyp
 
 def test_several_files_and_a_bad_one_between_them(models, cell):
     app = ClassifierApp(models)
-    bad = upload_value("<b>letter</b>.txt", b"no image")
+    bad = upload_value("<b>letter<i>.txt", b"no image")
     app.upload.value = upload_value("=one.png", cell) + bad + upload_value("two.png", cell)
     assert [result.name for _, result in app.results] == ["=one.png", "two.png"]
     shown = text_of(app)
     assert "No answer." in shown
     assert "<b>letter" not in shown, "a file name is never markup"
+    assert "&lt;b&gt;letter" in shown
     table = base64.b64decode(re.search("base64,([^']*)' *>Table", app.table.value)[1]).decode()
     assert table.splitlines()[0] == "image,model,label,reasons,p_ALL,p_HEM"
     assert table.splitlines()[1].startswith("'=one.png,"), "a spreadsheet must not run a file name"
+    assert "letter" in table.splitlines()[2], "files without an answer are listed too"
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(models, cell, monkeypatch):
