@@ -311,8 +311,8 @@ def _bar(name: str, probability: float, result: Result, trained: TrainedModel) -
     marks, words = "", f"probability of {name} {probability:.1%}"
     if result.threshold is not None:
         words += f", threshold {result.threshold:.2f}"
-        if band := abstain_band(trained, result.threshold):
-            low, high = band
+        low, high = abstain_band(trained, result.threshold) or (0, 0)
+        if high - low > 0.005:
             words += f", no answer between {low:.2f} and {high:.2f}"
             marks += _mark(low, high - low, "repeating-linear-gradient(45deg, currentColor 0 1px, transparent 1px 4px)")
         marks += _mark(result.threshold, 0.008, "currentColor")

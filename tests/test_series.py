@@ -156,7 +156,8 @@ def test_interrupted_run_keeps_its_state_and_says_how_to_go_on(tmp_path):
     folder.mkdir()
     _notebook(folder / "01_slow.ipynb", "open('started', 'w').close()", "import time; time.sleep(60)")
     code = (
-        "import sys, allkit.cli, allkit.series, functools, pathlib\n"
+        "import sys, allkit.cli, allkit.series, functools, pathlib, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored below a background job
         "allkit.series.run_series = functools.partial(allkit.series.run_series, "
         "notebooks=pathlib.Path(sys.argv.pop(1)))\nallkit.cli.main()"
     )
