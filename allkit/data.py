@@ -259,13 +259,12 @@ def _cnmc_row(image: Path, part: str, key: str, originals: dict[str, str]) -> tu
     name = originals.get(key, image.name) if part == "prelim" else image.name
     parsed = _UID.fullmatch(Path(name).stem) if part != "final" else None
     label = _label(parsed[4]) if parsed else None
-    folds = [match for folder in image.parts[:-1] if (match := _FOLD.fullmatch(folder))]
     above = _LABEL_OF.get(image.parent.name.lower())
     row = {
         "path": str(image),
         "label": label,
         "subject": parsed[1].upper() if parsed else None,
-        "fold": int(folds[-1][1]) if folds and part == "train" else None,
+        "fold": official_fold(image) if part == "train" else None,
         "part": part,
         "name": name,
         "key": key,
@@ -273,6 +272,12 @@ def _cnmc_row(image: Path, part: str, key: str, originals: dict[str, str]) -> tu
     return row, f"{image} has the class {label} in its name and lies under {above}" if (
         part == "train" and above and above != label
     ) else ""
+
+
+def official_fold(image: str | Path) -> int | None:
+    """Return the fold of C-NMC that an image lies in, by its folders' names (`fold_0`), or None."""
+    folds = [match for folder in Path(image).parts[:-1] if (match := _FOLD.fullmatch(folder))]
+    return int(folds[-1][1]) if folds else None
 
 
 # any other source
@@ -409,7 +414,7 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
 def with_groups(scan: Scan, content: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the index with `group`: subjects, or images without one, linked wherever content is the same."""
     rows = scan.rows
-    names = _relative(rows["path"])
+    names = relative_paths(rows["path"])
     units = [subject or name for subject, name in zip(rows["subject"], names, strict=True)]
     contents = list(content) if content is not None else _contents(scan)
     links = list(zip(units, contents, strict=True))
@@ -510,7 +515,7 @@ def subjects_in_two(index: pd.DataFrame, column: str) -> list[str]:
     ]
 
 
-def _relative(paths: Iterable[str]) -> list[str]:
+def relative_paths(paths: Iterable[str]) -> list[str]:
     """Return the paths below the deepest folder that holds them all, with forward slashes."""
     paths = list(paths)
     base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
@@ -525,7 +530,7 @@ def index_hash(index: pd.DataFrame) -> str:
     """
     columns = ["name", "label", "subject", "group", "fold", "part"]
     sizes = in_threads(_file_size, index["path"])
-    lines = zip(_relative(index["path"]), *(index[column] for column in columns), sizes, strict=True)
+    lines = zip(relative_paths(index["path"]), *(index[column] for column in columns), sizes, strict=True)
     text = sorted("\t".join("" if value is None or value is _na() else str(value) for value in line) for line in lines)
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -143,6 +145,14 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
         total = profile.head_epochs + profile.epochs
         profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0)
     return profile
+
+
+def changed_settings(settings: dict[str, Any], model: str) -> dict[str, Any]:
+    """Return what differs in a card's `profile` from the profile of that name; empty for an unknown name."""
+    if settings.get("name") not in PROFILES:
+        return {}
+    usual = dataclasses.asdict(get_profile(settings["name"], model))
+    return {key: value for key, value in settings.items() if key in usual and value != usual[key]}
 
 
 def profile_table(profile: Profile) -> pd.DataFrame:
@@ -384,7 +394,7 @@ def build_from_profile(name: str, profile: Profile, classes: int, *, seed: int =
 def set_determinism(seed: int) -> None:
     """Seed Python, NumPy and TensorFlow and make TensorFlow's operations repeatable (slower).
 
-    Same seed, same machine and same versions then give the same history; other hardware need not.
+    TODO
     """
     keras = import_keras()
     import tensorflow as tf
@@ -433,7 +443,7 @@ def train_model(
                                     if profile.best_by == "balanced_accuracy" else None),
     }  # fmt: skip
     if folder is not None:
-        folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed)}"
+        folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
     if getattr(model, "optimizer", None) is not None:
         # an earlier call was interrupted: start from the same weights as it did
         fresh = build_from_profile(model.name, profile, len(classes), seed=seed)
@@ -448,21 +458,21 @@ def train_model(
         tables.append(rule.table.assign(phase=phase["name"]))
         resumed, before = resumed + skipped, before + len(rule.rows)
     model.set_weights(best[2])
-    return _finish(model, split, profile, classes, tables, resumed, best[1], seed)
+    facts = {"seed": seed, "deterministic": deterministic, "best_epoch": best[1]}
+    return _finish(model, split, profile, classes, tables, resumed, facts)
 
 
-def _finish(model, split, profile, classes, tables, resumed, best_epoch, seed) -> Training:
+def _finish(model, split, profile, classes, tables, resumed, facts) -> Training:
     import pandas as pd
 
     history = pd.concat(tables, ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
     seconds = float(history["seconds"].sum())
-    facts = {"training_seconds": round(seconds, 2), "best_epoch": best_epoch}
-    card = _make_card(model, split, profile, classes, seed) | facts
+    card = _make_card(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
     trained = TrainedModel(model, card)
     probabilities = predict_index(trained, split.validation)[[f"p_{name}" for name in classes]]
     card["limits"] = build_limits(trained, split.validation, probabilities.to_numpy())
-    return Training(trained, history, seconds, resumed, best_epoch)
+    return Training(trained, history, seconds, resumed, facts["best_epoch"])
 
 
 def _phases(profile: Profile) -> list[dict]:
@@ -577,14 +587,16 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(half, path)
 
 
-def _fingerprint(name: str, split: Split, profile: Profile, seed: int) -> str:
+def _fingerprint(name: str, split: Split, profile: Profile, seed: int, deterministic: bool) -> str:
     parts = [index_hash(part) for part in (split.train, split.validation)]
     copies = split.train["augmentation"].tolist() if "augmentation" in split.train else []
-    recipe = json.dumps([name, parts, copies, dataclasses.asdict(profile), seed, __version__], sort_keys=True)
+    recipe = [name, parts, copies, dataclasses.asdict(profile), seed, __version__]
+    # epochs that were trained without the switch are not repeatable, so they are not taken up with it
+    recipe = json.dumps([*recipe, "deterministic"] if deterministic else recipe, sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()[:8]
 
 
-def _make_card(model, split, profile, classes, seed) -> dict:
+def _make_card(model, split, profile, classes) -> dict:
     from importlib.metadata import version
 
     parts = split.parts
@@ -600,13 +612,34 @@ def _make_card(model, split, profile, classes, seed) -> dict:
             "note": split.note,
             "shares_subjects": split.shares_subjects,
             "images": {name: len(part) for name, part in parts.items()},
+            "classes": {name: {c: int((part["label"] == c).sum()) for c in classes} for name, part in parts.items()},
+            "subjects": {name: _count_subjects(part) for name, part in parts.items()},
             "hash": {name: index_hash(part) for name, part in parts.items()},
         },
         "profile": dataclasses.asdict(profile),
-        "seed": seed,
         "parameters": model.count_params(),
         "versions": {name: version(name) for name in ("allkit", "keras", "tensorflow", "numpy")},
+        "hardware": _hardware(),
     }
+
+
+def _count_subjects(part: pd.DataFrame) -> int | None:
+    return None if part["subject"].isna().any() else int(part["subject"].nunique())
+
+
+def _hardware() -> dict[str, Any]:
+    """Return what the training ran on: system, processor, number of cores, names of graphics processors."""
+    import platform
+
+    import tensorflow as tf
+
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux, where Python knows no more than "x86_64"
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = found[1] if found else name
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    gpus = [str(detail.get("device_name", "GPU")) for detail in details]
+    return {"system": platform.system(), "processor": name, "cores": os.cpu_count(), "gpus": gpus}
 
 
 def _EpochSeed(batches, seed: int, first: int) -> Any:
