@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -414,3 +415,19 @@ def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
     for k, name in enumerate(trained.classes):
         table[f"p_{name}"] = probabilities[:, k]
     return table
+
+
+def measure_inference(trained: TrainedModel, *, repeats: int = 5) -> dict[str, float]:
+    """Return the time of one forward pass in ms: alone (`single_ms`) and per image in a batch of 32."""
+    size = trained.card["input"]["image_size"]
+    images = np.zeros((32, size, size, 3), np.uint8)
+    found = {}
+    for name, batch in {"single_ms": images[:1], "batch_ms": images}.items():
+        predict_images(trained, batch)  # the first call compiles
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            predict_images(trained, batch)
+            times.append(time.perf_counter() - start)
+        found[name] = 1000 * float(np.median(times)) / len(batch)
+    return found

@@ -12,11 +12,11 @@ from allkit.evaluate import (
     classification_table,
     compare_predictions,
     confusion,
-    evaluate_baselines,
     evaluate_predictions,
     evaluate_with_intervals,
     predicted_labels,
 )
+from allkit.probe import evaluate_baselines
 from allkit.splits import split_data
 
 

@@ -11,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 from allkit.check import check_data
 from allkit.classify import classify_bytes
 from allkit.data import load_index
-from allkit.evaluate import evaluate_predictions, one_number
+from allkit.evaluate import evaluate_predictions
 from allkit.features import measure_cells
 from allkit.models import MODELS, load_model, predict_index
+from allkit.probe import one_number
 from allkit.runs import open_run
 from allkit.series import run_series
 from allkit.synthetic import make_twin
