@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -194,3 +195,81 @@ def _bootstrap(tables: list, combine: Callable, resamples: int, level: float, se
         {"measure": measures, "value": statistic(*strata), "low": low, "high": high,
          "resampled": "subjects" if by_subject else "images", "units": fewest}
     ).set_index("measure")  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------- calibration
+
+
+def evaluate_calibration(predictions: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
+    """Return what was predicted and what was seen, for images in equal steps of the probability.
+
+    With two classes the probability is that of the positive class, and what is seen is the share of images
+    that belong to it. With more, it is the probability of the most probable class, and what is seen is the
+    share of right answers (*top-label confidence*).
+
+    Returns:
+        One row per step of width 1/`bins` that holds images, index `bin` ("0.0–0.1"): predicted (mean
+        probability, 0–1), observed (share, 0–1), images (count).
+
+    Raises:
+        AllkitError: `bins` is below 1.
+    """
+    import pandas as pd
+
+    if bins < 1:
+        raise AllkitError(f"bins={bins}: give 1 or more.")
+    claimed, happened = _claims(_truth(predictions), probabilities_of(predictions))
+    images, predicted, observed = _binned(claimed, happened, np.ones(len(claimed)), bins)
+    used = images > 0
+    edges = np.linspace(0, 1, bins + 1)
+    decimals = 1 if bins <= 10 and 10 % bins == 0 else 2
+    names = [f"{low:.{decimals}f}–{high:.{decimals}f}" for low, high in pairwise(edges)]
+    return pd.DataFrame(
+        {"predicted": predicted[used], "observed": observed[used], "images": images[used].astype(int)},
+        pd.Index(np.array(names)[used], name="bin"),
+    )
+
+
+def calibration_error(predictions: pd.DataFrame, *, bins: int = 10) -> float:
+    """Return the expected calibration error, 0 (none) to 1: the mean gap of `evaluate_calibration`.
+
+    The gap between predicted and observed share in each step, weighted by its images.
+    """
+    table = evaluate_calibration(predictions, bins=bins)
+    return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["images"]))
+
+
+def brier_score(predictions: pd.DataFrame) -> float:
+    """Return the Brier score, the mean squared error of the probabilities: 0 (certain and right) to 1.
+
+    With two classes, always answering 0.5 gives 0.25. With more, the squares are summed over the classes and
+    halved, so that 1 remains the worst.
+    """
+    return _brier(_truth(predictions), probabilities_of(predictions), np.ones(len(predictions)))
+
+
+def _truth(predictions: pd.DataFrame) -> np.ndarray:
+    """Return the number of the true class of each row, int (n,)."""
+    return predictions["label"].map({name: k for k, name in enumerate(classes_of(predictions))}).to_numpy()
+
+
+def _claims(truth: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability that is checked, and whether what it is about came true, both (n,)."""
+    if proba.shape[1] == 2:
+        return proba[:, 0], truth == 0
+    return proba.max(axis=1), proba.argmax(axis=1) == truth
+
+
+def _binned(claimed: np.ndarray, happened: np.ndarray, weight: np.ndarray, bins: int) -> tuple:
+    """Return images, mean claim and share that came true, (bins,) each; NaN where a bin is empty."""
+    # calibration_curve of scikit-learn knows no weights, and the bootstrap needs them
+    place = np.minimum((claimed * bins).astype(int), bins - 1)
+    images = np.bincount(place, weight, bins)
+    with np.errstate(invalid="ignore"):
+        claims = np.bincount(place, weight * claimed, bins) / images
+        return images, claims, np.bincount(place, weight * happened, bins) / images
+
+
+def _brier(truth: np.ndarray, proba: np.ndarray, weight: np.ndarray) -> float:
+    squares = (proba - np.eye(proba.shape[1])[truth]) ** 2
+    return float(np.average(squares.sum(axis=1) / 2, weights=weight))

@@ -4,14 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 
 from allkit import AllkitError
 from allkit.data import load_index
 from allkit.evaluate import (
     as_text,
+    brier_score,
+    calibration_error,
     classification_table,
     compare_predictions,
     confusion,
+    evaluate_calibration,
     evaluate_predictions,
     evaluate_with_intervals,
     predicted_labels,
@@ -133,3 +137,51 @@ def test_existing_techniques_answer_for_every_test_image(twin):
         assert table["path"].tolist() == split.test["path"].tolist()
         np.testing.assert_allclose(table[["p_ALL", "p_HEM"]].sum(axis=1), 1)
     assert evaluate_predictions(found["largest class"])["balanced_accuracy"] == 0.5
+
+
+def honest_predictions(n: int = 20000, seed: int = 0) -> pd.DataFrame:
+    """Images whose labels are drawn with just the probability that is predicted."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(size=n)
+    return make_predictions(np.where(rng.uniform(size=n) < p, "ALL", "HEM"), np.column_stack([p, 1 - p]))
+
+
+def sharpened(table: pd.DataFrame, power: float) -> pd.DataFrame:
+    """The same predictions, more certain (power above 1) or less."""
+    proba = table.filter(like="p_") ** power
+    return table.assign(**proba.div(proba.sum(axis=1), axis=0))
+
+
+def test_calibration_error_is_none_for_honest_probabilities_and_large_for_boasting_ones():
+    honest = honest_predictions()
+    assert calibration_error(honest) < 0.015
+    assert calibration_error(sharpened(honest, 4)) > 0.1
+    found = evaluate_calibration(honest, bins=5)
+    assert found["images"].sum() == len(honest)
+    assert list(found.index[[0, -1]]) == ["0.0–0.2", "0.8–1.0"]
+    np.testing.assert_allclose(found["predicted"], found["observed"], atol=0.03)
+    with pytest.raises(AllkitError, match="bins"):
+        evaluate_calibration(honest, bins=0)
+
+
+def test_calibration_agrees_with_scikit_learn():
+    table = random_predictions(2)
+    observed, predicted = calibration_curve(table["label"] == "ALL", table["p_ALL"], n_bins=10)
+    found = evaluate_calibration(table)
+    np.testing.assert_allclose(found[["predicted", "observed"]], np.column_stack([predicted, observed]))
+    assert brier_score(table) == pytest.approx(metrics.brier_score_loss(table["label"] == "ALL", table["p_ALL"]))
+    three = random_predictions(3)
+    expected = metrics.brier_score_loss(three["label"], three.filter(like="p_"), scale_by_half=True)
+    assert brier_score(three) == pytest.approx(expected)
+
+
+def test_with_three_classes_the_confidence_of_the_answer_is_checked():
+    table = random_predictions(3)
+    found = evaluate_calibration(table, bins=1)
+    assert found["predicted"].iloc[0] == pytest.approx(table.filter(like="p_").max(axis=1).mean())
+    assert found["observed"].iloc[0] == pytest.approx(evaluate_predictions(table)["accuracy"])
+
+
+def test_certain_probabilities_have_a_place_too():
+    found = evaluate_calibration(from_matrix([[8, 2], [1, 9]]))
+    assert found["observed"].tolist() == [2 / 11, 8 / 9]
