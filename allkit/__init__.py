@@ -21,6 +21,7 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `page`: the upload cell as a page of its own, served by Voilà
 - `runs`: run folders, where results are saved and found again
 - `report`: a run's notebooks as HTML that needs no network
+- `cards`: the model card of a run
 - `series`: running the notebooks with papermill
 - `cli`: the command line
 

@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `publish`, `classify`, `app`, `paper`, `data check` and `data make`."""
+"""The command line: `allkit run`, `publish`, `runs`, `card`, `classify`, `app`, `paper`, `data check`, `data make`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typer.core import TyperCommand
 from allkit import AllkitError, __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from allkit.classify import Result
+    from allkit.runs import Comparison
     from allkit.series import NotebookResult
 
 
@@ -133,6 +136,125 @@ def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name 
     from allkit.series import publish_report
 
     typer.echo(f"Report: {publish_report(run_folder)}")
+
+
+@app.command()
+def runs(
+    folders: Annotated[list[str] | None, typer.Argument(metavar="[RUN [RUN]]", help="Names or paths.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """List all runs (without a name), or one (or those in a folder); with two names, compare these runs.
+
+    A comparison shows the settings that differ, and compares the predictions of each model in pairs where both runs
+    tested it on the same images.
+    """
+    import json
+
+    from allkit.runs import compare_runs, find_runs, list_runs, run_path, to_plain
+
+    paths = [run_path(folder) for folder in folders or []]
+    if len(paths) > 2:
+        raise typer.BadParameter("name two runs to compare them, one to see it, none to list all.")
+    found = compare_runs(*paths) if len(paths) == 2 else list_runs(find_runs(*paths))
+    if as_json:
+        # a comparison's tables are indexed by measure, which their records would lose
+        content = {"settings": found.settings, "refused": found.refused, "measures": {
+            title: table.to_dict("index") for title, table in found.measures.items()
+        }} if len(paths) == 2 else found  # fmt: skip
+        typer.echo(json.dumps(to_plain(content), indent=2))
+    else:
+        _echo_comparison(found) if len(paths) == 2 else _echo_runs(found)
+
+
+def _echo_runs(listed: pd.DataFrame) -> None:
+    from allkit.evaluate import FEWEST_UNITS
+
+    good = listed[listed["trouble"] == ""]
+    if len(good):
+        rows = [_run_line(row) for row in good.to_dict("records")]
+        _echo_table(rows)
+        typer.echo(
+            "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
+            f"class has.\n`?`: cannot be told (fewer than {FEWEST_UNITS}). `—`: not recorded by an older version. "
+            "`data` and `split` end in the start of their hash."
+        )
+    for row in listed[listed["trouble"] != ""].to_dict("records"):
+        typer.echo(_one_line(f"{row['run']}: {row['trouble']}"))
+
+
+def _run_line(row: dict[str, Any]) -> dict[str, str]:
+    """Return one row of `allkit.runs.list_runs` as text."""
+    changed = ", ".join(f"{name} {value}" for name, value in (row["changed"] or {}).items())
+    known = row["resampled"] is not None and row["units"] is not None
+    return {
+        "run": row["run"],
+        "model": row["model"],
+        "data": f"{row['data'] or '—'} {(row['data_hash'] or '')[:6]}",
+        "split": f"{row['split'] or '—'} {(row['split_hash'] or '')[:6]}",
+        "profile": f"{row['profile'] or '—'}{f' ({changed})' if changed else ''}",
+        "AUC": _figure(row, "auc"),
+        "balanced accuracy": _figure(row, "balanced_accuracy"),
+        "resampled": f"{row['resampled']} ({row['units']:.0f})" if known else "—",
+        "training": f"{row['training_seconds']:,.0f} s" if row["training_seconds"] is not None else "—",
+        "date (UTC)": (row["time"] or "—")[:16].replace("T", " "),
+    }
+
+
+def _figure(row: dict[str, Any], name: str) -> str:
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    missing = "—" if row["resampled"] is None else "?"
+    if value is None:
+        return missing
+    ends = missing if low is None or high is None else f"{low:.2f}–{high:.2f}"
+    return f"{value:.2f} ({ends})"
+
+
+def _echo_comparison(found: Comparison) -> None:
+    typer.echo("Settings that differ:" if len(found.settings) else "No recorded setting differs.")
+    if len(found.settings):
+        _echo_table(found.settings.to_dict("records"))
+    for title, table in found.measures.items():
+        row = table.iloc[0]
+        typer.echo(f"\n{title}, first minus second:")
+        _echo_table([_difference(name, row) for name, row in table.iterrows()])
+        typer.echo(
+            f"Interval: 95 % paired bootstrap over {row['resampled']} ({row['units']} in the smaller class), both runs "
+            "drawn together."
+        )
+    for title, why in found.refused.items():
+        typer.echo(f"\n{title}: not compared: {_one_line(why)}")
+
+
+def _difference(name: str, row: pd.Series) -> dict[str, str]:
+    told = row["low"] == row["low"]
+    return {
+        "measure": name,
+        "first": f"{row['first']:.3f}",
+        "second": f"{row['second']:.3f}",
+        "difference": f"{row['difference']:+.3f}",
+        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if told else "cannot be told",
+        "better": row["verdict"],
+    }
+
+
+def _echo_table(rows: list[dict[str, str]]) -> None:
+    """Print rows of text below their names, in columns that are as wide as they need."""
+    lines = [list(rows[0]), *([_one_line(str(value)) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@app.command()
+def card(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for both files.")] = None,
+) -> None:
+    """Write the model card of a run, from its folder alone, as card.html and card.md."""
+    from allkit.cards import write_card
+
+    for path in write_card(run_folder, out):
+        typer.echo(f"Card: {path}")
 
 
 @app.command()

@@ -135,6 +135,36 @@ def evaluate_with_intervals(
     return _bootstrap([predictions], lambda found: found[0], resamples, level, seed)
 
 
+def evaluate_by_subject(predictions: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Return how many images of each subject were answered rightly, the worst subject first.
+
+    Subjects that share an image count as one (column `group`). The interval is the Wilson score interval over
+    that subject's images, as if they were drawn independently: nothing is resampled, and it says nothing about
+    other people. With fewer than `FEWEST_UNITS` images low and high are NaN: it cannot be told.
+
+    Returns:
+        One row per subject, index `subject`: label (its class), images, right (counts), share, low, high (0–1).
+
+    Raises:
+        AllkitError: the subjects are unknown.
+    """
+    import pandas as pd
+    from scipy.stats import binomtest
+
+    if predictions["subject"].isna().any():
+        raise AllkitError("the subjects of these images are unknown; give data with a column or names that tell them.")
+    right = predictions["label"] == predicted_labels(predictions)
+    rows = []
+    for subject, part in predictions.groupby("group", sort=False):
+        hits, images = int(right[part.index].sum()), len(part)
+        found = binomtest(hits, images).proportion_ci(level, "wilson")
+        low, high = found if images >= FEWEST_UNITS else (float("nan"),) * 2
+        label = ", ".join(part["label"].unique())
+        rows.append((subject, label, images, hits, hits / images, float(low), float(high)))
+    columns = ["subject", "label", "images", "right", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).sort_values("share", kind="stable").set_index("subject")
+
+
 def compare_predictions(
     first: pd.DataFrame, second: pd.DataFrame, *, resamples: int = 500, level: float = 0.95, seed: int = 123
 ) -> pd.DataFrame:

@@ -156,22 +156,34 @@ def _stand_alone(html: str) -> str:
 
 
 def _index_page(path: Path, titles: Mapping[str, str]) -> str:
-    from jinja2 import Environment
-
     series_file, metrics_file = path / "series.json", path / "metrics.json"
     series = read_json(series_file) if series_file.exists() else {}
     metrics = read_json(metrics_file) if metrics_file.exists() else {}
     params = read_params(path)
-    template = Environment(autoescape=True, trim_blocks=True).from_string(
-        (TEMPLATES / "report_index.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return render_page(
+        "report_index.html.j2",
         name=path.name,
         synthetic=params["data"]["source"] == SYNTHETIC if params else None,
         notebooks=list(_notebook_rows(series.get("notebooks", {}), titles)),
         facts=[fact for fact in _facts(series, params) if fact[1]],
         metrics=[(section, list(_flat(values))) for section, values in metrics.items()],
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return one of allkit's templates filled in; in HTML every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(TEMPLATES, encoding="utf-8")
+    page = Environment(loader=loader, autoescape=template.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True)
+    page.filters["markdown"] = escape_markdown
+    return page.get_template(template).render(**values)
+
+
+def escape_markdown(value: Any) -> str:
+    """Return text as Markdown that shows it as it is, on one line, also inside a table."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
 def _notebook_rows(entries: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -203,7 +215,11 @@ def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tup
 
 def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of nested metrics, names joined by dots; long lists are counted, not printed."""
-    if isinstance(values, Mapping):
+    if isinstance(values, Mapping) and {"value", "low", "high"} <= set(values):
+        ends = [_number(values[end]) for end in ("low", "high")]
+        text = "cannot be told" if "–" in ends else f"{ends[0]} to {ends[1]}"
+        yield before, f"{text} (95 %, {values.get('resampled')} resampled)"
+    elif isinstance(values, Mapping):
         for key, value in values.items():
             yield from _flat(value, f"{before}.{key}" if before else str(key))
     elif isinstance(values, list) and any(isinstance(value, Mapping | list) for value in values):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +68,7 @@ def disk_trouble(error: OSError, path: Path) -> AllkitError:
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` as JSON, atomically; arrays, tables and dataclasses become lists and objects."""
     with saving(path) as temporary:
-        text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(to_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -84,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Return `value` in types that JSON has; NaN and infinities, which JSON lacks, become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
@@ -93,9 +94,9 @@ def _plain(value: Any) -> Any:
     elif hasattr(value, "tolist"):  # NumPy arrays and scalars
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None  # False for NaN too
     return value if value is None or isinstance(value, bool | int | str) else str(value)
@@ -178,7 +179,7 @@ class Run:
     def save_metrics(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into the part `section` of metrics.json; other parts and keys stay."""
         metrics = self.load_metrics()
-        metrics[section] = {**metrics.get(section, {}), **_plain(values)}
+        metrics[section] = {**metrics.get(section, {}), **to_plain(values)}
         save_json(self.path / "metrics.json", metrics)
 
     def load_metrics(self) -> dict[str, Any]:
@@ -289,9 +290,14 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> No
         run: the run folder.
         training: from `allkit.train.train_model`.
         predictions: of the split's test part, from `allkit.models.predict_index`.
+
+    In metrics.json the model's part holds every measure; `intervals`, measure -> value, low, high, resampled
+    ("subjects" or "images"), units, level, with low and high null where they cannot be told; and how it was
+    made: time of training in s, hashes of data and split, profile and what was changed in it.
     """
-    from allkit.evaluate import evaluate_predictions
+    from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
     from allkit.models import save_model
+    from allkit.train import changed_settings
 
     name, card = training.trained.card["model"], training.trained.card
     scores = evaluate_predictions(predictions)
@@ -302,7 +308,16 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> No
     facts = {
         "training_seconds": training.seconds,
         "epochs": len(training.history),
+        "trained": timestamp(),
+        "data": card["data"]["source"],
+        "data_hash": run.data_hash,
         "split": card["split"]["name"],
+        "split_hash": card["split"]["hash"],
+        "profile": card["profile"]["name"],
+        "changed": changed_settings(card["profile"], name),
+        "seed": card["seed"],
+        "deterministic": card["deterministic"],
+        "intervals": evaluate_with_intervals(predictions).assign(level=0.95).to_dict("index"),
     }
     run.save_metrics(name, scores | facts)
     params = read_params(run.path)
@@ -365,6 +380,235 @@ def is_run_folder(path: Path) -> bool:
     if path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
         raise AllkitError(f"{path} holds files but is no run folder; choose an empty or a new folder.")
     return False
+
+
+# ------------------------------------------------------------------------------- listing and comparing
+
+SHOWN = ("auc", "balanced_accuracy")
+"""The measures that `list_runs` gives."""
+
+COLUMNS = ("run", "path", "model", "time", "data", "data_hash", "split", "split_hash", "profile", "changed", "seed",
+           *(column for name in SHOWN for column in (name, f"{name}_low", f"{name}_high")),
+           "resampled", "units", "training_seconds", "trouble")  # fmt: skip
+
+
+def find_runs(folder: Path | None = None) -> list[Path]:
+    """Return the run folders in `folder` (by default `runs_root()`), or `folder` itself where it is one.
+
+    Raises AllkitError when it is neither.
+    """
+    folder = runs_root() if folder is None else folder
+    found = [folder] if _looks_like_run(folder) else []
+    with contextlib.suppress(OSError):
+        found = found or [path for path in sorted(folder.iterdir()) if path.is_dir() and _looks_like_run(path)]
+    if not found:
+        raise AllkitError(f"{folder} is no run folder and holds none; make one with `allkit run`.")
+    return found
+
+
+def _looks_like_run(path: Path) -> bool:
+    files = ("params.json", "metrics.json", "series.json")
+    return not path.name.startswith(".") and any((path / file).is_file() for file in files)
+
+
+def list_runs(paths: Iterable[Path]) -> pd.DataFrame:
+    """Return one row per model of each run folder, the newest first, from metrics.json (and params.json).
+
+    A folder that cannot be read has one row, with the reason in `trouble`. None stands for what an older run
+    did not record. Where `resampled` says what was resampled, and low and high are missing, the
+    interval cannot be told: too few `units` (of the smaller class).
+
+    Returns:
+        run, path, model, time (UTC, ISO 8601), data, data_hash, split, split_hash, profile, changed (dict),
+        seed, auc and balanced_accuracy (0–1) each with _low and _high, resampled, units, training_seconds,
+        trouble (a sentence, or "").
+    """
+    import pandas as pd
+
+    rows = [row for path in paths for row in _run_rows(path)]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = table.astype(object).where(table.notna(), None)
+    return table.sort_values("time", ascending=False, kind="stable", na_position="last").reset_index(drop=True)
+
+
+def _run_rows(path: Path) -> list[dict[str, Any]]:
+    base = {"run": path.name, "path": str(path), "trouble": ""}
+    try:
+        models, params = _trained_models(path), read_params(path)
+    except AllkitError as error:
+        return [base | {"trouble": str(error)}]
+    if not models:
+        made = {"time": _text_at(params, "created"), "data": _text_at(params, "data", "source")}
+        return [base | made | {"data_hash": _text_at(params, "data", "hash"), "trouble": "no model is trained yet"}]
+    return [base | _model_row(name, facts) for name, facts in models.items()]
+
+
+def _trained_models(path: Path) -> dict[str, dict[str, Any]]:
+    """Return model -> its part of metrics.json; what older runs did not write there comes from params.json."""
+    from allkit.train import changed_settings
+
+    metrics = Run(path, False, "", "").load_metrics()
+    params, found = read_params(path), {}
+    for name, facts in metrics.items():
+        if not isinstance(facts, dict) or "training_seconds" not in facts:
+            continue
+        profile = value_at(params, "models", name, "profile")
+        older = {
+            "trained": value_at(params, "created"),
+            "data": value_at(params, "data", "source"),
+            "data_hash": value_at(params, "data", "hash"),
+            "split_hash": value_at(params, "models", name, "split", "hash"),
+            "profile": value_at(profile, "name"),
+            "changed": changed_settings(profile, name) if isinstance(profile, dict) else None,
+            "seed": value_at(params, "models", name, "seed"),
+        }
+        found[name] = older | facts
+    return found
+
+
+def _model_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    from allkit.models import TITLES
+
+    row = {key: _text_at(facts, key) for key in ("data", "data_hash", "split", "profile")}
+    row |= {"model": TITLES.get(name, name), "time": _text_at(facts, "trained"), "split_hash": split_hash(facts)}
+    row |= {"seed": facts.get("seed"), "changed": facts["changed"] if isinstance(facts["changed"], dict) else None}
+    row |= {"training_seconds": _number_at(facts, "training_seconds")}
+    for measure in SHOWN:
+        row[measure] = _number_at(facts, measure)
+        row |= {f"{measure}_{end}": _number_at(facts, "intervals", measure, end) for end in ("low", "high")}
+    interval = value_at(facts, "intervals", SHOWN[0])
+    return row | {"resampled": _text_at(interval, "resampled"), "units": _number_at(interval, "units")}
+
+
+def split_hash(facts: Mapping[str, Any]) -> str | None:
+    """Return 16 hexadecimal digits that stand for all parts of a split, or None where it is not recorded."""
+    parts = value_at(facts, "split_hash")
+    if not isinstance(parts, dict):
+        return None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def value_at(value: Any, *keys: str) -> Any:
+    """Return what lies at value[key][key]…, or None; files that were edited by hand may hold anything."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text_at(value: Any, *keys: str) -> str | None:
+    found = value_at(value, *keys)
+    return None if found is None else str(found)
+
+
+def _number_at(value: Any, *keys: str) -> float | None:
+    found = value_at(value, *keys)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_runs` found.
+
+    Attributes:
+        settings: what differs: model (or "whole run"), setting, first, second; one row each.
+        measures: model -> table of `allkit.evaluate.compare_predictions`, with both values before it.
+        refused: model -> why its two results cannot be compared, in one sentence.
+    """
+
+    settings: pd.DataFrame
+    measures: dict[str, pd.DataFrame]
+    refused: dict[str, str]
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compare two run folders: settings, and the predictions of the models that both have.
+
+    Predictions are compared in pairs, and only where both were made on the same test images.
+
+    Raises:
+        AllkitError: one of them is no run folder, or cannot be read.
+    """
+    from allkit.models import TITLES
+
+    for path in (first, second):
+        if not _looks_like_run(path):
+            raise AllkitError(f"{path} is no run folder; `allkit runs` lists those there are.")
+    models = [_trained_models(path) for path in (first, second)]
+    measures, refused = {}, {}
+    for name in dict.fromkeys([*models[0], *models[1]]):
+        title, facts = TITLES.get(name, name), [found.get(name) for found in models]
+        why = _not_comparable(*facts)
+        try:
+            if not why:
+                measures[title] = _compare_predictions(*(Run(p, False, "", "").load_predictions(name)
+                                                         for p in (first, second)))  # fmt: skip
+        except AllkitError as error:
+            why = str(error)
+        if why:
+            refused[title] = why
+    return Comparison(_different_settings(first, second, models), measures, refused)
+
+
+def _not_comparable(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> str:
+    """Return why two results cannot be compared, or nothing."""
+    if first is None or second is None:
+        return f"only the {'second' if first is None else 'first'} run has it."
+    tests = [_text_at(facts, "split_hash", "test") for facts in (first, second)]
+    if None in tests:
+        return "the run does not record which images were tested on, so it cannot be told; train it again."
+    if tests[0] != tests[1]:
+        return (
+            f"they were tested on different images (splits {first.get('split')!r} and {second.get('split')!r}, test "
+            f"parts {tests[0][:8]} and {tests[1][:8]}); train both with the same data, split and seed."
+        )
+    return ""
+
+
+def _compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    from allkit.data import relative_paths
+    from allkit.evaluate import compare_predictions, evaluate_predictions
+
+    if relative_paths(first["path"]) == relative_paths(second["path"]):
+        second = second.assign(path=first["path"])  # the same data, moved or on another machine
+    table = compare_predictions(first, second).rename(columns={"value": "difference"})
+    for position, (column, frame) in enumerate({"first": first, "second": second}.items()):
+        table.insert(position, column, list(evaluate_predictions(frame).values()))
+    return table
+
+
+def _different_settings(first: Path, second: Path, models: list) -> pd.DataFrame:
+    """Return the settings that are not the same in both runs, as text, "—" where one is not recorded."""
+    import pandas as pd
+
+    both = set(models[0]) & set(models[1])
+    found = [_settings(path, {name: own[name] for name in own if name in both})
+             for path, own in zip((first, second), models, strict=True)]  # fmt: skip
+    keys = dict.fromkeys([*found[0], *found[1]])
+    rows = [(*key, *(values.get(key, "—") for values in found)) for key in keys]
+    table = pd.DataFrame(rows, columns=["model", "setting", "first", "second"])
+    return table[table["first"] != table["second"]].reset_index(drop=True)
+
+
+def _settings(path: Path, models: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Return (model, setting) -> value of a run; ("whole run", setting) for what holds for all models."""
+    from allkit.models import TITLES
+
+    params = read_params(path)
+    whole = {"data": value_at(params, "data"), "versions": value_at(params, "versions")}
+    settings = {("whole run", key): value for key, value in _flat(whole).items()}
+    for name, facts in models.items():
+        shown = ("seed", "deterministic", "split", "split_hash")
+        own = {key: facts.get(key) for key in shown} | {"profile": value_at(params, "models", name, "profile")}
+        settings |= {(TITLES.get(name, name), key): value for key, value in _flat(own).items()}
+    return settings
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    found = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping)
+        found |= _flat(value, f"{before}{key}.") if nested else {f"{before}{key}": "—" if value is None else str(value)}
+    return found
 
 
 def _checked(name: str) -> str:
