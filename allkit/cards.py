@@ -125,13 +125,23 @@ def build_card(path: Path) -> list[Section]:
     """Return the sections of a run's model card, in the order in which they are read; see `write_card`."""
     models = _read_models(path)
     sections = [_intended_use(models), _data(read_params(path), models)]
-    parts = (_split, _metrics, _groups, _calibration, _limits, _compute)
     for model in models:
-        blocks = [] if model.predictions is not None else [f"No metrics: {model.trouble}"]
-        sections.append(Section(model.title, 2, blocks))
-        without = (_split, _limits, _compute)  # what can be said without predictions
-        sections += [part(model) for part in (parts if model.predictions is not None else without)]
+        try:
+            sections += _model_sections(model)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise AllkitError(
+                f"the facts about {model.title} in {path / 'models'} are not those of this version of allkit "
+                f"({error}); train the model again."
+            ) from error
     return sections
+
+
+def _model_sections(model: _Model) -> list[Section]:
+    if model.predictions is None:
+        parts, blocks = (_split, _limits, _compute), [f"No metrics: {model.trouble}"]
+    else:
+        parts, blocks = (_split, _metrics, _groups, _calibration, _limits, _compute), []
+    return [Section(model.title, 2, blocks), *(part(model) for part in parts)]
 
 
 # --------------------------------------------------------------------------------------------- reading
@@ -189,7 +199,7 @@ def _data(params: Mapping[str, Any], models: list[_Model]) -> Section:
         "source": _SOURCES.get(source, f"images given by the user ({_text(source)})"),
         "images in the data set": _text(value_at(params, "data", "images")),
         "hash": _text(value_at(params, "data", "hash")),
-        "run folder made": _text(params.get("created")),
+        "run folder made": f"{_text(params.get('created'))[:16].replace('T', ' ')} (UTC)",
     }
     note = (
         "The hash stands for the names, classes, subjects, folds and file sizes of all images, those without a class "
@@ -212,7 +222,7 @@ def _split(model: _Model) -> Section:
             counts = [len(model.predictions), *_per_class(model).values(), _count_subjects(model)]
         rows.append([part, *map(_text, counts), _text(value_at(split, "hash", part))])
     columns = ["part", "images", *classes, "subjects", "hash"]
-    caption = f"Images and subjects in each part of the split by {_text(value_at(split, 'name'))}"
+    caption = f"Images and subjects in each part (split: {_text(value_at(split, 'name'))})"
     blocks = [_text(value_at(split, "note")), Table(caption, columns, rows)]
     if any(NOT_RECORDED in row for row in rows):
         blocks.append(f"{NOT_RECORDED} stands for what is unknown, or was not recorded when the model was trained.")
@@ -237,7 +247,8 @@ def _metrics(model: _Model) -> Section:
         for name, words in _MEASURES.items()
         if name in model.found.index
     ]
-    text = f"On {len(model.predictions):,} test images. The most probable class counts as the answer; none is declined."
+    kind = "synthetic test images" if model.synthetic else "test images"
+    text = f"On {len(model.predictions):,} {kind}. The most probable class counts as the answer; none is declined."
     return Section(
         "Metrics", 3, [text, Table("Metrics of the test part", ["measure", "value"], rows), _over(model.found)]
     )

@@ -392,9 +392,15 @@ def build_from_profile(name: str, profile: Profile, classes: int, *, seed: int =
 
 
 def set_determinism(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow and make TensorFlow's operations repeatable (slower).
+    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations repeatable, for the whole process.
 
-    TODO
+    Guaranteed: the same seed, data, settings and versions, on the same machine with as many threads, give the same
+    weights and the same bytes of predictions-*.csv, also in another process. Training may take longer.
+
+    Not guaranteed: the same figures on another processor (oneDNN chooses its code by instruction set), with another
+    number of threads (sums are then split in other places), on a GPU instead of a processor, or with other versions.
+    Times are never the same. Without the switch the order of images and their augmentation are still the same, and
+    on a processor the results often are; nothing promises it.
     """
     keras = import_keras()
     import tensorflow as tf
@@ -423,7 +429,7 @@ def train_model(
         folder: where checkpoints are kept. A training that was interrupted resumes after its last whole
             epoch; a finished one is loaded. Checkpoints of another recipe are never mixed up with this one.
         seed: of order, augmentation and dropout.
-        deterministic: see `set_determinism`.
+        deterministic: see `set_determinism`, which says what it guarantees and what not.
         show: print the table as it grows.
 
     Raises:

@@ -1,0 +1,322 @@
+"""Runs listed and compared, and the model card: computed from the folder, and silent where it cannot be told."""
+
+import itertools
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from allkit import AllkitError, cli
+from allkit.cards import write_card
+from allkit.evaluate import compare_predictions, evaluate_by_subject, evaluate_with_intervals
+from allkit.models import TrainedModel
+from allkit.runs import compare_runs, find_runs, list_runs, open_run, read_json, save_json, save_training
+from allkit.train import Training, get_profile
+
+OLDER = ("trained", "data", "data_hash", "split_hash", "profile", "changed", "seed", "deterministic", "intervals")
+"""What a model's part of metrics.json did not hold at first."""
+
+
+def make_predictions(subjects: int = 12, cells: int = 6, seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
+    """Test images of as many people, half of each class, in folders like those of C-NMC."""
+    rng, rows = np.random.default_rng(seed), []
+    for person in range(subjects):
+        label = ("ALL", "HEM")[person % 2]
+        for cell in range(cells):
+            logit = skill * (1 if label == "ALL" else -1) + rng.normal()
+            p = 1 / (1 + np.exp(-logit))
+            path = f"/data/fold_{person % 3}/{label}/UID_{person}_{cell}.png"
+            rows.append((path, label, str(person), str(person), p, 1 - p))
+    return pd.DataFrame(rows, columns=["path", "label", "subject", "group", "p_ALL", "p_HEM"])
+
+
+def make_index(source: str) -> pd.DataFrame:
+    row = {"path": __file__, "name": "x", "label": "ALL", "subject": "1", "group": "1", "part": "train", "fold": 0}
+    return pd.DataFrame([row]).assign(source=source)
+
+
+def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, **profile):
+    """Save a training that left these predictions, as a notebook does; there is no network behind it."""
+    run = open_run(path, index=make_index(source), profile="quick")
+    settings = get_profile("quick", "mobilenet", **profile)
+    unlike = {"measures": ["area"], "mean": [1], "scale": [1], "precision": [[1]], "limit": 3}
+    parts = ("train", "validation", "test")
+    card = {
+        "model": "mobilenet", "title": "MobileNet", "classes": ["ALL", "HEM"],
+        "input": {"image_size": 96, "crop": 300, "values": "RGB, 0-255"},
+        "data": {"source": source, "images": 300},
+        "split": {"name": "subject", "note": "Nobody twice.", "shares_subjects": shares,
+                  "images": dict(zip(parts, (200, 28, 72), strict=True)), "subjects": dict.fromkeys(parts, 12),
+                  "classes": {part: {"ALL": 61, "HEM": 39} for part in parts},
+                  "hash": {"train": "a1", "validation": "b1", "test": test}},
+        "profile": json.loads(json.dumps(settings.__dict__, default=vars)), "seed": 123, "deterministic": False,
+        "parameters": 3_228_864, "versions": {"allkit": "0.1.0"}, "training_seconds": 61.2, "best_epoch": 2,
+        "hardware": {"processor": "Abacus", "cores": 2, "gpus": [], "system": "Linux"},
+        "limits": {"images": 28, "threshold": 0.4567, "abstain": 0.2, "quality": {"area": [1200.0, 9000.0]},
+                   "unlike": unlike},
+    }  # fmt: skip
+    training = Training(TrainedModel(None, card), pd.DataFrame({"epoch": [1, 2]}), 61.2, 0, 2)
+    save_training(run, training, predictions)
+    return run.path
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    """Save the facts about a model without the model; resample less often than in earnest, to be quick."""
+
+    def save_facts(trained, path):
+        save_json(path.with_suffix(".json"), trained.card)
+
+    monkeypatch.setattr("allkit.models.save_model", save_facts)
+    for function in (evaluate_with_intervals, compare_predictions):
+        monkeypatch.setitem(function.__kwdefaults__, "resamples", 40)
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
+
+
+def make_older(path) -> None:
+    """Take from a run folder what the first version of the layout did not hold."""
+    metrics = read_json(path / "metrics.json")
+    save_json(path / "metrics.json", {n: {k: v for k, v in m.items() if k not in OLDER} for n, m in metrics.items()})
+    card = read_json(path / "models" / "mobilenet.json")
+    for key in ("classes", "subjects"):
+        del card["split"][key]
+    save_json(path / "models" / "mobilenet.json", {k: v for k, v in card.items() if k not in ("hardware", "limits")})
+
+
+def _allkit(monkeypatch, capsys, *words):
+    """Return exit code, stdout and stderr of `allkit WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["allkit", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    return ended.value.code or 0, out.out, out.err
+
+
+# --------------------------------------------------------------------------------------------- listing
+
+
+def test_list_holds_metrics_with_intervals_hashes_and_what_was_changed(tmp_path):
+    predictions = make_predictions()
+    row = list_runs([make_run("one", predictions, epochs=3)]).iloc[0]
+    expected = evaluate_with_intervals(predictions).loc["auc"]
+    assert row["auc"] == pytest.approx(roc_auc_score(predictions["label"] == "ALL", predictions["p_ALL"]))
+    assert [row["auc_low"], row["auc_high"]] == pytest.approx([expected["low"], expected["high"]])
+    assert (row["resampled"], row["units"]) == ("subjects", 6)
+    assert row["changed"] == {"epochs": 3}
+    assert (row["run"], row["model"], row["data"], row["profile"]) == ("one", "MobileNet", "synthetic", "quick")
+    assert (len(row["data_hash"]), len(row["split_hash"]), row["training_seconds"]) == (16, 16, 61.2)
+    other = list_runs([make_run("two", predictions, test="t2")]).iloc[0]
+    assert (other["data_hash"], other["changed"]) == (row["data_hash"], {})
+    assert other["split_hash"] != row["split_hash"]
+
+
+def test_too_few_subjects_older_runs_and_broken_ones_are_all_listed(tmp_path, monkeypatch, capsys):
+    make_run("few", make_predictions(subjects=6))
+    make_older(make_run("old", make_predictions()))
+    odd = {"mobilenet": {"training_seconds": "long", "auc": [], "changed": 3, "intervals": [], "trained": 5}}
+    made = {"half": "{half", "list": "[]", "odd": json.dumps(odd)}
+    for name, text in made.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(text)
+    open_run("empty", index=make_index("cnmc"), profile="quick")
+    (tmp_path / "no run").mkdir()
+    code, out, err = _allkit(monkeypatch, capsys, "runs")
+    lines = {line.split()[0].rstrip(":"): line for line in out.splitlines() if line.strip()}
+    assert (code, err) == (0, "")
+    assert "(?)" in lines["few"]
+    assert "subjects (3)" in lines["few"]
+    assert "(—)" in lines["old"]
+    assert "synthetic" in lines["old"]
+    assert "cannot be read" in lines["half"]
+    assert "not a run's file" in lines["list"]
+    assert "—" in lines["odd"]
+    assert "no model is trained yet" in lines["empty"]
+    assert "no run:" not in out
+    assert "Traceback" not in out
+
+
+def test_newest_run_comes_first(tmp_path):
+    for name, year in {"first": 2024, "third": 2026, "second": 2025}.items():
+        path = make_run(name, make_predictions())
+        metrics = read_json(path / "metrics.json")
+        metrics["mobilenet"]["trained"] = f"{year}-01-01T00:00:00+00:00"
+        save_json(path / "metrics.json", metrics)
+    assert list(list_runs(find_runs())["run"]) == ["third", "second", "first"]
+
+
+def test_list_as_json_has_null_where_it_cannot_be_told(monkeypatch, capsys):
+    make_run("few", make_predictions(subjects=6))
+    _, out, _ = _allkit(monkeypatch, capsys, "runs", "--json")
+    (row,) = json.loads(out)
+    assert row["auc"] > 0.5
+    assert row["auc_low"] is None
+    assert row["resampled"] == "subjects"
+
+
+def test_a_folder_without_runs_is_one_sentence(tmp_path, monkeypatch, capsys):
+    code, _, err = _allkit(monkeypatch, capsys, "runs", str(tmp_path / "nothing"))
+    assert code == 1
+    assert err.startswith("allkit: ")
+    assert "allkit run" in err
+    assert _allkit(monkeypatch, capsys, "runs", "a", "b", "c")[0] == 2
+
+
+# ------------------------------------------------------------------------------------------- comparing
+
+
+def test_runs_on_the_same_images_are_compared_in_pairs(monkeypatch, capsys):
+    good, poor = make_predictions(skill=3), make_predictions(skill=0.1)
+    # the second run found the same data elsewhere
+    poor["path"] = poor["path"].str.replace("/data/", "/moved/")
+    first, second = make_run("good", good, epochs=3), make_run("poor", poor)
+    found = compare_runs(first, second)
+    row = found.measures["MobileNet"].loc["auc"]
+    assert row["first"] - row["second"] == pytest.approx(row["difference"])
+    assert row["verdict"] == "first"
+    assert row["resampled"] == "subjects"
+    assert found.settings[["model", "setting", "first", "second"]].values.tolist() == [
+        ["MobileNet", "profile.epochs", "3", "8"]
+    ]
+    assert not found.refused
+    _, out, _ = _allkit(monkeypatch, capsys, "runs", "good", "poor")
+    assert "paired bootstrap over subjects (6 in the smaller class)" in out
+
+
+def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeypatch, capsys):
+    first, second = make_run("one", make_predictions()), make_run("two", make_predictions(), test="t2")
+    found = compare_runs(first, second)
+    assert not found.measures
+    assert "different images" in found.refused["MobileNet"]
+    assert found.settings["setting"].tolist() == ["split_hash.test"]
+    code, out, _ = _allkit(monkeypatch, capsys, "runs", "one", "two")
+    assert code == 0
+    assert "not compared" in out
+    (second / "predictions-mobilenet.csv").unlink()
+    assert "not compared" in _allkit(monkeypatch, capsys, "runs", "two", "two")[1]
+    code, _, err = _allkit(monkeypatch, capsys, "runs", "one", "nowhere")
+    assert (code, "no run folder" in err) == (1, True)
+
+
+# ---------------------------------------------------------------------------------------------- groups
+
+
+def test_shares_by_subject_with_wilson_intervals():
+    table = make_predictions(subjects=2, cells=10)
+    table["p_ALL"] = [0.9] * 10 + [0.1] * 8 + [0.9] * 2
+    table["p_HEM"] = 1 - table["p_ALL"]
+    table.loc[len(table)] = ["/x/y.png", "ALL", "9", "9", 0.1, 0.9]
+    found = evaluate_by_subject(table)
+    assert list(found.index) == ["9", "1", "0"]
+    assert found.loc["1", ["images", "right", "share"]].tolist() == [10, 8, 0.8]
+    assert found.loc["1", ["low", "high"]].tolist() == pytest.approx([0.4902, 0.9433], abs=1e-4)
+    assert np.isnan(found.loc["9", "low"])
+    with pytest.raises(AllkitError, match="unknown"):
+        evaluate_by_subject(table.assign(subject=None))
+
+
+# ------------------------------------------------------------------------------------------ model card
+
+
+def test_card_holds_what_was_computed_from_the_folder(tmp_path, monkeypatch, capsys):
+    predictions = make_predictions()
+    path = make_run("one", predictions, epochs=3)
+    code, out, _ = _allkit(monkeypatch, capsys, "card", "one")
+    assert code == 0
+    assert all(str(path / file) in out for file in ("card.html", "card.md"))
+    found = evaluate_with_intervals(predictions)
+    page = BeautifulSoup((path / "card.html").read_bytes(), "html.parser")
+    for text in ((path / "card.md").read_text("utf-8"), page.text):
+        text = " ".join(text.split())
+        for name in ("auc", "balanced_accuracy", "recall_HEM"):
+            row = found.loc[name]
+            assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
+        assert f"Brier score {brier_score_loss(predictions['label'] == 'ALL', predictions['p_ALL']):.3f}" in text
+        assert "Resampled: subjects, within each class; the class with the fewest has 6" in text
+        wanted = ("Not a diagnosis", "synthetic test images", "3,228,864", "Abacus", "0.457", "1,200", "epochs = 3",
+                  "fold 2", "61 s", "seed", "Wilson")  # fmt: skip
+        assert [words for words in wanted if words not in text] == []
+
+
+def test_card_page_can_be_read_by_everyone_and_loads_nothing(tmp_path):
+    path = make_run("a <b> & |pipe|", make_predictions())
+    html, markdown = write_card(path, tmp_path / "elsewhere")
+    assert html.parent == markdown.parent == tmp_path / "elsewhere"
+    assert not (path / "card.html").exists()
+    page = BeautifulSoup(html.read_text("utf-8"), "html.parser")
+    assert page.html["lang"] == "en"
+    assert page.find("meta", attrs={"name": "viewport"})
+    levels = [int(tag.name[1]) for tag in page.find_all(["h1", "h2", "h3", "h4"])]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    tables = page.find_all("table")
+    assert len(tables) >= 8
+    for table in tables:
+        assert table.caption.text
+        assert {cell["scope"] for cell in table.thead.find_all("th")} == {"col"}
+        assert all(row.find("th", scope="row") for row in table.tbody.find_all("tr"))
+        assert len({len(row.find_all(["th", "td"])) for row in table.find_all("tr")}) == 1
+    assert not page.find_all(["script", "img", "link"])
+    assert page.h1.text == "Model card of the run “a <b> & |pipe|”"
+    assert "\\<b\\>" in markdown.read_text("utf-8").splitlines()[0]
+
+
+def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
+    predictions = make_predictions().replace({"subject": {"3": "a|b\nc"}, "group": {"3": "a|b\nc"}})
+    _, markdown = write_card(make_run("one", predictions))
+    lines = markdown.read_text("utf-8").splitlines()
+    count = {k: line.replace("\\|", "").count("|") for k, line in enumerate(lines) if line.startswith("|")}
+    assert sum(set(line) <= set("| -") for line in lines if line.startswith("|")) >= 8, "each table has its rule"
+    assert all(count[k] == count[k - 1] for k in count if k - 1 in count)
+    assert "a\\|b c" in markdown.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "words"),
+    [
+        (make_predictions(subjects=6), "(interval cannot be told)"),
+        (make_predictions(cells=4), "With fewer than 5 images the share cannot be told"),
+        (make_predictions().assign(subject=None), "subjects of the test images are unknown, so it cannot be told"),
+        (make_predictions().query("label == 'ALL'"), "| AUC | cannot be told |"),
+    ],
+)
+def test_card_says_what_cannot_be_told(predictions, words):
+    _, markdown = write_card(make_run("few", predictions.reset_index(drop=True)))
+    assert words in markdown.read_text("utf-8")
+
+
+def test_card_of_a_split_that_shares_people_says_so():
+    _, markdown = write_card(make_run("leak", make_predictions(), source="cnmc", shares=True))
+    text = markdown.read_text("utf-8")
+    assert "the scores are too good for others" in text
+    assert "synthetic" not in text.split("## Compute")[0]
+
+
+def test_card_of_an_older_run_marks_what_was_not_recorded():
+    path = make_run("old", make_predictions())
+    make_older(path)
+    _, markdown = write_card(path)
+    text = markdown.read_text("utf-8")
+    assert "| train | 200 | — | — | — | a1 |" in text
+    assert "| hardware | — |" in text
+    assert "holds no limits" in text
+    assert "| AUC | 0." in text
+
+
+def test_card_without_predictions_or_with_damaged_files_is_no_traceback(tmp_path, monkeypatch, capsys):
+    path = make_run("one", make_predictions())
+    (path / "predictions-mobilenet.csv").write_text("path,label\nx,ALL\n")
+    _, markdown = write_card(path)
+    assert "No metrics: predictions-mobilenet.csv is not complete" in markdown.read_text("utf-8")
+    before = markdown.read_text("utf-8")
+    for content in ("{half", '{"classes": 3}', '{"split": [], "limits": {"threshold": "x"}, "classes": ["A", "B"]}'):
+        (path / "models" / "mobilenet.json").write_text(content)
+        code, _, err = _allkit(monkeypatch, capsys, "card", "one")
+        assert (code, err[:8], "Traceback" in err) == (1, "allkit: ", False)
+        assert (path / "card.md").read_text("utf-8") == before
+    code, _, err = _allkit(monkeypatch, capsys, "card", "nowhere")
+    assert (code, "no run folder" in err) == (1, True)
