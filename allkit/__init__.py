@@ -19,7 +19,7 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `plots`: every figure; draws what it is given and computes nothing
 - `widgets`: the interactive cells, among them the upload cell
 - `page`: the upload cell as a page of its own, served by Voilà
-- `runs`: run folders, where results are saved and found again
+- `runs`: run folders, where results are saved and found again, listed and compared
 - `report`: a run's notebooks as HTML that needs no network
 - `cards`: the model card of a run
 - `series`: running the notebooks with papermill

@@ -175,7 +175,7 @@ def _echo_runs(listed: pd.DataFrame) -> None:
         _echo_table(rows)
         typer.echo(
             "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
-            f"class has.\n`?`: cannot be told (fewer than {FEWEST_UNITS}). `—`: not recorded by an older version. "
+            f"class has.\nCannot be told: fewer than {FEWEST_UNITS}. —: not recorded by an older version. "
             "`data` and `split` end in the start of their hash."
         )
     for row in listed[listed["trouble"] != ""].to_dict("records"):
@@ -202,7 +202,7 @@ def _run_line(row: dict[str, Any]) -> dict[str, str]:
 
 def _figure(row: dict[str, Any], name: str) -> str:
     value, low, high = (row[name + end] for end in ("", "_low", "_high"))
-    missing = "—" if row["resampled"] is None else "?"
+    missing = "—" if row["resampled"] is None else "cannot be told"
     if value is None:
         return missing
     ends = missing if low is None or high is None else f"{low:.2f}–{high:.2f}"

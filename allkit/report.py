@@ -216,9 +216,10 @@ def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tup
 def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of nested metrics, names joined by dots; long lists are counted, not printed."""
     if isinstance(values, Mapping) and {"value", "low", "high"} <= set(values):
-        ends = [_number(values[end]) for end in ("low", "high")]
-        text = "cannot be told" if "–" in ends else f"{ends[0]} to {ends[1]}"
-        yield before, f"{text} (95 %, {values.get('resampled')} resampled)"
+        known = values["low"] is not None and values["high"] is not None
+        ends = f"{_number(values['low'])} to {_number(values['high'])}" if known else "interval cannot be told"
+        verdict = f": {values['verdict']}" if "verdict" in values else ""
+        yield before, f"{_number(values['value'])} ({ends}; {values.get('resampled')} resampled){verdict}"
     elif isinstance(values, Mapping):
         for key, value in values.items():
             yield from _flat(value, f"{before}.{key}" if before else str(key))

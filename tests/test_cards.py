@@ -127,7 +127,7 @@ def test_too_few_subjects_older_runs_and_broken_ones_are_all_listed(tmp_path, mo
     code, out, err = _allkit(monkeypatch, capsys, "runs")
     lines = {line.split()[0].rstrip(":"): line for line in out.splitlines() if line.strip()}
     assert (code, err) == (0, "")
-    assert "(?)" in lines["few"]
+    assert "(cannot be told)" in lines["few"]
     assert "subjects (3)" in lines["few"]
     assert "(—)" in lines["old"]
     assert "synthetic" in lines["old"]

@@ -1,6 +1,9 @@
 """Profiles, the learning-rate rule against the paper's tables, resuming, and the guard against leaks."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -167,6 +170,65 @@ def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeyp
     np.testing.assert_allclose(predict_images(again.trained, images), predict_images(whole.trained, images), atol=1e-6)
 
 
+REPEATED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from allkit.data import load_index
+from allkit.models import build_model, predict_index
+from allkit.runs import Run
+from allkit.splits import split_by_subject
+from allkit.train import build_from_profile, get_profile, train_model
+
+twin, folder, seed, busy = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "busy"
+if busy:  # whatever the process did before must not matter
+    np.random.default_rng().normal(size=3)
+    build_model("mobilenet", 32, alpha=0.25, seed=9)
+index = load_index(twin)
+split = split_by_subject(index, seed=5)
+profile = get_profile("quick", image_size=32, alpha=0.25, epochs=1, batch_size=4)
+model = build_from_profile("mobilenet", profile, 2, seed=seed)
+training = train_model(model, split, profile, seed=seed, deterministic=True, show=False)
+several_batches = pd.concat([index.dropna(subset="label")] * 2)
+Run(folder, True, "quick", "0").save_predictions("mobilenet", predict_index(training.trained, several_batches))
+"""
+
+
+def test_deterministic_training_gives_the_same_bytes_in_another_process(twin, tmp_path):
+    plans = {"first": ("5", "idle"), "again": ("5", "busy"), "other seed": ("6", "idle")}
+    # one worker thread each would hide sums that are split among threads
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "2", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", REPEATED, str(twin)]
+    started = [
+        subprocess.Popen([*command, str(tmp_path / name), *plan], env=environment) for name, plan in plans.items()
+    ]
+    assert [process.wait(timeout=600) for process in started] == [0, 0, 0]
+    bytes_of = {name: (tmp_path / name / "predictions-mobilenet.csv").read_bytes() for name in plans}
+    assert bytes_of["first"] == bytes_of["again"]
+    assert bytes_of["first"] != bytes_of["other seed"]
+
+
+def test_the_switch_is_on_and_does_not_take_up_epochs_trained_without_it(twin, tmp_path):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **(TINY | {"epochs": 1}))
+
+    def train(deterministic):
+        model = build_from_profile("mobilenet", profile, 2, seed=5)
+        return train_model(model, split, profile, folder=tmp_path, seed=5, deterministic=deterministic, show=False)
+
+    assert train(False).trained.card["deterministic"] is False
+    assert train(False).resumed == 1
+    switched = train(True)
+    assert switched.trained.card["deterministic"] is True
+    assert switched.resumed == 0
+    from tensorflow.python.framework import config  # TensorFlow can only be asked here
+
+    assert config.is_op_determinism_enabled()
+
+
 def test_head_first_then_last_blocks(twin, tmp_path):
     split = balance_split(split_by_subject(load_index(twin)), seed=0)
     profile = dataclasses.replace(
@@ -193,6 +255,9 @@ def test_head_first_then_last_blocks(twin, tmp_path):
     assert card["classes"] == ["ALL", "HEM"]
     assert card["data"]["source"] == "synthetic"
     assert set(card["versions"]) >= {"allkit", "keras", "tensorflow"}
+    assert card["split"]["classes"]["test"] == split.test["label"].value_counts().to_dict()
+    assert card["split"]["subjects"]["test"] == split.test["subject"].nunique()
+    assert card["hardware"]["cores"] >= 1
 
 
 def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
