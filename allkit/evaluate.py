@@ -91,14 +91,18 @@ def _measures(truth: np.ndarray, proba: np.ndarray, classes: tuple, weight: np.n
 
 
 def _auc(truth: np.ndarray, proba: np.ndarray, weight: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    used = weight > 0
-    truth, proba, weight = truth[used], proba[used], weight[used]
+    """Return the area under the ROC curve of the first class, or with more than two the mean over classes."""
     columns = [0] if proba.shape[1] == 2 else range(proba.shape[1])
-    if len(np.unique(truth)) < (2 if proba.shape[1] == 2 else proba.shape[1]):
-        return float("nan")  # one class only: no pair to rank
-    return float(np.mean([roc_auc_score(truth == c, proba[:, c], sample_weight=weight) for c in columns]))
+    return float(np.mean([_area(truth == c, proba[:, c], weight) for c in columns]))
+
+
+def _area(positive: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+    """Return the share of pairs that are ranked right, ties as half; NaN where there is no pair to rank."""
+    # as roc_auc_score, which spends nearly all its time on checks: the bootstrap asks a thousand times
+    _, place = np.unique(score, return_inverse=True)
+    hits, rest = np.bincount(place, weight * positive), np.bincount(place, weight * ~positive)
+    pairs = hits.sum() * rest.sum()
+    return float(hits @ (np.cumsum(rest) - rest / 2) / pairs) if pairs else float("nan")
 
 
 def _truth(predictions: pd.DataFrame) -> np.ndarray:
@@ -238,26 +242,11 @@ def _swapped_difference(names, _others, *, pair, truth, units, measure) -> float
     swap = names[units].astype(bool)[:, None]
     both = [np.where(swap, pair[1], pair[0]), np.where(swap, pair[0], pair[1])]
     if measure == "auc":
-        found = [_rank_auc(truth, answers) for answers in both]
+        found = [_auc(truth, answers, np.ones(len(truth))) for answers in both]
     else:
         right = [answers[np.arange(len(truth)), truth] for answers in both]
         found = [np.mean([hit[truth == k].mean() for k in np.unique(truth)]) for hit in right]
     return float(found[0] - found[1])
-
-
-def _rank_auc(truth: np.ndarray, answers: np.ndarray) -> float:
-    """Return the AUC as `_auc` does, without weights: from the sum of ranks, ten times faster."""
-    from scipy.stats import rankdata
-
-    found = []
-    for column in [0] if answers.shape[1] == 2 else range(answers.shape[1]):
-        positive = truth == column
-        hits, rest = positive.sum(), (~positive).sum()
-        if not hits * rest:
-            return float("nan")
-        above = rankdata(answers[:, column])[positive].sum() - hits * (hits + 1) / 2
-        found.append(above / (hits * rest))
-    return float(np.mean(found))
 
 
 def _check_same_images(first: pd.DataFrame, second: pd.DataFrame) -> None:

@@ -428,7 +428,7 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
     ax.set(xlabel=xlabel)
     ax.grid(axis="x", color="0.9")
     ax.invert_yaxis()
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.18), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
     return ax
 
 
@@ -483,10 +483,9 @@ def plot_costs(
     ax = _axes(ax)
     palette = sns.color_palette("colorblind", len(tables))
     for k, (title, table) in enumerate(tables.items()):
-        ax.step(
-            table["threshold"], table["cost_per_1000"], ["-", "--", "-.", ":"][k % 4], where="pre",
-            color=palette[k], label=title,
-        )  # fmt: skip
+        line = ["-", "--", "-.", ":"][k % 4]
+        cuts, cost = [*table["threshold"], 0], [*table["cost_per_1000"], table["cost_per_1000"].iloc[-1]]
+        ax.step(cuts, cost, line, where="post", color=palette[k], label=title)  # thresholds come highest first
         row = table.iloc[(table["threshold"] - chosen[title]).abs().argmin()]
         ax.plot(row["threshold"], row["cost_per_1000"], "os^D"[k % 4], color=palette[k], markersize=8)
     ax.set(xlabel="threshold on the probability of the positive class", ylabel=ylabel, xlim=(-0.02, 1.02))
@@ -513,12 +512,13 @@ def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         size = 15 + 200 * rows["images"] / table["images"].max()
         ax.scatter(across, 100 * rows["right"], size, color=colour, alpha=0.6, edgecolor="0.2", linewidth=0.6)
         if len(table) <= 30:
-            for x, name, right in zip(across, rows.index, rows["right"], strict=True):
-                below = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
-                ax.annotate(str(name), (x, 100 * right), (0, -14), **below)
+            style = {"textcoords": "offset points", "ha": "center", "va": "top", "rotation": 90, "fontsize": 7}
+            for x, name, right, area in zip(across, rows.index, rows["right"], size, strict=True):
+                ax.annotate(str(name), (x, 100 * right), (0, -2 - (area / np.pi) ** 0.5), **style)
     ax.set_xticks(range(len(colours)), [f"{name}: {(table['label'] == name).sum()} subjects" for name in colours])
-    ax.set(ylabel="right answers (% of the subject's images)", xlim=(-0.5, len(colours) - 0.5), ylim=(-12, 108))
+    ax.set(ylabel="right answers (% of the subject's images)", xlim=(-0.5, len(colours) - 0.5), ylim=(-16, 108))
     ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
     return ax
 
 

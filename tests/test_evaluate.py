@@ -396,3 +396,12 @@ def test_simulated_models_have_the_areas_they_are_said_to_have():
     assert np.mean(many) == pytest.approx(0.1, abs=0.015)
     weights = _multiplicities(np.random.default_rng(0), 50, 12)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_area_under_the_curve_counts_ties_and_weights_as_scikit_learn_does():
+    from allkit.evaluate import _area
+
+    rng = np.random.default_rng(0)
+    positive, score, weight = rng.uniform(size=200) < 0.4, rng.integers(0, 9, 200), rng.integers(0, 4, 200)
+    expected = metrics.roc_auc_score(positive, score, sample_weight=weight)
+    assert _area(positive, score, weight.astype(float)) == pytest.approx(expected)
