@@ -460,7 +460,7 @@ def plot_calibration(curves: dict[str, pd.DataFrame], *, xlabel: str, ylabel: st
             style = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": colour}
             ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **style)
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
-    ax.legend(loc="upper left", fontsize=8)
+    ax.legend(fontsize=8)
     return ax
 
 
@@ -515,8 +515,13 @@ def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             style = {"textcoords": "offset points", "ha": "center", "va": "top", "rotation": 90, "fontsize": 7}
             for x, name, right, area in zip(across, rows.index, rows["right"], size, strict=True):
                 ax.annotate(str(name), (x, 100 * right), (0, -2 - (area / np.pi) ** 0.5), **style)
-    ax.set_xticks(range(len(colours)), [f"{name}: {(table['label'] == name).sum()} subjects" for name in colours])
-    ax.set(ylabel="right answers (% of the subject's images)", xlim=(-0.5, len(colours) - 0.5), ylim=(-16, 108))
+    ax.set_xticks(range(len(colours)), [f"{name} ({(table['label'] == name).sum()})" for name in colours])
+    ax.set(
+        xlabel="class (number of subjects)",
+        ylabel="right answers (% of the subject's images)",
+        xlim=(-0.5, len(colours) - 0.5),
+        ylim=(-16, 108),
+    )
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
     return ax
