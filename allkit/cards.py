@@ -285,23 +285,20 @@ def _by_class(model: _Model) -> Table:
 
 
 def _by_subject(model: _Model) -> Iterator[str | Table]:
-    from allkit.evaluate import FEWEST_UNITS, evaluate_by_subject
+    from allkit.evaluate import FEWEST_UNITS, evaluate_subjects, share_interval
 
-    found = evaluate_by_subject(model.predictions)
-    rows = [
-        [str(subject), row["label"], str(row["images"]), str(row["right"]), _share(row)]
-        for subject, row in found.iterrows()
-    ]
+    rows = []
+    for subject, row in evaluate_subjects(model.predictions).iterrows():
+        right = round(row["right"] * row["images"])
+        low, high = share_interval(right, int(row["images"]))
+        share = _with_interval({"value": row["right"], "low": low, "high": high}) if low == low else UNKNOWN
+        rows.append([str(subject), row["label"], str(row["images"]), str(right), share])
     yield Table("By subject, the worst first", ["subject", "class", "images", "right", "share right"], rows)
     yield (
-        "In brackets: 95 % Wilson score interval over the images of that subject, as if they were drawn "
-        "independently. Nothing is resampled, and it says nothing about other people. Subjects that share an image "
-        f"count as one. With fewer than {FEWEST_UNITS} images the share cannot be told."
+        "In brackets: 95 % Wilson score interval over the images of that subject, as if they were drawn singly. "
+        "Nothing is resampled, and it says nothing about other people. With fewer than "
+        f"{FEWEST_UNITS} images the share cannot be told."
     )
-
-
-def _share(row: Mapping[str, Any]) -> str:
-    return _with_interval(row, "share") if row["low"] == row["low"] else UNKNOWN
 
 
 def _by_fold(model: _Model) -> Iterator[str | Table]:
@@ -327,7 +324,7 @@ def _by_fold(model: _Model) -> Iterator[str | Table]:
 
 
 def _calibration(model: _Model) -> Section:
-    from allkit.evaluate import FEWEST_UNITS, brier_score, calibration_error, classes_of, evaluate_calibration
+    from allkit.evaluate import FEWEST_UNITS, classes_of, evaluate_calibration
 
     classes, rows = classes_of(model.predictions), []
     for name, row in evaluate_calibration(model.predictions).iterrows():
@@ -337,14 +334,15 @@ def _calibration(model: _Model) -> Section:
     what = f"the probability of {classes[0]}" if two else "the probability of the most probable class"
     seen = f"share that is {classes[0]}" if two else "share that is right"
     table = Table(f"Steps of {what}", ["step", "images", "mean probability", seen], rows)
-    enough = len(model.predictions) >= FEWEST_UNITS
-    scores = [_number(f(model.predictions)) if enough else UNKNOWN for f in (brier_score, calibration_error)]
+    names = {"brier": "Brier score", "calibration_error": "expected calibration error"}
+    scores = [[words, _with_interval(model.found.loc[name])] for name, words in names.items()]
     text = (
-        f"If the probabilities can be taken at their word, the last two columns agree. Brier score {scores[0]} (0 is "
-        f"best), expected calibration error {scores[1]} (0 is best), over {len(model.predictions):,} test images, "
-        f"without intervals. In steps with fewer than {FEWEST_UNITS} images the share cannot be told."
+        "If the probabilities can be taken at their word, the last two columns agree. In steps with fewer than "
+        f"{FEWEST_UNITS} images the share cannot be told."
     )
-    return Section("Calibration", 3, [text, table])
+    return Section(
+        "Calibration", 3, [Table("Errors, 0 is best; intervals as above", ["measure", "value"], scores), text, table]
+    )
 
 
 def _limits(model: _Model) -> Section:

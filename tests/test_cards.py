@@ -10,9 +10,9 @@ import pytest
 from bs4 import BeautifulSoup
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from allkit import AllkitError, cli
+from allkit import cli
 from allkit.cards import write_card
-from allkit.evaluate import compare_predictions, evaluate_by_subject, evaluate_with_intervals
+from allkit.evaluate import compare_predictions, evaluate_with_intervals, share_interval
 from allkit.models import TrainedModel
 from allkit.runs import compare_runs, find_runs, list_runs, open_run, read_json, save_json, save_training
 from allkit.train import Training, get_profile
@@ -204,18 +204,10 @@ def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeyp
 # ---------------------------------------------------------------------------------------------- groups
 
 
-def test_shares_by_subject_with_wilson_intervals():
-    table = make_predictions(subjects=2, cells=10)
-    table["p_ALL"] = [0.9] * 10 + [0.1] * 8 + [0.9] * 2
-    table["p_HEM"] = 1 - table["p_ALL"]
-    table.loc[len(table)] = ["/x/y.png", "ALL", "9", "9", 0.1, 0.9]
-    found = evaluate_by_subject(table)
-    assert list(found.index) == ["9", "1", "0"]
-    assert found.loc["1", ["images", "right", "share"]].tolist() == [10, 8, 0.8]
-    assert found.loc["1", ["low", "high"]].tolist() == pytest.approx([0.4902, 0.9433], abs=1e-4)
-    assert np.isnan(found.loc["9", "low"])
-    with pytest.raises(AllkitError, match="unknown"):
-        evaluate_by_subject(table.assign(subject=None))
+def test_interval_of_a_share_is_wilsons_or_cannot_be_told():
+    # Newcombe 1998, Statistics in Medicine 17:857, table I: 15 of 148
+    assert share_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert np.isnan(share_interval(4, 4)).all()
 
 
 # ------------------------------------------------------------------------------------------ model card
@@ -234,7 +226,7 @@ def test_card_holds_what_was_computed_from_the_folder(tmp_path, monkeypatch, cap
         for name in ("auc", "balanced_accuracy", "recall_HEM"):
             row = found.loc[name]
             assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
-        assert f"Brier score {brier_score_loss(predictions['label'] == 'ALL', predictions['p_ALL']):.3f}" in text
+        assert f"{brier_score_loss(predictions['label'] == 'ALL', predictions['p_ALL']):.3f} (" in text
         assert "Resampled: subjects, within each class; the class with the fewest has 6" in text
         wanted = ("Not a diagnosis", "synthetic test images", "3,228,864", "Abacus", "0.457", "1,200", "epochs = 3",
                   "fold 2", "61 s", "seed", "Wilson")  # fmt: skip
