@@ -140,7 +140,7 @@ def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name 
 
 @app.command()
 def runs(
-    folders: Annotated[list[str] | None, typer.Argument(metavar="[RUN [RUN]]", help="Names or paths.")] = None,
+    folders: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Names or paths.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
 ) -> None:
     """List all runs (without a name), or one (or those in a folder); with two names, compare these runs.
@@ -158,7 +158,7 @@ def runs(
     found = compare_runs(*paths) if len(paths) == 2 else list_runs(find_runs(*paths))
     if as_json:
         # a comparison's tables are indexed by measure, which their records would lose
-        content = {"settings": found.settings, "refused": found.refused, "measures": {
+        content = {"settings": found.settings, "notes": found.notes, "measures": {
             title: table.to_dict("index") for title, table in found.measures.items()
         }} if len(paths) == 2 else found  # fmt: skip
         typer.echo(json.dumps(to_plain(content), indent=2))
@@ -221,8 +221,8 @@ def _echo_comparison(found: Comparison) -> None:
             f"Interval: 95 % paired bootstrap over {row['resampled']} ({row['units']} in the smaller class), both runs "
             "drawn together."
         )
-    for title, why in found.refused.items():
-        typer.echo(f"\n{title}: not compared: {_one_line(why)}")
+    for title, note in found.notes.items():
+        typer.echo(f"\n{title}: {_one_line(note)}")
 
 
 def _difference(name: str, row: pd.Series) -> dict[str, str]:

@@ -512,12 +512,12 @@ class Comparison:
     Attributes:
         settings: what differs: model (or "whole run"), setting, first, second; one row each.
         measures: model -> table of `allkit.evaluate.compare_predictions`, with both values before it.
-        refused: model -> why its two results cannot be compared, in one sentence.
+        notes: model -> a sentence in place of a table: why its results are not compared, or that they are the same.
     """
 
     settings: pd.DataFrame
     measures: dict[str, pd.DataFrame]
-    refused: dict[str, str]
+    notes: dict[str, str]
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
@@ -534,32 +534,34 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         if not _looks_like_run(path):
             raise AllkitError(f"{path} is no run folder; `allkit runs` lists those there are.")
     models = [_trained_models(path) for path in (first, second)]
-    measures, refused = {}, {}
+    measures, notes = {}, {}
     for name in dict.fromkeys([*models[0], *models[1]]):
         title, facts = TITLES.get(name, name), [found.get(name) for found in models]
-        why = _not_comparable(*facts)
+        note = _not_comparable(*facts)
         try:
-            if not why:
-                measures[title] = _compare_predictions(*(Run(p, False, "", "").load_predictions(name)
-                                                         for p in (first, second)))  # fmt: skip
+            pair = [] if note else [Run(p, False, "", "").load_predictions(name) for p in (first, second)]
+            if pair and pair[0].equals(pair[1]):
+                note = "the predictions are the same in both runs, to the last digit."
+            elif pair:
+                measures[title] = _compare_predictions(*pair)
         except AllkitError as error:
-            why = str(error)
-        if why:
-            refused[title] = why
-    return Comparison(_different_settings(first, second, models), measures, refused)
+            note = f"not compared: {error}"
+        if note:
+            notes[title] = note
+    return Comparison(_different_settings(first, second, models), measures, notes)
 
 
 def _not_comparable(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> str:
     """Return why two results cannot be compared, or nothing."""
     if first is None or second is None:
-        return f"only the {'second' if first is None else 'first'} run has it."
+        return f"not compared: only the {'second' if first is None else 'first'} run has it."
     tests = [_text_at(facts, "split_hash", "test") for facts in (first, second)]
     if None in tests:
-        return "the run does not record which images were tested on, so it cannot be told; train it again."
+        return "not compared: a run does not record which images it was tested on; train it again."
     if tests[0] != tests[1]:
         return (
-            f"they were tested on different images (splits {first.get('split')!r} and {second.get('split')!r}, test "
-            f"parts {tests[0][:8]} and {tests[1][:8]}); train both with the same data, split and seed."
+            f"not compared: tested on different images (splits {first.get('split')!r} and {second.get('split')!r}, "
+            f"test parts {tests[0][:8]} and {tests[1][:8]}); train both with the same data, split and seed."
         )
     return ""
 

@@ -181,7 +181,7 @@ def test_runs_on_the_same_images_are_compared_in_pairs(monkeypatch, capsys):
     assert found.settings[["model", "setting", "first", "second"]].values.tolist() == [
         ["MobileNet", "profile.epochs", "3", "8"]
     ]
-    assert not found.refused
+    assert not found.notes
     _, out, _ = _allkit(monkeypatch, capsys, "runs", "good", "poor")
     assert "paired bootstrap over subjects (6 in the smaller class)" in out
 
@@ -190,11 +190,12 @@ def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeyp
     first, second = make_run("one", make_predictions()), make_run("two", make_predictions(), test="t2")
     found = compare_runs(first, second)
     assert not found.measures
-    assert "different images" in found.refused["MobileNet"]
+    assert "different images" in found.notes["MobileNet"]
     assert found.settings["setting"].tolist() == ["split_hash.test"]
     code, out, _ = _allkit(monkeypatch, capsys, "runs", "one", "two")
     assert code == 0
     assert "not compared" in out
+    assert "the same in both runs, to the last digit" in _allkit(monkeypatch, capsys, "runs", "two", "two")[1]
     (second / "predictions-mobilenet.csv").unlink()
     assert "not compared" in _allkit(monkeypatch, capsys, "runs", "two", "two")[1]
     code, _, err = _allkit(monkeypatch, capsys, "runs", "one", "nowhere")
