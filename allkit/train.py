@@ -399,8 +399,8 @@ def set_determinism(seed: int) -> None:
 
     Not guaranteed: the same figures on another processor (oneDNN chooses its code by instruction set), with another
     number of threads (sums are then split in other places), on a GPU instead of a processor, or with other versions.
-    Times are never the same. Without the switch the order of images and their augmentation are still the same, and
-    on a processor the results often are; nothing promises it.
+    Such differences begin in the last digit and grow with every step. Times are never the same. Without the switch
+    the order of images and their augmentation are still the same; nothing else is promised. On a GPU it is not tested.
     """
     keras = import_keras()
     import tensorflow as tf

@@ -39,19 +39,19 @@ def make_index(source: str) -> pd.DataFrame:
     return pd.DataFrame([row]).assign(source=source)
 
 
-def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, **profile):
+def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, classes=("ALL", "HEM"), **profile):
     """Save a training that left these predictions, as a notebook does; there is no network behind it."""
     run = open_run(path, index=make_index(source), profile="quick")
     settings = get_profile("quick", "mobilenet", **profile)
     unlike = {"measures": ["area"], "mean": [1], "scale": [1], "precision": [[1]], "limit": 3}
     parts = ("train", "validation", "test")
     card = {
-        "model": "mobilenet", "title": "MobileNet", "classes": ["ALL", "HEM"],
+        "model": "mobilenet", "title": "MobileNet", "classes": list(classes),
         "input": {"image_size": 96, "crop": 300, "values": "RGB, 0-255"},
         "data": {"source": source, "images": 300},
         "split": {"name": "subject", "note": "Nobody twice.", "shares_subjects": shares,
                   "images": dict(zip(parts, (200, 28, 72), strict=True)), "subjects": dict.fromkeys(parts, 12),
-                  "classes": {part: {"ALL": 61, "HEM": 39} for part in parts},
+                  "classes": {part: dict.fromkeys(classes, 50) for part in parts},
                   "hash": {"train": "a1", "validation": "b1", "test": test}},
         "profile": json.loads(json.dumps(settings.__dict__, default=vars)), "seed": 123, "deterministic": False,
         "parameters": 3_228_864, "versions": {"allkit": "0.1.0"}, "training_seconds": 61.2, "best_epoch": 2,
@@ -287,6 +287,21 @@ def test_card_of_a_split_that_shares_people_says_so():
     text = markdown.read_text("utf-8")
     assert "the scores are too good for others" in text
     assert "synthetic" not in text.split("## Compute")[0]
+
+
+def test_card_of_more_than_two_classes_without_subjects():
+    rng, classes = np.random.default_rng(0), ("Benign", "Early", "Pre")
+    proba = rng.dirichlet([1, 1, 1], 60)
+    table = pd.DataFrame({"path": [f"{k}.png" for k in range(60)], "label": np.repeat(classes, 20), "subject": None})
+    table = table.assign(group=table["path"], **{f"p_{name}": proba[:, k] for k, name in enumerate(classes)})
+    path = make_run("smears", table, source="folders", classes=classes)
+    text = write_card(path)[1].read_text("utf-8")
+    assert "the intervals are too narrow" in text
+    assert "no class has a probability of 0.200" in text
+    assert "most probable class" in text
+    assert "sensitivity" not in text
+    assert "By official fold" not in text
+    assert list_runs([path])["resampled"].item() == "images"
 
 
 def test_card_of_an_older_run_marks_what_was_not_recorded():
