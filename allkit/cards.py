@@ -172,8 +172,11 @@ def _checked_predictions(run: Run, name: str) -> pd.DataFrame:
     from allkit.evaluate import classes_of
 
     table = run.load_predictions(name)
-    complete = {"path", "label", "subject", "group"} <= set(table) and len(table) and len(classes_of(table)) > 1
-    if not complete or not table["label"].isin(classes_of(table)).all():
+    classes = classes_of(table)
+    probabilities = [table[f"p_{name}"] for name in classes]
+    numbers = all(column.dtype.kind in "fi" and column.notna().all() for column in probabilities)
+    complete = {"path", "label", "subject", "group"} <= set(table) and len(table) and len(classes) > 1 and numbers
+    if not complete or not table["label"].isin(classes).all():
         raise AllkitError(f"predictions-{name}.csv is not complete; train the model again.")
     return table
 

@@ -240,9 +240,11 @@ class Run:
             raise self._missing(file)
         text = dict.fromkeys(("path", "label", "subject", "group", "part", "name", "predicted"), str)
         # a class may be called "NA" and a subject "007": only empty cells are missing, text stays text
-        return pd.read_csv(
-            self.path / file, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
+        options = {"dtype": text, "keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
+        try:
+            return pd.read_csv(self.path / file, **options)
+        except (OSError, ValueError) as error:
+            raise AllkitError(f"{self.path / file} cannot be read ({error}); train the model again.") from error
 
     def _missing(self, file: str) -> AllkitError:
         there = ", ".join(self.predicted_models()) or "none"
@@ -408,7 +410,7 @@ def find_runs(folder: Path | None = None) -> list[Path]:
 
 def _looks_like_run(path: Path) -> bool:
     files = ("params.json", "metrics.json", "series.json")
-    return not path.name.startswith(".") and any((path / file).is_file() for file in files)
+    return not path.name.startswith(".") and any(os.path.isfile(path / file) for file in files)
 
 
 def list_runs(paths: Iterable[Path]) -> pd.DataFrame:

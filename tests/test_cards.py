@@ -320,6 +320,9 @@ def test_card_without_predictions_or_with_damaged_files_is_no_traceback(tmp_path
     (path / "predictions-mobilenet.csv").write_text("path,label\nx,ALL\n")
     _, markdown = write_card(path)
     assert "No metrics: predictions-mobilenet.csv is not complete" in markdown.read_text("utf-8")
+    for content in ("", "path,label,subject,group,p_ALL,p_HEM\nx,ALL,1,1,high,low\n"):
+        (path / "predictions-mobilenet.csv").write_text(content)
+        assert "No metrics: " in write_card(path)[1].read_text("utf-8")
     before = markdown.read_text("utf-8")
     for content in ("{half", '{"classes": 3}', '{"split": [], "limits": {"threshold": "x"}, "classes": ["A", "B"]}'):
         (path / "models" / "mobilenet.json").write_text(content)
