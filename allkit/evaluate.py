@@ -73,14 +73,25 @@ def _measures(truth: np.ndarray, proba: np.ndarray, classes: tuple, weight: np.n
 
 
 def _auc(truth: np.ndarray, proba: np.ndarray, weight: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
+    """Return the AUC of the positive class, or the mean of each class against the rest; NaN: a class is missing."""
     used = weight > 0
     truth, proba, weight = truth[used], proba[used], weight[used]
     columns = [0] if proba.shape[1] == 2 else range(proba.shape[1])
     if len(np.unique(truth)) < (2 if proba.shape[1] == 2 else proba.shape[1]):
         return float("nan")  # one class only: no pair to rank
-    return float(np.mean([roc_auc_score(truth == c, proba[:, c], sample_weight=weight) for c in columns]))
+    return float(np.mean([_share_ranked(truth == c, proba[:, c], weight) for c in columns]))
+
+
+def _share_ranked(positive: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+    """Return the weighted share of pairs in which the positive one scores higher, ties counted half.
+
+    The AUC as a rank statistic: equal to scikit-learn's `roc_auc_score`, whose checks of its input take fifty
+    times as long, too long for a bootstrap.
+    """
+    values, place = np.unique(score, return_inverse=True)
+    above = np.bincount(place, weight * positive, len(values))
+    others = np.bincount(place, weight * ~positive, len(values))
+    return float(above @ (np.cumsum(others) - others / 2) / (above.sum() * others.sum()))
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -186,7 +186,9 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     return rows.reindex(columns=list(FEATURES)).set_axis(index.index)
 
 
-def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: bool = False) -> pd.DataFrame:
+def measure_files(
+    measure: Callable[..., dict], paths: Iterable[str], progress: bool = False, *, more: Iterable[str] | None = None
+) -> pd.DataFrame:
     """Return what `measure` says of each file, one row each, in threads and remembered on disk.
 
     Args:
@@ -194,6 +196,7 @@ def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: 
             there so that a changed file is measured anew.
         paths: image files.
         progress: show a progress bar.
+        more: one word for each file that `measure` gets as its last argument, such as how to change the image.
     """
     import pandas as pd
     from joblib import Memory
@@ -201,13 +204,13 @@ def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: 
 
     from allkit.images import cache_folder
 
-    paths = list(paths)
+    paths, words = list(paths), [] if more is None else [list(more)]
     with contextlib.suppress(OSError):  # a cache that cannot be written is done without
         measure = Memory(cache_folder() / "features", verbose=0).cache(measure)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
             tqdm(
-                pool.map(lambda path: measure(path, *_state_of(path), METHOD), paths),
+                pool.map(lambda path, *word: measure(path, *_state_of(path), METHOD, *word), paths, *words),
                 total=len(paths),
                 desc="measuring cells",
                 disable=not progress,

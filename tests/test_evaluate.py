@@ -6,7 +6,6 @@ import pytest
 from sklearn import metrics
 
 from allkit import AllkitError
-from allkit.data import load_index
 from allkit.evaluate import (
     as_text,
     classification_table,
@@ -16,8 +15,6 @@ from allkit.evaluate import (
     evaluate_with_intervals,
     predicted_labels,
 )
-from allkit.probe import evaluate_baselines
-from allkit.splits import split_data
 
 
 def make_predictions(labels, proba, subjects=None) -> pd.DataFrame:
@@ -125,11 +122,12 @@ def test_one_class_only_has_no_auc():
     assert np.isnan(evaluate_predictions(table)["auc"])
 
 
-def test_existing_techniques_answer_for_every_test_image(twin):
-    split = split_data(load_index(twin), "subject")
-    found = evaluate_baselines(split, image_size=32)
-    assert len(found) == 5
-    for table in found.values():
-        assert table["path"].tolist() == split.test["path"].tolist()
-        np.testing.assert_allclose(table[["p_ALL", "p_HEM"]].sum(axis=1), 1)
-    assert evaluate_predictions(found["largest class"])["balanced_accuracy"] == 0.5
+def test_auc_with_ties_and_weights_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    from allkit.evaluate import _share_ranked
+
+    rng = np.random.default_rng(3)
+    positive, score, weight = rng.random(200) < 0.4, rng.integers(0, 12, 200) / 12, rng.integers(1, 5, 200)
+    expected = roc_auc_score(positive, score, sample_weight=weight)
+    assert _share_ranked(positive, score, weight) == pytest.approx(expected)
