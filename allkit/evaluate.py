@@ -599,7 +599,7 @@ def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
     """Return the `count` wrong answers with the highest loss ("top losses"), worst first.
 
     Returns:
-        path, label (true), called, subject, probability (of the true class, 0–1), loss (−ln of it, nats).
+        path, label (true), called, subject, probability (of the true class, 0–1), loss (−ln of it in nats, at most 36).
     """
     truth, proba = _truth(predictions), probabilities_of(predictions)
     table = predictions[["path", "label", "subject"]].assign(
