@@ -428,7 +428,130 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
     ax.set(xlabel=xlabel)
     ax.grid(axis="x", color="0.9")
     ax.invert_yaxis()
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.18), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    return ax
+
+
+def plot_calibration(curves: dict[str, pd.DataFrame], *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw reliability diagrams: what was predicted against what was seen.
+
+    Args:
+        curves: title -> table from `allkit.evaluate.evaluate_calibration`.
+        xlabel: which probability was predicted.
+        ylabel: the share of which images was seen.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the area of a mark grows with its images, whose number stands beside it.
+    """
+    import seaborn as sns
+
+    ax = _axes(ax, 4.6, 4.4)
+    ax.plot([0, 1], [0, 1], ":", color="0.4", label="said = seen")
+    palette = sns.color_palette("colorblind", len(curves))
+    places = [((-5, 6), "right"), ((5, -12), "left")]  # numbers of two curves do not meet
+    for k, (title, table) in enumerate(curves.items()):
+        colour, line = palette[k], ["-", "--", "-.", ":"][k % 4]
+        ax.plot(table["predicted"], table["observed"], line, color=colour, linewidth=1, label=title)
+        most = max(table["images"].max(), 1)
+        ax.scatter(table["predicted"], table["observed"], 8 + 110 * table["images"] / most, color=colour, alpha=0.75)
+        shift, side = places[k % 2]
+        for row in table.itertuples():
+            style = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": colour}
+            ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **style)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_costs(
+    tables: dict[str, pd.DataFrame], chosen: dict[str, float], *, ylabel: str, ax: Axes | None = None
+) -> Axes:
+    """Draw the expected cost over the threshold, one line per model, with the chosen thresholds.
+
+    Args:
+        tables: title -> table from `allkit.evaluate.evaluate_thresholds`.
+        chosen: title -> threshold, drawn as a mark on its line.
+        ylabel: the cost, with what it is counted per.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    import seaborn as sns
+
+    ax = _axes(ax)
+    palette = sns.color_palette("colorblind", len(tables))
+    for k, (title, table) in enumerate(tables.items()):
+        line = ["-", "--", "-.", ":"][k % 4]
+        cuts, cost = [*table["threshold"], 0], [*table["cost_per_1000"], table["cost_per_1000"].iloc[-1]]
+        ax.step(cuts, cost, line, where="post", color=palette[k], label=title)  # thresholds come highest first
+        row = table.iloc[(table["threshold"] - chosen[title]).abs().argmin()]
+        ax.plot(row["threshold"], row["cost_per_1000"], "os^D"[k % 4], color=palette[k], markersize=8)
+    ax.set(xlabel="threshold on the probability of the positive class", ylabel=ylabel, xlim=(-0.02, 1.02))
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the share of right answers of every subject, the area of the mark by its images.
+
+    Args:
+        table: from `allkit.evaluate.evaluate_subjects`.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; one column per class, subjects side by side in the order given, named if there are at most 30.
+    """
+    ax = _axes(ax, 3.4, 3.6)
+    colours = class_colours(table["label"])
+    for k, (label, colour) in enumerate(colours.items()):
+        rows = table[table["label"] == label]
+        across = k + np.linspace(-0.36, 0.36, len(rows)) if len(rows) > 1 else np.array([float(k)])
+        size = 15 + 200 * rows["images"] / table["images"].max()
+        ax.scatter(across, 100 * rows["right"], size, color=colour, alpha=0.6, edgecolor="0.2", linewidth=0.6)
+        if len(table) <= 30:
+            style = {"textcoords": "offset points", "ha": "center", "va": "top", "rotation": 90, "fontsize": 7}
+            for x, name, right, area in zip(across, rows.index, rows["right"], size, strict=True):
+                ax.annotate(str(name), (x, 100 * right), (0, -2 - (area / np.pi) ** 0.5), **style)
+    ax.set_xticks(range(len(colours)), [f"{name} ({(table['label'] == name).sum()})" for name in colours])
+    ax.set(
+        xlabel="class (number of subjects)",
+        ylabel="right answers (% of the subject's images)",
+        xlim=(-0.5, len(colours) - 0.5),
+        ylim=(-16, 108),
+    )
+    ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def plot_test_sets(table: pd.DataFrame, column: str, *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw what simulated test sets tell, over their number of subjects, one line per way of resampling.
+
+    Args:
+        table: from `allkit.evaluate.simulate_test_sets`.
+        column: "covers", "sees" or "wrong", drawn in percent, or "width".
+        ylabel: what the column is.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the number of subjects is on a logarithmic scale.
+    """
+    ax = _axes(ax, 3.6, 3.2)
+    scale = 1 if column == "width" else 100
+    styles = {"subjects": ("o-", "#0173B2"), "cells": ("s--", "#DE8F05")}
+    for unit, (line, colour) in styles.items():
+        rows = table[table["resampled"] == unit]
+        ax.plot(rows["subjects"], scale * rows[column], line, color=colour, label=f"{unit} resampled")
+    ax.set_xscale("log")
+    sizes = sorted(set(table["subjects"]))
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.minorticks_off()
+    ax.set(xlabel="subjects of each class in the test set", ylabel=ylabel)
+    ax.set_ylim(0, None if column == "width" else 103)
+    ax.legend(fontsize=8)
     return ax
 
 

@@ -70,3 +70,37 @@ def test_point_grid_counts_rows_downwards():
     ax = plots.plot_point_grid(points, points + 0.3)
     top, bottom = ax.get_ylim()[1], ax.get_ylim()[0]
     assert bottom > top
+
+
+def test_reliability_diagram_writes_the_images_of_every_step():
+    table = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.2, 0.7], "images": [12, 34]})
+    ax = plots.plot_calibration({"A": table, "B": table}, xlabel="said", ylabel="seen")
+    assert sorted(text.get_text() for text in ax.texts) == ["12", "12", "34", "34"]
+    assert ax.collections[0].get_offsets().tolist() == [[0.1, 0.2], [0.9, 0.7]]
+    assert ax.collections[0].get_sizes()[1] > ax.collections[0].get_sizes()[0]
+
+
+def test_costs_are_drawn_for_all_thresholds_with_the_chosen_one_marked():
+    table = pd.DataFrame({"threshold": [1.0, 0.6, 0.2], "cost_per_1000": [100.0, 40.0, 90.0]})
+    ax = plots.plot_costs({"A": table}, {"A": 0.6}, ylabel="cost per 1,000 images")
+    line, mark = ax.lines
+    assert mark.get_xydata().tolist() == [[0.6, 40.0]]
+    assert line.get_drawstyle() == "steps-post"  # just above 0.6 it costs 100, at 0.6 and below 40
+    assert line.get_xydata()[-1].tolist() == [0, 90]
+
+
+def test_subjects_are_named_in_the_column_of_their_class():
+    table = pd.DataFrame({"label": ["ALL", "HEM", "ALL"], "images": [4, 9, 1], "right": [0.5, 0.2, 1.0]})
+    ax = plots.plot_subject_shares(table.set_index(pd.Index(["7", "H1", "8"])))
+    assert {text.get_text() for text in ax.texts} == {"7", "H1", "8"}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["ALL (2)", "HEM (1)"]
+    assert ax.collections[1].get_offsets().tolist() == [[1, 20]]
+
+
+def test_simulated_test_sets_have_a_line_per_way_of_resampling():
+    table = pd.DataFrame(
+        {"subjects": [2, 2, 5, 5], "resampled": ["subjects", "cells"] * 2, "covers": [0.7, 0.6, 0.9, 0.6]}
+    )
+    ax = plots.plot_test_sets(table, "covers", ylabel="%")
+    assert [list(line.get_ydata()) for line in ax.lines] == [[70, 90], [60, 60]]
+    assert ax.get_xscale() == "log"
