@@ -13,7 +13,7 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `classify`: one image file in, a label out, or the reason why there is none
 - `explain`: where in the image a network's answer comes from
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
-- `evaluate`: metrics with intervals, comparison of models
+- `evaluate`: metrics with intervals, comparison of models, calibration, thresholds, results by person
 - `probe`: cheap classifiers on a few numbers per cell: baselines to beat, and probes for leaks
 - `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing

@@ -389,6 +389,28 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
     return _turn_and_zoom(image, angle, factor, background_colour(image))
 
 
+def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -> np.ndarray:
+    """Load the images of some rows, each file once, and make the copies that a balanced part asks for.
+
+    Args:
+        rows: of an index, or of a balanced part (with the column `augmentation`).
+        image_size: side of the result, pixels.
+        crop: side of the centre square cut out first, pixels; None: the whole image.
+
+    Returns:
+        uint8 (rows, image_size, image_size, 3).
+    """
+    from allkit.images import load_images
+
+    if "augmentation" not in rows:
+        return load_images(rows, image_size=image_size, crop=crop)
+    originals = rows.drop_duplicates("path").reset_index(drop=True)
+    images = load_images(originals, image_size=image_size, crop=crop)
+    row = dict(zip(originals["path"], range(len(originals)), strict=True))
+    pairs = zip(rows["path"], rows["augmentation"], strict=True)
+    return np.stack([apply_augmentation(images[row[path]], spec) for path, spec in pairs])
+
+
 def balance_split(split: Split, *, seed: int) -> Split:
     """Balance the training part of a split and leave validation and test as they are.
 

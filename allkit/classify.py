@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allkit import AllkitError
-from allkit.features import FEATURES, is_foreground, measure_cell, measure_files
+from allkit.features import FEATURES, bounding_box, is_foreground, measure_cell, measure_files
 from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
 
@@ -278,14 +278,15 @@ def _measure_picture(image: np.ndarray) -> dict[str, float]:
     labels, count = ndimage.label(inside)
     sizes = np.sort(np.bincount(labels.ravel())[1:])
     edge = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-    grey = image @ np.full(3, 1 / 3, np.float32)
+    box = bounding_box(inside) if count else np.s_[:, :]
+    pixels, inside = image[box], inside[box]
     # without its rim: the step to black would count as sharp
     core = ndimage.binary_erosion(inside, iterations=5) if count else inside
-    laplacian = ndimage.laplace(grey)[core]
+    laplacian = ndimage.laplace(pixels @ np.full(3, 1 / 3, np.float32))[core]
     return {
         "second_share": float(sizes[-2] / sizes[-1]) if count > 1 else 0.0,
         "border_share": float(edge.mean()),
-        "clipped_share": float((image[inside] >= 250).all(axis=1).mean()) if count else 0.0,
+        "clipped_share": float((pixels[inside] >= 250).all(axis=1).mean()) if count else 0.0,
         "sharpness": float(np.log(laplacian.var() + 1e-3)) if laplacian.size else 0.0,
     }
 

@@ -504,6 +504,19 @@ def file_sum(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def source_images(index: pd.DataFrame) -> pd.Series:
+    """Return which microscope image each cell was cut from, as C-NMC's names tell; <NA> where they do not.
+
+    Args:
+        index: any rows with `name`.
+
+    Returns:
+        Text such as "H3 image 12", one per row; the same for all cells of one image.
+    """
+    parts = index["name"].str.extract(rf"^{_UID.pattern}", flags=_UID.flags)
+    return parts[0].str.upper() + " image " + parts[1]
+
+
 def subjects_in_two(index: pd.DataFrame, column: str) -> list[str]:
     """Return a sentence for each subject that occurs under two values of `column` ("part" or "fold")."""
     known = index.dropna(subset=["subject", column])

@@ -1,4 +1,4 @@
-"""Metrics with intervals, and comparison of models."""
+"""Metrics with intervals, comparison of models, calibration, thresholds, results by person."""
 
 from __future__ import annotations
 
@@ -435,7 +435,7 @@ def scale_temperature(predictions: pd.DataFrame, temperature: float) -> pd.DataF
 
 def _logs(predictions: pd.DataFrame) -> np.ndarray:
     """Return logarithms of the probabilities: logits up to a constant per row, which softmax takes out."""
-    return np.log(np.clip(probabilities_of(predictions), 1e-12, 1))
+    return np.log(np.clip(probabilities_of(predictions), np.finfo(float).tiny, 1))
 
 
 def _with_probabilities(predictions: pd.DataFrame, proba: np.ndarray) -> pd.DataFrame:
@@ -469,6 +469,12 @@ def _check_share(name: str, value: float) -> None:
         raise AllkitError(f"{name}={value}: give a share above 0 and below 1.")
 
 
+def _check_costs(prevalence: float, *costs: float) -> None:
+    _check_share("prevalence", prevalence)
+    if min(costs) <= 0:
+        raise AllkitError(f"costs {costs}: give numbers above 0; a mistake that costs nothing needs no threshold.")
+
+
 def evaluate_thresholds(
     predictions: pd.DataFrame, *, prevalence: float, cost_missed: float, cost_false_alarm: float
 ) -> pd.DataFrame:
@@ -480,8 +486,8 @@ def evaluate_thresholds(
     Args:
         predictions: a predictions table with images of the first and of another class.
         prevalence: share of the positive class where the model is to be used, above 0 and below 1.
-        cost_missed: of one positive image called negative.
-        cost_false_alarm: of one negative image called positive, in the same unit.
+        cost_missed: of one positive image called negative, above 0.
+        cost_false_alarm: of one negative image called positive, in the same unit, above 0.
 
     Returns:
         One row per threshold, highest first, from "call none positive" to "call all": threshold (called
@@ -489,12 +495,12 @@ def evaluate_thresholds(
         NaN where nothing is called so), cost_per_1000 (expected cost of 1,000 images at `prevalence`).
 
     Raises:
-        AllkitError: a class is missing, or `prevalence` is no share.
+        AllkitError: a class is missing, `prevalence` is no share, or a cost is not above 0.
     """
     import pandas as pd
     from sklearn.metrics import roc_curve
 
-    _check_share("prevalence", prevalence)
+    _check_costs(prevalence, cost_missed, cost_false_alarm)
     truth = _truth(predictions)
     if not 0 < (truth == 0).sum() < len(truth):
         raise AllkitError("all these images are of one side; a threshold needs positive and negative ones.")
@@ -519,8 +525,11 @@ def evaluate_at_threshold(
 
     Returns:
         As `evaluate_with_intervals`: rows sensitivity, specificity, ppv, npv and cost_per_1000.
+
+    Raises:
+        AllkitError: `prevalence` is no share, or a cost is not above 0.
     """
-    _check_share("prevalence", prevalence)
+    _check_costs(prevalence, cost_missed, cost_false_alarm)
 
     def measure(truth: np.ndarray, proba: np.ndarray, _classes: tuple, weight: np.ndarray) -> dict[str, float]:
         positive, called = truth == 0, proba[:, 0] >= threshold
@@ -599,7 +608,7 @@ def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
     """Return the `count` wrong answers with the highest loss ("top losses"), worst first.
 
     Returns:
-        path, label (true), called, subject, probability (of the true class, 0–1), loss (−ln of it, nats).
+        path, label (true), called, subject, probability (of the true class, 0–1), loss (−ln of it in nats, at most 36).
     """
     truth, proba = _truth(predictions), probabilities_of(predictions)
     table = predictions[["path", "label", "subject"]].assign(
@@ -621,7 +630,7 @@ def measure_spread(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
         `subject_share`: the share of the variance of logits within a class that lies between subjects
         (intraclass correlation by analysis of variance, mean of both models), 0–1. `shared`: correlation of
         both models' logits within a class, −1 to 1. Both NaN with fewer than `FEWEST_UNITS` known subjects
-        of a class: it cannot be told.
+        of a class, and the first with one image each: it cannot be told.
 
     Raises:
         AllkitError: the tables are not about the same images.
@@ -634,7 +643,8 @@ def measure_spread(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
     label = first["label"].to_numpy()
     away = [_without_means(values, label) for values in logits]
     shares = [_between_share(values, label, units.of_image) for values in away]
-    return {"subject_share": float(np.mean(shares)), "shared": float(np.corrcoef(away)[0, 1])}
+    with np.errstate(invalid="ignore"):  # a model that always says the same has no correlation: NaN
+        return {"subject_share": float(np.mean(shares)), "shared": float(np.corrcoef(away)[0, 1])}
 
 
 def _logit(share: np.ndarray) -> np.ndarray:
@@ -655,6 +665,8 @@ def _between_share(values: np.ndarray, label: np.ndarray, units: np.ndarray) -> 
 
     groups = pd.DataFrame({"value": values, "label": label}).groupby([label, units])["value"]
     sizes, means = groups.size(), groups.mean()
+    if len(sizes) == len(values) or not values.any():
+        return float("nan")
     free = len(sizes) - sizes.groupby(level=0).ngroups
     between = (sizes * means**2).sum() / free
     within = ((values - groups.transform("mean")) ** 2).sum() / (len(values) - len(sizes))
@@ -682,7 +694,8 @@ def simulate_test_sets(
     over cells as if each came from a person of its own.
 
     Args:
-        auc: true AUC of both models, for a new cell of a new subject, above 0 and below 1.
+        auc: true AUC of both models, for a new cell of a new subject, above 0 and below 1. If they are equal,
+            `sees` and `wrong` add up to the false alarms.
         subject_share: share of the variance within a class that lies between subjects, 0–1.
         shared: correlation of both models, for subjects and for cells, 0–1.
         cells: of each subject.
@@ -696,9 +709,16 @@ def simulate_test_sets(
         One row per size and unit: subjects, resampled ("subjects" or "cells"), width (mean, in AUC), covers
         (share of intervals that hold the true difference), sees (share that lie wholly on its side of zero),
         wrong (share that lie wholly on the other side).
+
+    Raises:
+        AllkitError: an AUC or a share is out of its range.
     """
     import pandas as pd
 
+    _check_share("auc", min(auc))
+    _check_share("auc", max(auc))
+    if not (0 <= subject_share <= 1 and 0 <= shared <= 1):
+        raise AllkitError(f"subject_share={subject_share}, shared={shared}: give shares from 0 to 1.")
     rng = np.random.default_rng(seed)
     true, tail = auc[0] - auc[1], (1 - level) / 2
     rows = []

@@ -44,7 +44,7 @@ SIZE_FEATURES: tuple[str, ...] = ("area", "bbox_side", "background_share")
 BACKGROUND_LEVEL = 10
 """A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
 
-METHOD = 1
+METHOD = 2
 """Raise it when a measurement changes, so that cached values of the old one are not used."""
 
 RIM = 8
@@ -67,8 +67,16 @@ def cell_mask(image: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(is_foreground(image))
     if count == 0:
         return np.zeros(image.shape[:2], dtype=bool)
-    largest = np.bincount(labels.ravel())[1:].argmax() + 1
-    return ndimage.binary_fill_holes(labels == largest)
+    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    box = bounding_box(largest)
+    largest[box] = ndimage.binary_fill_holes(largest[box])  # of the object's own box: a third of the time
+    return largest
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return the bounding box of a mask that is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def is_foreground(image: np.ndarray) -> np.ndarray:
@@ -110,11 +118,9 @@ def measure_cell(image: np.ndarray) -> dict[str, float]:
     mask = cell_mask(image)
     if not mask.any():
         return dict.fromkeys(FEATURES, 0.0) | {"background_share": 1.0}
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    # everything but the position is measured in the bounding box: three times faster
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    box = bounding_box(mask)  # everything but the position is measured inside it: three times faster
     inside = image[mask].astype(np.float32)
-    values = {"area": int(mask.sum()), "bbox_side": max(np.ptp(rows), np.ptp(columns)) + 1}
+    values = {"area": int(mask.sum()), "bbox_side": max(mask[box].shape)}
     values |= _measure_shape(mask, mask[box])
     values |= dict(zip(("mean_r", "mean_g", "mean_b"), inside.mean(axis=0), strict=True))
     values |= dict(zip(("std_r", "std_g", "std_b"), inside.std(axis=0), strict=True))
@@ -129,12 +135,26 @@ def _measure_shape(mask: np.ndarray, box: np.ndarray) -> dict[str, float]:
     rows, columns = np.nonzero(mask)
     centre = (np.array(mask.shape) - 1) / 2
     region = regionprops(box.astype(np.uint8))[0]
-    solid = min(box.shape) > 2  # a line of pixels has no convex hull with an area
     return {
         "eccentricity": region.eccentricity,
-        "solidity": region.solidity if solid else 1.0,
+        "solidity": min(1.0, box.sum() / _hull_area(box)),
         "centroid_distance": np.hypot(rows.mean() - centre[0], columns.mean() - centre[1]),
     }
+
+
+def _hull_area(box: np.ndarray) -> float:
+    """Return the area of the convex hull of a mask's pixels, each a diamond; pixels.
+
+    scikit-image counts the pixels inside the same hull, which takes ten times as long and agrees within half a
+    percent.
+    """
+    from scipy.spatial import ConvexHull
+
+    rows = np.flatnonzero(box.any(axis=1))
+    ends = (box[rows].argmax(axis=1), box.shape[1] - 1 - box[rows, ::-1].argmax(axis=1))
+    offsets = ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
+    corners = [np.column_stack([rows + down, end + right]) for end in ends for down, right in offsets]
+    return float(ConvexHull(np.concatenate(corners)).volume)
 
 
 def _measure_texture(grey: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -186,7 +206,9 @@ def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     return rows.reindex(columns=list(FEATURES)).set_axis(index.index)
 
 
-def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: bool = False) -> pd.DataFrame:
+def measure_files(
+    measure: Callable[..., dict], paths: Iterable[str], progress: bool = False, *, more: Iterable[str] | None = None
+) -> pd.DataFrame:
     """Return what `measure` says of each file, one row each, in threads and remembered on disk.
 
     Args:
@@ -194,6 +216,7 @@ def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: 
             there so that a changed file is measured anew.
         paths: image files.
         progress: show a progress bar.
+        more: one word for each file that `measure` gets as its last argument, such as how to change the image.
     """
     import pandas as pd
     from joblib import Memory
@@ -201,13 +224,13 @@ def measure_files(measure: Callable[..., dict], paths: Iterable[str], progress: 
 
     from allkit.images import cache_folder
 
-    paths = list(paths)
+    paths, words = list(paths), [] if more is None else [list(more)]
     with contextlib.suppress(OSError):  # a cache that cannot be written is done without
         measure = Memory(cache_folder() / "features", verbose=0).cache(measure)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
             tqdm(
-                pool.map(lambda path: measure(path, *_state_of(path), METHOD), paths),
+                pool.map(lambda path, *word: measure(path, *_state_of(path), METHOD, *word), paths, *words),
                 total=len(paths),
                 desc="measuring cells",
                 disable=not progress,

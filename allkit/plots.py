@@ -553,3 +553,54 @@ def plot_test_sets(table: pd.DataFrame, column: str, *, ylabel: str, ax: Axes | 
     ax.set_ylim(0, None if column == "width" else 103)
     ax.legend(fontsize=8)
     return ax
+
+
+def plot_grouped_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Draw several values with their intervals for each row, the first row at the top.
+
+    Args:
+        table: columns value, low, high (NaN: no interval can be given, the mark is hollow); an index of two
+            levels, the row and what is compared in it.
+        xlabel: the measure.
+        ax: where to draw; a new figure if None.
+    """
+    import seaborn as sns
+
+    rows, kinds = (list(dict.fromkeys(table.index.get_level_values(level))) for level in (0, 1))
+    ax = _axes(ax, 6.4, 1.0 + len(rows) * (0.22 + 0.14 * len(kinds)))
+    marks = ("o", "s", "^", "D", "v", "P")  # readable without colour
+    for k, (kind, mark, colour) in enumerate(zip(kinds, marks, sns.color_palette("colorblind"), strict=False)):
+        part = table.xs(kind, level=1).reindex(rows)
+        place = np.arange(len(rows)) + (k - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
+        ax.hlines(place, part["low"], part["high"], color=colour, linewidth=2)
+        known = part["low"].notna().to_numpy()
+        ax.plot(part["value"][known], place[known], mark, color=colour)
+        ax.plot(part["value"][~known], place[~known], mark, mfc="none", color=colour)
+        ax.plot([], [], mark, color=colour, label=kind)
+    ax.set_yticks(range(len(rows)), [str(name) for name in rows])
+    ax.set(xlabel=xlabel)
+    ax.grid(axis="x", color="0.9")
+    ax.invert_yaxis()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    return ax
+
+
+def plot_dial(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw what was measured beside what is true, at several settings of a dial.
+
+    Args:
+        table: index: the settings; columns `measured`, its standard error `error`, and `true`.
+        xlabel, ylabel: what is set, and what is measured.
+        ax: where to draw; a new figure if None.
+    """
+    ax = _axes(ax, 4.8, 3.2)
+    ax.axhline(0, color="0.8", linewidth=1)
+    ax.plot(table.index, table["true"], "_", color="black", markersize=26, markeredgewidth=2, label="true")
+    ax.errorbar(
+        table.index, table["measured"], 2 * table["error"], fmt="o", color="#0173B2", capsize=4,
+        label="measured, ± 2 standard errors",
+    )  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel=ylabel, xticks=list(table.index))
+    ax.margins(x=0.2)
+    ax.legend(loc="upper left", fontsize=8)
+    return ax

@@ -194,6 +194,28 @@ def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, d
     return Split(f"fold {test_fold}", train, validation, _sorted(test), leaks, note, by_image)
 
 
+def split_unseen(index: pd.DataFrame, seed: int = 123) -> Split:
+    """Return a split that trains on one collection and tests on the people of another.
+
+    The test part is the labelled preliminary test of C-NMC where the index has one; otherwise all official
+    folds but the largest, without subjects that share images with it. AllkitError where there is neither.
+    """
+    rows, test = _labelled(index), preliminary(index)
+    if test["label"].nunique() > 1:
+        rest, where = rows[~rows["group"].isin(test["group"])], "the preliminary test"
+    else:
+        largest = rows["fold"].value_counts().idxmax() if rows["fold"].notna().any() else None
+        rest = rows[rows["fold"] == largest]
+        test = rows[(rows["fold"] != largest).fillna(True) & ~rows["group"].isin(rest["group"])]
+        where = f"the other folds than {largest}"
+    if rest["label"].nunique() < 2 or test["label"].nunique() < 2:
+        raise AllkitError("The data hold no second collection with both classes to test on. Use split='subject'.")
+    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
+    train, validation, by_image = _split_rest(rest, share, seed)
+    note = f"The test part is {where}: people of another collection." + _validation_note(by_image)
+    return Split("unseen subjects", train, validation, _sorted(test), False, note, by_image)
+
+
 def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123) -> Split:
     """Return a split that tests on the named subjects and everybody grouped with them.
 

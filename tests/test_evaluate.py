@@ -7,7 +7,6 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from allkit import AllkitError
-from allkit.data import load_index
 from allkit.evaluate import (
     LOSSES,
     as_text,
@@ -32,8 +31,6 @@ from allkit.evaluate import (
     shift_prevalence,
     simulate_test_sets,
 )
-from allkit.probe import evaluate_baselines
-from allkit.splits import split_data
 
 
 def make_predictions(labels, proba, subjects=None) -> pd.DataFrame:
@@ -143,16 +140,6 @@ def test_comparison_is_paired_and_names_the_better():
 def test_one_class_only_has_no_auc():
     table = from_matrix([[5, 3], [0, 0]])
     assert np.isnan(evaluate_predictions(table)["auc"])
-
-
-def test_existing_techniques_answer_for_every_test_image(twin):
-    split = split_data(load_index(twin), "subject")
-    found = evaluate_baselines(split, image_size=32)
-    assert len(found) == 5
-    for table in found.values():
-        assert table["path"].tolist() == split.test["path"].tolist()
-        np.testing.assert_allclose(table[["p_ALL", "p_HEM"]].sum(axis=1), 1)
-    assert evaluate_predictions(found["largest class"])["balanced_accuracy"] == 0.5
 
 
 def honest_predictions(n: int = 20000, seed: int = 0) -> pd.DataFrame:
@@ -296,6 +283,8 @@ def test_thresholds_run_from_none_to_all():
         evaluate_thresholds(from_matrix([[5, 3], [0, 0]]), **COSTS)
     with pytest.raises(AllkitError, match="prevalence"):
         evaluate_thresholds(random_predictions(2), **COSTS | {"prevalence": 5})
+    with pytest.raises(AllkitError, match="above 0"):
+        evaluate_at_threshold(random_predictions(2), 0.5, **COSTS | {"cost_missed": 0})
 
 
 def test_one_threshold_agrees_with_the_table_and_has_intervals():
@@ -375,6 +364,8 @@ def test_spread_between_subjects_is_found():
     assert found["shared"] == pytest.approx(0.4, abs=0.12)
     few = random_predictions(2, subjects=6)
     assert np.isnan(list(measure_spread(few, few).values())).all()
+    one_each = tables[0].groupby("subject").head(1)
+    assert np.isnan(measure_spread(one_each, one_each)["subject_share"])
 
 
 def test_simulated_intervals_hold_the_truth_if_subjects_are_resampled_and_miss_it_if_cells_are():
@@ -383,6 +374,8 @@ def test_simulated_intervals_hold_the_truth_if_subjects_are_resampled_and_miss_i
     assert table.loc[(20, "cells"), "covers"] < table.loc[(20, "subjects"), "covers"] - 0.1
     assert table.loc[(20, "cells"), "width"] < 0.8 * table.loc[(20, "subjects"), "width"]
     assert table.loc[(3, "subjects"), "width"] > table.loc[(20, "subjects"), "width"]
+    with pytest.raises(AllkitError, match="shares"):
+        simulate_test_sets(subject_share=2)
     alike = simulate_test_sets(subject_share=0, subjects=(20,), sets=100, resamples=100).set_index("resampled")
     assert alike.loc["cells", "covers"] >= 0.85  # cells that are not alike may be counted one by one
 

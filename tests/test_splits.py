@@ -259,3 +259,24 @@ def test_splits_of_the_twin(twin):
         splits.assert_disjoint(split)
     with pytest.raises(splits.LeakError):
         splits.assert_disjoint(splits.split_data(index, "image"))
+
+
+def test_unseen_people_are_those_of_the_preliminary_test(cnmc):
+    split = splits.split_unseen(cnmc)
+    assert set(split.test["part"]) == {"prelim"}
+    splits.assert_disjoint(split)
+
+
+def test_unseen_people_of_other_folds_are_not_linked_to_training(cnmc):
+    first = cnmc[(cnmc["part"] == "train") & ((cnmc["fold"] == 1) | (cnmc.index % 20 == 0))]
+    split = splits.split_unseen(first)
+    splits.assert_disjoint(split)
+    assert set(split.train["fold"]) == {1}
+    assert 1 not in set(split.test["fold"])
+    assert not {"75", "78", "H3"} & set(split.test["subject"])
+
+
+def test_no_other_collection_to_test_on():
+    index = make_index({("ALL", "1"): 9, ("HEM", "H1"): 9})
+    with pytest.raises(AllkitError, match="second collection"):
+        splits.split_unseen(index)
