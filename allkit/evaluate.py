@@ -12,7 +12,7 @@ from allkit.data import class_order
 from allkit.models import TrainedModel, build_model, predict_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -315,6 +315,32 @@ def _probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
 
 def _frozen_features(split, image_size, crop, weights, alpha, seed) -> list[np.ndarray]:
     """Return average-pooled features, float32 (n, channels), of the training and the test part."""
+    options = {"image_size": image_size, "crop": crop, "weights": weights, "alpha": alpha, "seed": seed}
+    return measure_frozen([split.train, split.test], **options)
+
+
+def measure_frozen(
+    parts: Sequence[pd.DataFrame],
+    *,
+    image_size: int,
+    crop: int | None = 300,
+    weights: str | None = "imagenet",
+    alpha: float = 0.75,
+    seed: int = 123,
+) -> list[np.ndarray]:
+    """Return what a MobileNet that never saw a cell makes of the images of each table.
+
+    Args:
+        parts: tables with the column `path`.
+        image_size: of the network's input, pixels.
+        crop: side of the centre crop, pixels; None: the whole image.
+        weights: "imagenet", a file, or None for random ones.
+        alpha: width of the network.
+        seed: of random weights.
+
+    Returns:
+        One array for each table, float32 (n, channels): its last features, averaged over the image.
+    """
     from allkit.images import load_images
     from allkit.models import import_keras
 
@@ -322,5 +348,4 @@ def _frozen_features(split, image_size, crop, weights, alpha, seed) -> list[np.n
     model = build_model("mobilenet", image_size, weights=weights, alpha=alpha, pooling="avg", seed=seed)
     features = keras.Model(model.input, model.get_layer("head_pool").output)
     wrapped = TrainedModel(features, {"classes": range(features.output_shape[-1])})
-    parts = (split.train, split.test)
     return [predict_images(wrapped, load_images(part, image_size=image_size, crop=crop)) for part in parts]
