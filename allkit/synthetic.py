@@ -224,7 +224,7 @@ def _draw_radius(traits: dict[str, float], cues: dict[str, float], rng: np.rando
     ragged = np.exp(0.35 * traits["raggedness"])
     # frayed on one side rather than all round, as a segmentation leaves it
     frayed = 0.3 + 1.2 * _bump(rng.uniform(0, 2 * np.pi), 0.7)
-    radius *= 1 + ragged * (0.035 * _waves(3, 9, rng) + 0.009 * frayed * _waves(10, 70, rng))
+    radius *= 1 + ragged * (0.035 * _waves(3, 9, rng) + 0.011 * frayed * _waves(10, 70, rng))
     if rng.random() < 0.3:
         radius *= 1 - rng.uniform(0.04, 0.14) * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.12))
     return radius * np.sqrt(2 * cues["area"] / (radius**2).sum() * _ANGLES.size / (2 * np.pi))
@@ -344,13 +344,13 @@ def _draw_box(
 def _add_neighbour(radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lengthen the outline on one side, raggedly: a piece of a neighbour that the segmentation left there."""
     piece = _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.55))
-    return radius * (1 + rng.uniform(0.15, 0.9) * piece * np.clip(1 + 0.5 * _waves(5, 60, rng), 0, 2))
+    return radius * (1 + rng.uniform(0.15, 1.2) * piece * np.clip(1 + 0.5 * _waves(5, 60, rng), 0, 2))
 
 
 def _colour_neighbour(colours, outside, inside, rng) -> None:
     """Paint what lies outside the cell proper: paler and greyer than the cell, as plasma and red cells are."""
     share = _step(outside - 3, 6)[..., None] * (inside > 0)[..., None]
-    pale = np.array([94, 54, 84]) * rng.normal(1, 0.15) + rng.normal(0, 1) * np.array([8, -4, -10])
+    pale = np.array([90, 53, 88]) * rng.normal(1, 0.15) + rng.normal(0, 1) * np.array([8, -4, -10])
     field = pale.astype(np.float32) * (1 + 0.05 * _noise(inside.shape, 4, rng))[..., None]
     colours[...] = np.round(np.clip(colours * (1 - share) + field * share, 0, 255))
 
@@ -386,7 +386,7 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
     light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
     red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
-    rim = 4.0 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
+    rim = 4.5 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
     fields = (
         light + red + 0.5 * cytoplasm + rim * (1 - 0.3 * lean),
         0.75 * light + 1.5 * cytoplasm + 1.2 * rim,
@@ -415,7 +415,7 @@ def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
     fine = _noise(shape, 2.9 * scale, rng)
     fine = 0.8 * fine + 0.3 * (fine**2 - 1)
     grain = 0.5 * float(np.exp(0.15 * traits["grain"]))
-    clumps = 1 - 2 * _step(0.9 * _noise(shape, 10, rng) + 0.3 * _noise(shape, 4.5, rng), 2.4)
+    clumps = 1 - 2 * _step(0.9 * _noise(shape, 10, rng) + 0.3 * _noise(shape, 3.8, rng), 2.4)
     c = cues["clumping"]
     # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
     # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
@@ -460,8 +460,8 @@ def _place(box, outline, nucleus, origin, rng) -> tuple[np.ndarray, np.ndarray, 
     rows, columns = outline.sum(axis=1), outline.sum(axis=0)
     centre = np.array([np.average(np.arange(n.size), weights=n) for n in (rows, columns)])
     # a neighbour's piece or a cut moves the centre of mass off the middle, as in genuine images
-    centre = 0.6 * centre + 0.4 * origin
-    corner = np.round((SIDE - 1) / 2 + rng.normal(0, 1.7, 2) - centre).astype(int)
+    centre = 0.75 * centre + 0.25 * origin
+    corner = np.round((SIDE - 1) / 2 + rng.normal(0, 4.8e-5 * outline.sum(), 2) - centre).astype(int)
     pad = [(c, SIDE - c - side) for c, side in zip(corner, outline.shape, strict=True)]
     # a box that sticks out is cut off: it is empty there
     keep = tuple(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(pad, outline.shape, strict=True))
