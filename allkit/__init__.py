@@ -14,12 +14,12 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `explain`: where in the image a network's answer comes from
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
 - `evaluate`: metrics with intervals, comparison of models, and the older techniques they are held against
-- `realism`: how close the synthetic twin comes to genuine cells
 - `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing
 - `widgets`: the interactive cells, among them the upload cell
 - `page`: the upload cell as a page of its own, served by Voilà
 - `runs`: run folders, where results are saved and found again
+- `realism`: how close the synthetic twin comes to genuine cells
 - `report`: a run's notebooks as HTML that needs no network
 - `series`: running the notebooks with papermill
 - `cli`: the command line

@@ -16,7 +16,7 @@ import numpy as np
 from allkit import AllkitError
 from allkit.evaluate import FEWEST_UNITS
 from allkit.features import FEATURES
-from allkit.runs import SYNTHETIC, load_data
+from allkit.runs import SYNTHETIC, load_data, saving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,35 +57,43 @@ def sample_cells(index: pd.DataFrame, per_subject: int, seed: int = 123) -> pd.D
     return drawn.sort_index().reset_index(drop=True)
 
 
-def draw_counterparts(cells: pd.DataFrame, folder: str | Path, seed: int = 0) -> pd.DataFrame:
+def draw_counterparts(cells: pd.DataFrame, folder: str | Path | None = None, seed: int = 0) -> pd.DataFrame:
     """Draw a synthetic cell for each genuine one: same class, same name of the subject, nothing else.
 
     Args:
         cells: rows of an index.
-        folder: where the PNG files go; those of an earlier call are replaced.
+        folder: where the PNG files go; None: in the cache. Those drawn before by the same rules are kept.
         seed: of the twin.
 
     Returns:
         `cells` with the paths of the drawn files and the source "synthetic".
     """
+    from allkit.images import cache_folder
+    from allkit.synthetic import VERSION
+
+    folder = (cache_folder() if folder is None else Path(folder)) / f"twin-{VERSION}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = cells.groupby("subject").cumcount()
+    work = [
+        (label, subject, number, folder / f"{subject}_{number}_{label.lower()}.png", seed)
+        for label, subject, number in zip(cells["label"], cells["subject"], numbers, strict=True)
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_draw_one, work))
+    return cells.assign(path=[str(path) for *_, path, _ in work], source=SYNTHETIC)
+
+
+def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
     from PIL import Image
 
     from allkit.synthetic import draw_cell
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = cells.groupby("subject").cumcount()
-    work = list(zip(cells["label"], cells["subject"], numbers, strict=True))
-    paths = [str(folder / f"{subject}_{number}_{label.lower()}.png") for label, subject, number in work]
-
-    def draw(cell: tuple[str, str, int], path: str) -> None:
-        label, subject, number = cell
-        image = draw_cell(label, subject=subject, number=int(number), seed=seed).image
-        Image.fromarray(image).save(path, compress_level=1)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(draw, work, paths))
-    return cells.assign(path=paths, source=SYNTHETIC)
+    label, subject, number, path, seed = work
+    if path.is_file():
+        return
+    image = draw_cell(label, subject=subject, number=int(number), seed=seed).image
+    with saving(path) as temporary:  # a file half written would be taken for a cell the next time
+        Image.fromarray(image).save(temporary, compress_level=1)
 
 
 def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
@@ -140,6 +148,8 @@ def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.G
     owners = (cells["origin"] + " " + cells["subject"]).to_numpy(str)
     subjects = min(len(np.unique(owners[drawn])), len(np.unique(owners[~drawn])))
     spread = genuine.std()
+    told = subjects >= FEWEST_UNITS
+    gaps = _permute_subjects(values, drawn, owners, permutations, rng) if told else np.array([])
     return {
         "genuine": genuine.mean(),
         "synthetic": synthetic.mean(),
@@ -147,15 +157,14 @@ def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.G
         "ks": found.statistic,
         "auc": mannwhitneyu(synthetic, genuine).statistic / (len(synthetic) * len(genuine)),
         "p_cells": found.pvalue,
-        "p_subjects": (
-            _permute_subjects(values, drawn, owners, permutations, rng) if subjects >= FEWEST_UNITS else np.nan
-        ),
+        # the deal found counts as one of all; rounding must not make equal gaps differ
+        "p_subjects": float((gaps >= gaps[0] - 1e-6).mean()) if told else np.nan,
         "subjects": subjects,
     }
 
 
-def _permute_subjects(values, drawn, owners, permutations, rng) -> float:
-    """Return how often a gap as large as the one found arises when subjects change their origin at random."""
+def _permute_subjects(values, drawn, owners, permutations, rng) -> np.ndarray:
+    """Return the gap found, then the gaps when subjects change their origin at random: float (1 + permutations,)."""
     names, owner = np.unique(owners, return_inverse=True)
     order = np.argsort(values)
     # cells of each subject up to each value; only the last of equal values closes a step
@@ -165,8 +174,7 @@ def _permute_subjects(values, drawn, owners, permutations, rng) -> float:
     is_drawn[owner[drawn]] = 1
     dealt = np.stack([is_drawn, *(rng.permutation(is_drawn) for _ in range(permutations))])
     first, second = dealt @ steps, (1 - dealt) @ steps
-    gaps = np.abs(first / first[:, -1:] - second / second[:, -1:]).max(axis=1)
-    return float((gaps >= gaps[0] - 1e-6).mean())  # the deal found counts as one of all
+    return np.abs(first / first[:, -1:] - second / second[:, -1:]).max(axis=1)
 
 
 # ----------------------------------------------------------------------------------- can they be told apart

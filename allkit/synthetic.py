@@ -344,7 +344,7 @@ def _draw_box(
 def _add_neighbour(radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lengthen the outline on one side, raggedly: a piece of a neighbour that the segmentation left there."""
     piece = _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.55))
-    return radius * (1 + rng.uniform(0.15, 1.2) * piece * np.clip(1 + 0.5 * _waves(5, 60, rng), 0, 2))
+    return radius * (1 + rng.uniform(0.15, 1.1) * piece * np.clip(1 + 0.4 * _waves(3, 30, rng), 0, 2))
 
 
 def _colour_neighbour(colours, outside, inside, rng) -> None:
