@@ -301,7 +301,7 @@ def plot_gaps(table: pd.DataFrame, value: str, *, by: str = "label", xlabel: str
     ax.grid(color="0.9")
     ax.set(xlabel=xlabel)
     ax.invert_yaxis()
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.12), ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -490,5 +490,5 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
     ax.set(xlabel=xlabel)
     ax.grid(axis="x", color="0.9")
     ax.invert_yaxis()
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.18), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
     return ax
