@@ -89,6 +89,9 @@ def run(
     ] = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")] = "latest",
     resume: Annotated[bool, typer.Option("--resume", help="Skip the notebooks that are done.")] = False,
+    notebook: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One notebook outside the series, instead of it.")
+    ] = None,
 ) -> None:
     """Execute the notebooks in order and publish the report of the run."""
     from allkit.series import publish_report, run_series
@@ -102,6 +105,7 @@ def run(
         resume=resume,
         reporter=_report,
         progress=True,
+        **({"notebooks": notebook} if notebook else {}),
     )
     if result.interrupted:
         command = f"allkit run --resume{'' if out == 'latest' else f' --out {out}'}"

@@ -243,6 +243,68 @@ def plot_distribution(
     return ax
 
 
+ORIGINS = {"genuine": "#0173B2", "synthetic": "#D55E00"}
+"""Colours of genuine and synthetic cells where both are in one figure."""
+
+
+def plot_origins(cells: pd.DataFrame, names: Sequence[str], *, columns: int = 3) -> np.ndarray:
+    """Draw how measurements spread over genuine and over synthetic cells, one panel each.
+
+    Args:
+        cells: one row per cell; columns `origin` and the measurements.
+        names: the measurements.
+        columns: panels per row.
+
+    Returns:
+        Array of Axes, one per place in the grid. Outermost values (beyond 0.5 and 99.5 percent) are not shown.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.15 * columns, 1.35 * rows + 0.4), squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes.flat, names, strict=False):
+        bins = np.linspace(*np.quantile(cells[name], [0.005, 0.995]), 25)
+        for (origin, colour), style in zip(ORIGINS.items(), ("-", "--"), strict=True):
+            values = cells.loc[cells["origin"] == origin, name]
+            weights = np.full(len(values), 100 / len(values))
+            ax.hist(values, bins, weights=weights, histtype="step", color=colour, linestyle=style, label=origin)
+        ax.set_title(name, fontsize=9)
+        ax.tick_params(labelsize=7)
+        ax.set_yticks([])
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.supylabel("cells (%)", fontsize=9)
+    return axes
+
+
+def plot_gaps(table: pd.DataFrame, value: str, *, by: str = "label", xlabel: str, ax: Axes | None = None) -> Axes:
+    """Draw one number per descriptor and class as dots, classes in their colours.
+
+    Args:
+        table: columns `descriptor`, `by` and `value`.
+        value: the number.
+        by: the column that holds the class.
+        xlabel: what the number is.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the first descriptor at the top.
+    """
+    names = list(dict.fromkeys(table["descriptor"]))
+    ax = _axes(ax, 6.4, 0.8 + 0.26 * len(names))
+    for (label, colour), marker in zip(class_colours(table[by]).items(), "osD^v", strict=False):
+        rows = table[table[by] == label]
+        places = [names.index(name) for name in rows["descriptor"]]
+        ax.plot(rows[value], places, marker, color=colour, label=label)
+    ax.set_yticks(range(len(names)), names)
+    ax.grid(color="0.9")
+    ax.set(xlabel=xlabel)
+    ax.invert_yaxis()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return ax
+
+
 # ---- networks ----------------------------------------------------------------------------------------------
 
 

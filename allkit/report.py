@@ -56,7 +56,7 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
         notebook = nbformat.read(copy, as_version=4)
     except ValueError as error:  # half-written: the run was killed
         raise AllkitError(f"{copy} is no complete notebook; run it again before publishing.") from error
-    title = _title(notebook) or copy.stem[3:]
+    title = _title(notebook) or _without_number(copy.stem)
     notebook.metadata["title"] = title
     _replace_live_outputs(notebook)
     resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
@@ -72,6 +72,10 @@ def _title(notebook: nbformat.NotebookNode) -> str:
         if heading:
             return re.sub(r"[`*]|^\d+\W+", "", heading[1].strip())
     return ""
+
+
+def _without_number(name: str) -> str:
+    return re.sub(r"^\d\d_", "", name)
 
 
 def _replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
@@ -190,13 +194,18 @@ def _notebook_rows(entries: Mapping[str, Any], titles: Mapping[str, str]) -> Ite
     for name in sorted({*entries, *titles}):
         entry = entries.get(name, {})
         yield {
-            "title": f"{name[:2]} {titles.get(name, name[3:])}",
+            "title": f"{_number_of(name)} {titles.get(name, _without_number(name))}".strip(),
             "page": f"{name}.html" if name in titles else "",
             "status": entry.get("status", "unknown"),
             "cell": entry.get("cell"),
             "error": entry.get("error", ""),
             "seconds": f"{entry['seconds']:.0f}" if "seconds" in entry else "",
         }
+
+
+def _number_of(name: str) -> str:
+    """Return the number of a notebook of the series, nothing for one outside it."""
+    return name[:2] if re.match(r"\d\d_", name) else ""
 
 
 def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -209,7 +218,7 @@ def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tup
     for name, entry in sorted(series.get("notebooks", {}).items()):
         own = {k: v for k, v in entry.get("parameters", {}).items() if k not in ("data", "profile")}
         if own:
-            yield f"Parameters of {name[:2]}", ", ".join(f"{k} = {v!r}" for k, v in own.items())
+            yield f"Parameters of {_number_of(name) or name}", ", ".join(f"{k} = {v!r}" for k, v in own.items())
     yield "Versions", ", ".join(f"{k} {v}" for k, v in params.get("versions", {}).items())
 
 

@@ -122,7 +122,8 @@ def run_series(
     `only` holds notebook numbers ("01,03"). `parameters` maps a name, or "04.name" for one notebook, to a
     value; text is read as papermill's -p does, and "none" is None. `out` is a run folder, by default
     "latest": a fresh run moves an older one aside. With `resume` a notebook is skipped when it was done with
-    the same source and parameters, after the same run of the notebooks before it. `reporter` is told of every
+    the same source and parameters, after the same run of the notebooks before it. `notebooks` is the folder of the
+    series, or a single notebook that is not part of it. `reporter` is told of every
     notebook as it ends; `progress` draws a bar of cells.
 
     Raises AllkitError before anything starts for unknown names, numbers, data or an unusable folder.
@@ -150,6 +151,8 @@ def run_series(
 
 
 def _select_notebooks(folder: Path, only: str | Sequence[str] | None) -> list[Path]:
+    if Path(folder).suffix == ".ipynb":
+        return [_one_notebook(Path(folder), only)]
     found = {p.name[:2]: p.resolve() for p in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))}
     if not found:
         raise AllkitError(f"{folder} holds no notebook called NN_name.ipynb; give the folder of the series.")
@@ -161,6 +164,14 @@ def _select_notebooks(folder: Path, only: str | Sequence[str] | None) -> list[Pa
     if unknown:
         raise AllkitError(f"there is no notebook {', '.join(unknown)}; the series has {', '.join(found)}.")
     return [path for number, path in found.items() if number in wanted]
+
+
+def _one_notebook(path: Path, only: str | Sequence[str] | None) -> Path:
+    if only:
+        raise AllkitError("one notebook is named already; leave out the numbers of the series.")
+    if not path.is_file():
+        raise AllkitError(f"{path}: there is no such notebook.")
+    return path.resolve()
 
 
 def _plan_values(

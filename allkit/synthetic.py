@@ -26,7 +26,7 @@ from allkit import ROOT, AllkitError
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 2
+VERSION = 3
 """Version of the drawing rules; an embedded twin of another version is made anew."""
 
 SIDE = 450
@@ -114,6 +114,7 @@ _TRAITS = {
     "grain": (0.20, 0.0),
     "grain_scale": (0.20, 0.0),
     "rim": (0.20, 0.0),
+    "shading": (0.20, 0.0),
     "nucleus_share": (0.15, 0.8),
     "clumping": (0.15, -0.9),
     "nucleoli": (0.15, 0.7),
@@ -122,11 +123,19 @@ _TRAITS = {
 CUES = ("nucleus_share", "clumping", "nucleoli", "indentation")
 """The class cues beyond size, which `difficulty` makes overlap."""
 
+# which trait follows another one within the class, and their correlation: large cells are bright, bright ones rough
+_LINKS = {
+    "brightness": ("size", 0.45),
+    "shading": ("brightness", 0.45),
+    "grain": ("brightness", 0.55),
+    "grain_scale": ("brightness", 0.5),
+}
+
 _AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}
 _AREA_RANGE = (9_000, 64_000)
-_MEAN_RGB = np.array([70.3, 30.5, 80.3])
+_MEAN_RGB = np.array([69.1, 29.6, 80.5])
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
-_SD_RGB = np.array([12.7, 9.9, 11.2])  # a little above the aim: the soft edge takes some away
+_SD_RGB = np.array([12.4, 9.7, 11.0])  # a little above the aim: the soft edge takes some away
 _SD_RGB_SD = np.array([2.0, 1.9, 1.7])
 
 
@@ -167,7 +176,7 @@ def _draw_traits(
     of_subject = _known_subjects(seed).get(subject)
     if of_subject is None:
         of_subject = _rng(seed, "subject", subject).standard_normal(len(_TRAITS))
-    of_image = rng.standard_normal(len(_TRAITS))
+    of_subject, of_image = _link(of_subject), _link(rng.standard_normal(len(_TRAITS)))
     sign = 1 if label == "ALL" else -1
     traits = {}
     for k, (name, (between, offset)) in enumerate(_TRAITS.items()):
@@ -177,6 +186,14 @@ def _draw_traits(
         value = offset + np.sqrt(share) * of_subject[k] + np.sqrt(1 - share) * of_image[k]
         traits[name] = float(value)  # a NumPy scalar would turn the float32 fields into float64: twice as slow
     return traits
+
+
+def _link(values: np.ndarray) -> np.ndarray:
+    """Let traits follow others as `_LINKS` says; each stays standard normal."""
+    named = dict(zip(_TRAITS, values, strict=True))
+    for name, (leader, correlation) in _LINKS.items():
+        named[name] = correlation * named[leader] + np.sqrt(1 - correlation**2) * named[name]
+    return np.array(list(named.values()))
 
 
 def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -> dict[str, float]:
@@ -192,8 +209,8 @@ def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -
         "indentation": float(np.clip(0.15 + 0.13 * traits["indentation"], 0, 0.5)),
         "brightness": float(traits["brightness"]),
         "hue": float(traits["hue"]),
-        "tail": float(rng.random() < 0.05),
-        "cut": float(rng.random() < 0.12),
+        "tail": float(rng.random() < 0.13),
+        "cut": float(rng.random() < 0.2),
     }
 
 
@@ -204,14 +221,14 @@ _ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
 
 def _draw_radius(traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """Draw the outline as a radius per angle (`_ANGLES`), pixels, with the cell's area."""
-    eccentricity = np.clip(0.46 + 0.15 * traits["elongation"], 0.05, 0.8)
+    eccentricity = np.clip(0.47 + 0.15 * traits["elongation"], 0.05, 0.8)
     axes = np.sqrt(1 - eccentricity**2)
     turned = _ANGLES - rng.uniform(0, 2 * np.pi)
     radius = axes / np.sqrt((axes * np.cos(turned)) ** 2 + np.sin(turned) ** 2)
     ragged = np.exp(0.35 * traits["raggedness"])
     # frayed on one side rather than all round, as a segmentation leaves it
     frayed = 0.3 + 1.2 * _bump(rng.uniform(0, 2 * np.pi), 0.7)
-    radius *= 1 + ragged * (0.035 * _waves(3, 9, rng) + 0.009 * frayed * _waves(10, 70, rng))
+    radius *= 1 + ragged * (0.035 * _waves(3, 9, rng) + 0.011 * frayed * _waves(10, 70, rng))
     if rng.random() < 0.3:
         radius *= 1 - rng.uniform(0.04, 0.14) * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.12))
     return radius * np.sqrt(2 * cues["area"] / (radius**2).sum() * _ANGLES.size / (2 * np.pi))
@@ -237,7 +254,7 @@ def _noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np
     from PIL import Image
     from scipy import ndimage
 
-    step = max(1, int(sigma / 1.5))  # coarse noise is drawn coarsely and enlarged: much faster
+    step = max(1, int(sigma / 1.2))  # coarse noise is drawn coarsely and enlarged: much faster
     small = tuple(-(-side // step) + 2 for side in shape)
     field = ndimage.gaussian_filter(rng.standard_normal(small, dtype=np.float32), sigma / step, mode="wrap")
     if step > 1:
@@ -293,8 +310,8 @@ def draw_cell(
     traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
     cues = _draw_cues(traits, label, rng)
     radius = _draw_radius(traits, cues, rng)
-    box, outline, nucleus = _draw_box(radius, traits, cues, rng)
-    image, outline, nucleus = _place(box, outline, nucleus, rng)
+    layers, origin = _draw_box(radius, traits, cues, rng)
+    image, outline, nucleus = _place(*layers, origin, rng)
     cues["nucleus_share"] = float(nucleus.sum() / outline.sum())
     cues["area"] = float(outline.sum())
     return SyntheticCell(image, outline, nucleus, label, subject, cues)
@@ -348,14 +365,13 @@ def _check_dials(subject_effect: float, difficulty: float) -> None:
 
 def _draw_box(
     radius: np.ndarray, traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the cell in a box around it: colours uint8 (h, w, 3), outline and nucleus bool (h, w)."""
-    outer = radius
-    if cues["tail"]:
-        outer = radius * (1 + rng.uniform(0.25, 0.55) * _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.2)))
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Draw the cell in a box around it: colours uint8 (h, w, 3), outline and nucleus bool (h, w); and its middle."""
+    outer = _add_neighbour(radius, rng) if cues["tail"] else radius
     outer = np.minimum(outer, SIDE / 2 - 12)
-    half = int(np.ceil(outer.max())) + 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    ends = outer * np.sin(_ANGLES), outer * np.cos(_ANGLES)
+    rows, columns = (slice(int(end.min()) - 3, int(end.max()) + 4) for end in ends)
+    y, x = np.mgrid[rows, columns].astype(np.float32)
     r, angle = np.sqrt(x * x + y * y), np.arctan2(y, x) % (2 * np.pi)
     inside = _at(outer, angle) - r
     if cues["cut"]:
@@ -363,13 +379,33 @@ def _draw_box(
     core = _draw_nucleus(radius, cues, rng)
     in_nucleus = np.minimum(_at(core, angle) - r, inside - 2)
     colours = _draw_colours(inside, in_nucleus, angle, (x, y), traits, cues, rng)
-    return colours, inside > 0, in_nucleus > 0
+    if cues["tail"]:
+        _colour_neighbour(colours, r - _at(radius, angle), inside, rng)
+    return (colours, inside > 0, in_nucleus > 0), np.array([-rows.start, -columns.start])
+
+
+def _add_neighbour(radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lengthen the outline on one side, raggedly: a piece of a neighbour that the segmentation left there."""
+    piece = _bump(rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.55))
+    return radius * (1 + rng.uniform(0.15, 1.1) * piece * np.clip(1 + 0.4 * _waves(3, 30, rng), 0, 2))
+
+
+def _colour_neighbour(colours, outside, inside, rng) -> None:
+    """Paint what lies outside the cell proper: paler and greyer than the cell, as plasma and red cells are."""
+    share = _step(outside - 3, 6)[..., None] * (inside > 0)[..., None]
+    pale = np.array([90, 53, 88]) * rng.normal(1, 0.15) + rng.normal(0, 1) * np.array([8, -4, -10])
+    field = pale.astype(np.float32) * (1 + 0.05 * _noise(inside.shape, 4, rng))[..., None]
+    colours[...] = np.round(np.clip(colours * (1 - share) + field * share, 0, 255))
 
 
 def _cut(x: np.ndarray, y: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Distance inside a straight edge, where the segmentation cut the cell off; pixels."""
-    across = (x, -x, y, -y)[rng.integers(4)]
-    return rng.uniform(0.78, 0.95) * float(np.sqrt((radius**2).mean())) - across
+    """Distance inside straight edges, where the segmentation cut a corner or a side off; pixels."""
+    size = float(np.sqrt((radius**2).mean()))
+    across, along = ((x, y), (y, x))[rng.integers(2)]
+    signs = rng.choice([-1, 1], 2)
+    return np.maximum(
+        rng.uniform(0.86, 0.98) * size - signs[0] * across, rng.uniform(-1, 0.3) * size - signs[1] * along
+    )
 
 
 def _draw_nucleus(radius: np.ndarray, cues: dict[str, float], rng: np.random.Generator) -> np.ndarray:
@@ -387,13 +423,13 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     nucleus = _step(in_nucleus, 5)
     spots = _draw_nucleoli(in_nucleus, grid, cues, rng)
     chromatin, clumps = _draw_chromatin(shape, traits, cues, rng)
-    light = nucleus * (chromatin + spots) + 0.3 * _noise(shape, 16, rng)
+    light = nucleus * (chromatin + spots) + _draw_shading(shape, grid, traits, rng)
     cytoplasm = (1 - nucleus) * (1.2 + 0.25 * _noise(shape, 3, rng))
     # lateral chromatic shift: blue on one side of the cell, red on the other, as in the genuine images
     lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
     light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
     red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
-    rim = 4.0 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
+    rim = 4.5 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
     fields = (
         light + red + 0.5 * cytoplasm + rim * (1 - 0.3 * lean),
         0.75 * light + 1.5 * cytoplasm + 1.2 * rim,
@@ -408,17 +444,25 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     return colours
 
 
+def _draw_shading(shape, grid, traits, rng) -> np.ndarray:
+    """Slow changes of brightness across the cell: uneven light, uneven thickness."""
+    turned = rng.uniform(0, 2 * np.pi)
+    slope = (float(np.cos(turned)) * grid[0] + float(np.sin(turned)) * grid[1]) * (1.7 / max(shape))
+    slope *= float(rng.standard_normal())
+    return 0.34 * float(np.exp(0.85 * traits["shading"])) * (_noise(shape, 25, rng) + slope)
+
+
 def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
     """Chromatin: fine bright grain, turning into dark condensed clumps with pale gaps; mean about 0."""
-    scale = float(np.exp(0.12 * traits["grain_scale"]))
-    fine = _noise(shape, 3.2 * scale, rng)
+    scale = float(np.exp(0.2 * traits["grain_scale"]))
+    fine = _noise(shape, 2.9 * scale, rng)
     fine = 0.8 * fine + 0.3 * (fine**2 - 1)
-    grain = 0.6 * float(np.exp(0.15 * traits["grain"]))
-    clumps = 1 - 2 * _step(0.9 * _noise(shape, 8.5, rng) + 0.3 * _noise(shape, 4, rng), 2.4)
+    grain = 0.5 * float(np.exp(0.15 * traits["grain"]))
+    clumps = 1 - 2 * _step(0.9 * _noise(shape, 10, rng) + 0.3 * _noise(shape, 3.8, rng), 2.4)
     c = cues["clumping"]
     # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
     # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
-    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.75 * (1 - 0.45 * c) * _noise(shape, 20, rng), c * clumps
+    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.5 * (1 - 0.45 * c) * _noise(shape, 14, rng), c * clumps
 
 
 def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
@@ -430,7 +474,7 @@ def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
         radius = rng.uniform(9, 15)
         around = np.s_[max(0, ys[k] - 20) : ys[k] + 21, max(0, xs[k] - 20) : xs[k] + 21]
         away = np.hypot(grid[0][around] - grid[0][0, xs[k]], grid[1][around] - grid[1][ys[k], 0])
-        spots[around] = np.maximum(spots[around], _step(radius - away, 8))
+        spots[around] = np.maximum(spots[around], _step(radius - away, 13))
     return 3.6 * cues["nucleolus_contrast"] * spots
 
 
@@ -439,8 +483,11 @@ def _draw_stain(traits, rng) -> tuple[np.ndarray, np.ndarray]:
     hue = np.array([0.2, 0.07, -0.22]) * traits["hue"]
     mean = _MEAN_RGB + _MEAN_RGB_SD * (0.975 * traits["brightness"] + hue)
     spread = np.array([traits["spread_r"], traits["spread_g"], traits["spread_b"]])
-    spread = 0.8 * spread.mean() * np.sqrt(3) + 0.6 * spread
-    return mean, np.maximum(_SD_RGB + _SD_RGB_SD * spread, 5)
+    # a cell with more structure also spreads wider
+    common = 0.5 * spread.mean() * np.sqrt(3) + 0.5 * traits["shading"] + 0.35 * traits["grain"]
+    spread = common + 0.6 * spread
+    skewed = (np.exp(0.45 * spread) - 1.11) / 0.53  # mean 0, spread 1 again
+    return mean, np.maximum(_SD_RGB + _SD_RGB_SD * skewed, 5)
 
 
 def _bring_to(field, mask, soft, mean, spread) -> np.ndarray:
@@ -451,11 +498,13 @@ def _bring_to(field, mask, soft, mean, spread) -> np.ndarray:
     return np.round(np.clip(level, 12, 255)) * mask
 
 
-def _place(box, outline, nucleus, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put the box into a black image of 450×450, its centre of mass near the middle."""
+def _place(box, outline, nucleus, origin, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put the box into a black image of 450×450, its centre near the middle."""
     rows, columns = outline.sum(axis=1), outline.sum(axis=0)
-    centre = [np.average(np.arange(n.size), weights=n) for n in (rows, columns)]
-    corner = np.round((SIDE - 1) / 2 + rng.normal(0, 2.1, 2) - centre).astype(int)
+    centre = np.array([np.average(np.arange(n.size), weights=n) for n in (rows, columns)])
+    # a neighbour's piece or a cut moves the centre of mass off the middle, as in genuine images
+    centre = 0.75 * centre + 0.25 * origin
+    corner = np.round((SIDE - 1) / 2 + rng.normal(0, 4.8e-5 * outline.sum(), 2) - centre).astype(int)
     pad = [(c, SIDE - c - side) for c, side in zip(corner, outline.shape, strict=True)]
     # a box that sticks out is cut off: it is empty there
     keep = tuple(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(pad, outline.shape, strict=True))

@@ -1,5 +1,6 @@
 """Small versions of the real thing: the series on genuine cells and smears, and the quick models on fresh cells."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import nbformat
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from allkit import ROOT
 from allkit.check import check_data
 from allkit.classify import classify_bytes
 from allkit.data import load_index
@@ -16,7 +18,7 @@ from allkit.features import measure_cells
 from allkit.models import MODELS, load_model, predict_index
 from allkit.probe import one_number
 from allkit.runs import open_run
-from allkit.series import run_series
+from allkit.series import publish_report, run_series
 from allkit.synthetic import make_twin
 
 
@@ -102,6 +104,20 @@ def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatc
     tested = run.load_predictions("mobilenet")
     assert set(tested.loc[tested["label"] == "HEM", "subject"]) == {"H10"}
     assert set(run.load_history("mobilenet")["phase"]) == {"head", "last blocks"}
+
+
+def test_the_twin_is_compared_with_genuine_cells(cells, weights_home, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(weights_home))
+    page = ROOT / "notebooks" / "extra" / "twin_report.ipynb"
+    result = run_series(notebooks=page, data=str(cells), out=str(tmp_path / "run"), parameters={"images": "12"})
+    assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(found["told apart"]) == 3
+    assert all(0.3 < row["value"] < 0.9 for row in found["told apart"].values())
+    assert 0.6 < found["transfer"]["area alone · synthetic → genuine"]["value"] < 1
+    assert found["transfer"]["descriptors · genuine → genuine"]["low"] is None, "three healthy subjects: cannot be told"
+    assert "cannot be told" in outputs_of(page_copy := tmp_path / "run" / "notebooks" / page.name)
+    assert "Twin against reality" in publish_report(page_copy.parents[1]).read_text()
 
 
 @pytest.fixture(scope="module")

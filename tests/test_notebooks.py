@@ -20,6 +20,15 @@ def test_the_series_is_complete():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
 
 
+def test_the_page_on_genuine_cells_is_saved_without_them():
+    """Genuine pictures and what is computed from them stay out of the repository."""
+    pages = list((ROOT / "notebooks" / "extra").glob("*.ipynb"))
+    assert pages
+    for page in pages:
+        code = [cell for cell in nbformat.read(page, as_version=4).cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
 def test_opens_with_what_you_will_learn_then_parameters_then_imports(notebook):
     cells = notebook.cells
     assert cells[0].cell_type == "markdown"

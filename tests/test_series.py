@@ -131,6 +131,20 @@ def test_bad_request_is_refused_before_anything_starts(notebooks, tmp_path, opti
     assert not (tmp_path / "run").exists()
 
 
+def test_one_notebook_outside_the_series_is_run_and_published(notebooks, tmp_path):
+    page = tmp_path / "page.ipynb"
+    _notebook(page, "# A page of its own", "x = 1", parameters="images = 5")
+    result = run_series(notebooks=page, out=tmp_path / "run", parameters={"images": "7"})
+    assert [(n.name, n.status) for n in result.notebooks] == [("page", "done")]
+    index = BeautifulSoup(publish_report(result.path).read_text(), "html.parser")
+    assert index.find("a", href="page.html").text == "A page of its own"
+    assert "images = 7" in index.text
+    with pytest.raises(AllkitError, match="no such notebook"):
+        run_series(notebooks=tmp_path / "absent.ipynb", out=tmp_path / "other")
+    with pytest.raises(AllkitError, match="leave out the numbers"):
+        run_series(notebooks=page, only="01", out=tmp_path / "other")
+
+
 def test_fresh_run_moves_the_older_one_aside(notebooks, tmp_path):
     run = tmp_path / "latest"
     run.mkdir()

@@ -1,0 +1,287 @@
+"""How close the synthetic twin comes to genuine cells: two-sample tests, a classifier that tells them apart, transfer.
+
+Cells of one person resemble each other, so wherever chance is weighed here whole subjects are moved about,
+never single cells.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allkit import AllkitError
+from allkit.evaluate import FEWEST_UNITS
+from allkit.features import FEATURES
+from allkit.runs import SYNTHETIC, load_data, saving
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+DESCRIPTORS = tuple(name for name in FEATURES if name != "background_share")
+"""The descriptors that are compared; the share of background is the area once more, in other words."""
+
+LEARNERS = ("logistic regression", "random forest", "support vector machine")
+"""Who tries to tell the twin from genuine cells: one that draws a straight line, and two that do not."""
+
+FEWEST_CELLS = 10
+"""With fewer cells of a subject than this, no figure is given for that subject alone."""
+
+
+# ------------------------------------------------------------------------------------------- both samples
+
+
+def load_genuine(data: str | Path) -> pd.DataFrame:
+    """Return the labelled training images of a genuine C-NMC 2019, as `allkit.data.load_index` does.
+
+    Raises:
+        AllkitError: `data` holds no genuine ALL and HEM cells of known subjects.
+    """
+    index = None if str(data) in ("", SYNTHETIC) else load_data(data)
+    if index is None or index["source"].iat[0] == SYNTHETIC:
+        raise AllkitError("the twin is compared with genuine cells: give the folder of C-NMC 2019 as `data`.")
+    index = index[(index["part"] == "train") & index["subject"].notna()].reset_index(drop=True)
+    if set(index["label"]) != {"ALL", "HEM"}:
+        raise AllkitError(f"{data} does not hold ALL and HEM cells of known subjects; give the folder of C-NMC 2019.")
+    return index
+
+
+def sample_cells(index: pd.DataFrame, per_subject: int, seed: int = 123) -> pd.DataFrame:
+    """Return at most `per_subject` images of each subject, drawn at random, in the order of the index."""
+    drawn = index.sample(frac=1, random_state=seed).groupby("subject").head(per_subject)
+    return drawn.sort_index().reset_index(drop=True)
+
+
+def draw_counterparts(cells: pd.DataFrame, folder: str | Path | None = None, seed: int = 0) -> pd.DataFrame:
+    """Draw a synthetic cell for each genuine one: same class, same name of the subject, nothing else.
+
+    Args:
+        cells: rows of an index.
+        folder: where the PNG files go; None: in the cache. Those drawn before by the same rules are kept.
+        seed: of the twin.
+
+    Returns:
+        `cells` with the paths of the drawn files and the source "synthetic".
+    """
+    from allkit.images import cache_folder
+    from allkit.synthetic import VERSION
+
+    folder = (cache_folder() if folder is None else Path(folder)) / f"twin-{VERSION}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = cells.groupby("subject").cumcount()
+    work = [
+        (label, subject, number, folder / f"{subject}_{number}_{label.lower()}.png", seed)
+        for label, subject, number in zip(cells["label"], cells["subject"], numbers, strict=True)
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_draw_one, work))
+    return cells.assign(path=[str(path) for *_, path, _ in work], source=SYNTHETIC)
+
+
+def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
+    from PIL import Image
+
+    from allkit.synthetic import draw_cell
+
+    label, subject, number, path, seed = work
+    if path.is_file():
+        return
+    image = draw_cell(label, subject=subject, number=int(number), seed=seed).image
+    with saving(path) as temporary:  # a file half written would be taken for a cell the next time
+        Image.fromarray(image).save(temporary, compress_level=1)
+
+
+def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
+    """Return both samples in one table: their rows, `origin` ("genuine" or "synthetic"), and `FEATURES`."""
+    import pandas as pd
+
+    from allkit.features import measure_cells
+
+    cells = pd.concat([genuine.assign(origin="genuine"), synthetic.assign(origin=SYNTHETIC)], ignore_index=True)
+    return pd.concat([cells, measure_cells(cells, progress)], axis=1)
+
+
+# --------------------------------------------------------------------------------------- two-sample tests
+
+
+def compare_descriptors(
+    cells: pd.DataFrame, names: Sequence[str] = DESCRIPTORS, *, permutations: int = 999, seed: int = 123
+) -> pd.DataFrame:
+    """Compare synthetic with genuine cells, one descriptor and one class at a time.
+
+    Args:
+        cells: columns origin, label, subject and the descriptors, as from `measure_both`.
+        names: the descriptors.
+        permutations: how often whole subjects are dealt out anew.
+        seed: of the dealing.
+
+    Returns:
+        One row per class and descriptor: means `genuine` and `synthetic`; `difference` in standard deviations of
+        the genuine cells; `ks`, the Kolmogorov-Smirnov statistic (largest gap between both cumulative
+        distributions, 0 to 1); `auc`, how often a synthetic cell has the larger value (0.5: no difference);
+        `p_cells`, as if cells were independent, which they are not; `p_subjects`, by dealing whole subjects out
+        anew, NaN with fewer than `FEWEST_UNITS` subjects; `subjects`, the smaller number.
+    """
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"label": label, "descriptor": name} | _compare(of_class, name, permutations, rng)
+        for label, of_class in cells.groupby("label")
+        for name in names
+    ]
+    return pd.DataFrame(rows)
+
+
+def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.Generator) -> dict[str, float]:
+    from scipy.stats import ks_2samp, mannwhitneyu
+
+    drawn = (cells["origin"] == SYNTHETIC).to_numpy()
+    values = cells[name].to_numpy(float)
+    genuine, synthetic = values[~drawn], values[drawn]
+    found = ks_2samp(genuine, synthetic, method="asymp")
+    owners = (cells["origin"] + " " + cells["subject"]).to_numpy(str)
+    subjects = min(len(np.unique(owners[drawn])), len(np.unique(owners[~drawn])))
+    spread = genuine.std()
+    told = subjects >= FEWEST_UNITS
+    gaps = _permute_subjects(values, drawn, owners, permutations, rng) if told else np.array([])
+    return {
+        "genuine": genuine.mean(),
+        "synthetic": synthetic.mean(),
+        "difference": (synthetic.mean() - genuine.mean()) / spread if spread else 0.0,
+        "ks": found.statistic,
+        "auc": mannwhitneyu(synthetic, genuine).statistic / (len(synthetic) * len(genuine)),
+        "p_cells": found.pvalue,
+        # the deal found counts as one of all; rounding must not make equal gaps differ
+        "p_subjects": float((gaps >= gaps[0] - 1e-6).mean()) if told else np.nan,
+        "subjects": subjects,
+    }
+
+
+def _permute_subjects(values, drawn, owners, permutations, rng) -> np.ndarray:
+    """Return the gap found, then the gaps when subjects change their origin at random: float (1 + permutations,)."""
+    names, owner = np.unique(owners, return_inverse=True)
+    order = np.argsort(values)
+    # cells of each subject up to each value; only the last of equal values closes a step
+    steps = np.cumsum(owner[order] == np.arange(len(names))[:, None], axis=1, dtype=np.float32)
+    steps = steps[:, np.append(np.diff(values[order]) > 0, True)]
+    is_drawn = np.zeros(len(names), dtype=np.float32)
+    is_drawn[owner[drawn]] = 1
+    dealt = np.stack([is_drawn, *(rng.permutation(is_drawn) for _ in range(permutations))])
+    first, second = dealt @ steps, (1 - dealt) @ steps
+    return np.abs(first / first[:, -1:] - second / second[:, -1:]).max(axis=1)
+
+
+# ----------------------------------------------------------------------------------- can they be told apart
+
+
+def tell_apart(
+    cells: pd.DataFrame, learner: str = LEARNERS[0], names: Sequence[str] = DESCRIPTORS, *, seed: int = 123
+) -> pd.DataFrame:
+    """Let a learner tell synthetic from genuine cells by their descriptors, on subjects it has not seen.
+
+    Five folds; a subject and its synthetic namesake are in the same one.
+
+    Returns:
+        A table of predictions (see `allkit.evaluate`) whose classes are "synthetic" and "genuine". Its groups keep
+        a subject and its namesake apart, so that both are drawn by themselves for an interval.
+
+    Raises:
+        AllkitError: the learner is unknown, or there are fewer than five subjects.
+    """
+    labels = cells["origin"].to_numpy(str)
+    scores = _score_out_of_fold(_learner(learner, seed), cells[list(names)].to_numpy(), labels, cells["group"], seed)
+    table = cells[["path", "subject"]].assign(label=labels, group=cells["origin"] + " " + cells["group"])
+    return table.assign(p_synthetic=scores, p_genuine=1 - scores)
+
+
+def _learner(name: str, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    learners = {
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        "random forest": RandomForestClassifier(200, min_samples_leaf=3, random_state=seed),
+        "support vector machine": make_pipeline(StandardScaler(), SVC()),
+    }
+    if name not in learners:
+        raise AllkitError(f"no learner {name!r}; choose one of {', '.join(learners)}")
+    return learners[name]
+
+
+def _score_out_of_fold(model, values, labels, groups, seed, positive: str = SYNTHETIC) -> np.ndarray:
+    """Return the score of the class `positive`, 0 to 1, for each row, by a model that never saw its group."""
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    units = np.unique(groups).size
+    if units < FEWEST_UNITS:
+        raise AllkitError(f"{units} subjects are too few to test on people not trained on; give at least 5.")
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    method = "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
+    found = cross_val_predict(model, values, labels == positive, groups=groups, cv=folds, method=method)
+    return found[:, 1] if found.ndim == 2 else 1 / (1 + np.exp(-found))
+
+
+# ------------------------------------------------------------------------------------------------ transfer
+
+
+def evaluate_transfer(
+    cells: pd.DataFrame, values: np.ndarray, *, strength: float = 1.0, seed: int = 123
+) -> dict[str, pd.DataFrame]:
+    """Learn ALL and HEM from one kind of cells and test on the other, and on the same kind for comparison.
+
+    Logistic regression on standardised values, classes weighted equally. Within one kind, five folds by subject.
+
+    Args:
+        cells: columns origin, path, label, subject, group, as from `measure_both`.
+        values: float (n, d), what is learned from: descriptors or a network's features, row by row.
+        strength: scikit-learn's C; smaller: simpler.
+        seed: of the folds.
+
+    Returns:
+        Predictions (see `allkit.evaluate`) by "synthetic → genuine", "genuine → genuine", "synthetic → synthetic".
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
+    model = make_pipeline(StandardScaler(), regression)
+    labels, drawn = cells["label"].to_numpy(str), (cells["origin"] == SYNTHETIC).to_numpy()
+
+    def table(rows: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+        found = cells.loc[rows, ["path", "label", "subject", "group"]].reset_index(drop=True)
+        return found.assign(p_ALL=scores, p_HEM=1 - scores)
+
+    model.fit(values[drawn], labels[drawn] == "ALL")
+    found = {"synthetic → genuine": table(~drawn, model.predict_proba(values[~drawn])[:, 1])}
+    for name, rows in {"genuine": ~drawn, SYNTHETIC: drawn}.items():
+        scores = _score_out_of_fold(model, values[rows], labels[rows], cells["group"][rows], seed, positive="ALL")
+        found[f"{name} → {name}"] = table(rows, scores)
+    return found
+
+
+def evaluate_by_subject(predictions: pd.DataFrame, label: str = "HEM") -> pd.DataFrame:
+    """Return for each subject of one class how well its cells are told from all cells of the other classes.
+
+    Returns:
+        One row per subject: cells, auc (0 to 1; NaN with fewer than `FEWEST_CELLS` cells).
+    """
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    others = predictions[predictions["label"] != label]
+    rows = {}
+    for subject, own in predictions[predictions["label"] == label].groupby("subject"):
+        both = pd.concat([own, others])
+        auc = roc_auc_score(both["label"] == label, both[f"p_{label}"]) if len(own) >= FEWEST_CELLS else np.nan
+        rows[subject] = {"cells": len(own), "auc": auc}
+    return pd.DataFrame(rows).T.astype({"cells": int}).rename_axis("subject").sort_values("cells", ascending=False)
