@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError, __version__
-from allkit.augment import Augmentation, apply_augmentation, augment_batch
+from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.classify import build_limits
 from allkit.data import class_order, index_hash
-from allkit.images import load_images
 from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_index, stage_of
 from allkit.paper import LearningRateRule
 from allkit.splits import Split, assert_disjoint
@@ -206,7 +205,7 @@ def build_batches(
     of images (but for the copies of a balanced part). Training batches are shuffled and augmented; others come
     in order, as they are. Rows that `allkit.augment.balance` added are made from their original.
     """
-    images = _load_part(part, image_size=profile.image_size, crop=profile.crop)
+    images = load_part(part, image_size=profile.image_size, crop=profile.crop)
     position = {name: k for k, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
     by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
@@ -215,17 +214,6 @@ def build_batches(
         images, labels, labels @ by_class, profile.batch_size,
         seed=seed, shuffle=training, augmentation=augmentation,
     )  # fmt: skip
-
-
-def _load_part(part: pd.DataFrame, **size: int | None) -> np.ndarray:
-    """Load the images of a part, each file once, and make the copies that its rows ask for."""
-    if "augmentation" not in part:
-        return load_images(part, **size)
-    originals = part.drop_duplicates("path").reset_index(drop=True)
-    images = load_images(originals, **size)
-    row = dict(zip(originals["path"], range(len(originals)), strict=True))
-    pairs = zip(part["path"], part["augmentation"], strict=True)
-    return np.stack([apply_augmentation(images[row[path]], spec) for path, spec in pairs])
 
 
 def class_weights(labels: pd.Series) -> dict[str, float]:
