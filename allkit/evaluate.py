@@ -201,6 +201,46 @@ def _bootstrap(tables: list, combine: Callable, resamples: int, level: float, se
     ).set_index("measure")  # fmt: skip
 
 
+def average_scores(
+    scores: pd.DataFrame, measure: str, *, against: str, resamples: int = 1000, level: float = 0.95, seed: int = 123
+) -> pd.DataFrame:
+    """Average a score over cells, method by method, with a percentile bootstrap interval over subjects.
+
+    The same subjects are drawn for every method, so that the methods are compared on the same cells.
+
+    Args:
+        scores: one row per method and cell: method, path, subject, group and the measure; as from
+            `allkit.explain.score_maps` for one mask.
+        measure: column to average.
+        against: the method that all are compared with.
+        resamples: draws.
+        level: of the interval.
+        seed: of the draws.
+
+    Returns:
+        One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval
+        of the difference excludes zero, else "cannot be told"; resampled ("subjects", or "images" where subjects
+        are unknown) and units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
+    """
+    import pandas as pd
+
+    wide = scores.pivot(index="path", columns="method", values=measure)[list(dict.fromkeys(scores["method"]))]
+    who = scores.drop_duplicates("path").set_index("path").loc[wide.index]
+    by_subject = bool(who["subject"].notna().all())
+    units, names = pd.factorize(who["group"] if by_subject else wide.index)
+    rng, values = np.random.default_rng(seed), wide.to_numpy(float)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, units]
+    means = drawn @ values / drawn.sum(axis=1, keepdims=True)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    table = pd.DataFrame({"value": values.mean(axis=0)}, index=pd.Index(wide.columns, name="method"))
+    table[["low", "high"]] = np.quantile(means, tails, axis=0).T
+    low, high = np.quantile(means - means[:, [list(wide.columns).index(against)]], tails, axis=0)
+    table["verdict"] = np.select([low > 0, high < 0], ["above", "below"], "cannot be told")
+    if len(names) < FEWEST_UNITS:
+        table[["low", "high"]], table["verdict"] = np.nan, "cannot be told"
+    return table.assign(resampled="subjects" if by_subject else "images", units=len(names))
+
+
 # ------------------------------------------------------------------------- time, and existing techniques
 
 
@@ -236,6 +276,50 @@ def evaluate_one_number(split: Split) -> tuple[str, pd.DataFrame]:
     name = one_number(cells[0])
     predictions = _fit_predict(_threshold(), [c[[name]] for c in cells], split)
     return f"{name.replace('mean_g', 'mean green')} alone", predictions
+
+
+def evaluate_one_category(split: Split, train: np.ndarray, test: np.ndarray) -> pd.DataFrame:
+    """Return test predictions that know nothing of an image but a category it falls into.
+
+    Args:
+        split: its training part says how often each class occurs in each category.
+        train: category of each training image, (n,) of str, such as the kind of scale bar.
+        test: category of each test image, (m,) of str.
+
+    Returns:
+        A predictions table; the classes' shares among the training images where a category is new.
+    """
+    import pandas as pd
+
+    classes = class_order(split.train["label"])
+    shares = pd.crosstab(train, split.train["label"].to_numpy(), normalize="index").reindex(test)
+    overall = split.train["label"].value_counts(normalize=True)
+    table = split.test[["path", "label", "subject", "group"]].reset_index(drop=True)
+    for name in classes:
+        table[f"p_{name}"] = shares[name].fillna(overall[name]).to_numpy()
+    return table
+
+
+def count_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+    """Return how far answers moved when the images were changed, each 0-1.
+
+    `changed`: share of images with another predicted class; `moved`: mean absolute change of the probability of
+    the class that was predicted before; `accuracy` and `balanced_accuracy` after the change.
+
+    Raises:
+        AllkitError: the tables are not about the same images.
+    """
+    if list(before["path"]) != list(after["path"]):
+        raise AllkitError("the two tables are about different images; predict the same rows twice.")
+    first, second = probabilities_of(before), probabilities_of(after)
+    rows, said = np.arange(len(before)), first.argmax(axis=1)
+    scores = evaluate_predictions(after)
+    return {
+        "changed": float((said != second.argmax(axis=1)).mean()),
+        "moved": float(np.abs(first[rows, said] - second[rows, said]).mean()),
+        "accuracy": scores["accuracy"],
+        "balanced_accuracy": scores["balanced_accuracy"],
+    }
 
 
 def one_number(cells: pd.DataFrame) -> str:
