@@ -17,7 +17,7 @@ def notebook(request):
 
 
 def test_the_series_is_complete():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "10"]
 
 
 def test_opens_with_what_you_will_learn_then_parameters_then_imports(notebook):
