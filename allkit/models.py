@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError
+from allkit.augment import load_part
 from allkit.data import class_order
+from allkit.images import in_threads, prepare_image, read_image, to_common_size
 
 if TYPE_CHECKING:
     import keras
@@ -413,8 +415,6 @@ def predict_index(
         index: rows of an index; a column `augmentation` says how an image is changed after it was prepared.
         change: changes a decoded image, uint8 (h, w, 3), before it is prepared; is given its path too.
     """
-    from allkit.augment import load_part
-
     size = {key: trained.card["input"][key] for key in ("image_size", "crop")}
     images = load_part(index, **size) if change is None else _load_changed(index["path"], change, **size)
     probabilities = predict_images(trained, images)
@@ -425,8 +425,6 @@ def predict_index(
 
 
 def _load_changed(paths: Iterable[str], change: Callable, *, image_size: int, crop: int | None) -> np.ndarray:
-    from allkit.images import in_threads, prepare_image, read_image, to_common_size
-
     def load(path: str) -> np.ndarray:
         return prepare_image(change(to_common_size(read_image(path)), path), image_size, crop)
 
