@@ -1,8 +1,8 @@
 """Augmentation: rotation by the paper's equations, balancing a class, augmenting training batches.
 
-Three parts, in the order of the lesson (paper, section III.B.1): single images changed one way at a time;
-an index filled up with copies until its classes are equal in number; batches changed at random while a
-network trains.
+In the order of the lesson (paper, section III.B.1): single images changed one way at a time; single images
+changed to find out what a network uses; an index filled up with copies until its classes are equal in number;
+batches changed at random while a network trains.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allkit import AllkitError
+from allkit.images import load_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,6 +288,145 @@ def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: Fill) -
     return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
 
 
+# ---- one image: changed to find out what a network uses ------------------------------------------------------
+
+CORNERS = ("top left", "top right", "bottom left", "bottom right")
+
+
+def corner_box(image: np.ndarray, corner: str, height: float, width: float) -> tuple[slice, slice]:
+    """Return rows and columns of a corner of an image or map, `height` and `width` as shares of its sides, 0-1.
+
+    Raises:
+        AllkitError: unknown corner.
+    """
+    if corner not in CORNERS:
+        raise AllkitError(f"Unknown corner {corner!r}: use {', '.join(map(repr, CORNERS))}.")
+    rows, columns = max(1, round(image.shape[0] * height)), max(1, round(image.shape[1] * width))
+    return (
+        slice(0, rows) if corner.startswith("top") else slice(image.shape[0] - rows, None),
+        slice(0, columns) if corner.endswith("left") else slice(image.shape[1] - columns, None),
+    )
+
+
+def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.125) -> np.ndarray:
+    """Put a green square, which no stain has, into a corner: a shortcut for a network to find.
+
+    Args:
+        image: uint8 (h, w, 3).
+        corner: one of `CORNERS`.
+        share: side of the square as a share of the image's, above 0 to 1.
+
+    Returns:
+        uint8 (h, w, 3), a copy.
+    """
+    marked = image.copy()
+    marked[corner_box(image, corner, share, share)] = (40, 200, 40)
+    return marked
+
+
+def plant_shortcut(
+    part: pd.DataFrame, labels: Sequence[str], *, share: float = 0.9, corner: str = "top left", seed: int = 0
+) -> pd.DataFrame:
+    """Have most images of some classes stamped with a mark when they are loaded (`stamp_mark`).
+
+    Args:
+        part: rows of an index, or one part of a split; not balanced.
+        labels: the classes to mark.
+        share: of their images, 0-1, drawn at random.
+        corner: one of `CORNERS`.
+        seed: same seed, same images.
+
+    Returns:
+        The same rows with the column `augmentation`, "mark:<corner>" or "".
+
+    Raises:
+        AllkitError: the part asks for copies already.
+    """
+    if "augmentation" in part and (part["augmentation"] != "").any():
+        raise AllkitError("These images are changed already (column 'augmentation'): mark the originals.")
+    chosen = part["label"].isin(labels).to_numpy() & (np.random.default_rng(seed).random(len(part)) < share)
+    return part.assign(augmentation=np.where(chosen, f"mark:{corner}", ""))
+
+
+def rescale_cell(image: np.ndarray, area: float) -> np.ndarray:
+    """Enlarge or shrink a cell on black about its centre of mass until it covers `area` pixels, bilinearly.
+
+    Shape, colour and the order of places stay; the size goes, and the grain of the texture grows or shrinks with
+    it. What falls outside the frame is lost.
+
+    Args:
+        image: uint8 (h, w, 3), a cell on a black background.
+        area: pixels, above 0.
+
+    Returns:
+        uint8 (h, w, 3), black outside the cell. A black image comes back as it is.
+
+    Raises:
+        AllkitError: area not above 0.
+    """
+    from PIL import Image
+
+    from allkit.features import cell_mask
+
+    if not area > 0:
+        raise AllkitError(f"The area is {area} pixels, but it must be above 0.")
+    mask = cell_mask(image)
+    if not mask.any():
+        return image.copy()
+    shrink = float(np.sqrt(mask.sum() / area))
+    y, x = (float(np.mean(places)) + 0.5 for places in np.nonzero(mask))  # Pillow's pixels are centred on halves
+    # where a pixel of the result comes from: the centre of mass stays where it is
+    matrix = (shrink, 0, x * (1 - shrink), 0, shrink, y * (1 - shrink))
+    alone = Image.fromarray(image * mask[..., None])
+    return np.array(alone.transform(alone.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+
+def cover_corner(image: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16) -> np.ndarray:
+    """Cover a corner with the piece of the picture beside it, mirrored so that the seam fits.
+
+    Args:
+        image: uint8 (h, w, 3).
+        corner: one of `CORNERS`.
+        height: of the corner, share of the image's, up to 1.
+        width: of the corner, share of the image's, up to 0.5.
+
+    Returns:
+        uint8 (h, w, 3), a copy.
+    """
+    rows, columns = corner_box(image, corner, height, width)
+    start, stop, _ = columns.indices(image.shape[1])
+    wide = stop - start
+    beside = slice(stop, stop + wide) if start == 0 else slice(start - wide, start)
+    covered = image.copy()
+    covered[rows, columns] = image[rows, beside][:, ::-1]
+    return covered
+
+
+def swap_corner(
+    image: np.ndarray, other: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16
+) -> np.ndarray:
+    """Replace a corner by the same corner of another picture of the same size.
+
+    Args:
+        image: uint8 (h, w, 3).
+        other: uint8 (h, w, 3).
+        corner: one of `CORNERS`.
+        height: of the corner, share of the image's.
+        width: of the corner, share of the image's.
+
+    Returns:
+        uint8 (h, w, 3), a copy.
+
+    Raises:
+        AllkitError: the sizes differ.
+    """
+    if image.shape != other.shape:
+        raise AllkitError(f"Pictures of {image.shape} and {other.shape} pixels have no common corner.")
+    box, swapped = corner_box(image, corner, height, width), image.copy()
+    swapped[box] = other[box]
+    return swapped
+
+
 # ---- an index: filling up the smaller classes --------------------------------------------------------------
 
 
@@ -355,14 +495,15 @@ def _new_copy(rng: np.random.Generator, used: set[str]) -> str:
 def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
     """Make the copy that a row of a balanced index asks for.
 
-    Flips come first, then rotation and zoom together in one interpolation, whatever the order in `spec`.
+    Flips come first, then rotation and zoom together in one interpolation, then a mark, whatever the order in
+    `spec`.
     Flips, and right angles of square images, move pixels without resampling. Corners are filled with the
     colour of the background (`background_colour`).
 
     Args:
         image: uint8 (h, w, 3).
         spec: "" or steps joined by "|": "flip:horizontal", "flip:vertical", "rotate:<degrees, counter-
-            clockwise>", "zoom:<factor>".
+            clockwise>", "zoom:<factor>", "mark:<corner>" (see `stamp_mark`).
 
     Returns:
         uint8 (h, w, 3).
@@ -370,7 +511,7 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
     Raises:
         AllkitError: a step that cannot be read.
     """
-    angle, factor = 0.0, 1.0
+    angle, factor, corners = 0.0, 1.0, []
     for step in filter(None, spec.split("|")):
         verb, _, value = step.partition(":")
         try:
@@ -380,13 +521,19 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
                 angle += float(value)
             elif verb == "zoom":
                 factor *= float(value)
+            elif verb == "mark":
+                corners.append(value)
             else:
                 raise ValueError(verb)
         except ValueError:
-            raise AllkitError(f"Cannot read {step!r} of {spec!r}: use flip:, rotate: or zoom:.") from None
+            raise AllkitError(f"Cannot read {step!r} of {spec!r}: use flip:, rotate:, zoom: or mark:.") from None
     if factor == 1.0 and angle % 90 == 0 and (angle % 180 == 0 or image.shape[0] == image.shape[1]):
-        return np.ascontiguousarray(np.rot90(image, int(angle // 90) % 4))
-    return _turn_and_zoom(image, angle, factor, background_colour(image))
+        image = np.ascontiguousarray(np.rot90(image, int(angle // 90) % 4))
+    else:
+        image = _turn_and_zoom(image, angle, factor, background_colour(image))
+    for corner in corners:
+        image = stamp_mark(image, corner)
+    return image
 
 
 def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -> np.ndarray:
@@ -400,8 +547,6 @@ def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -
     Returns:
         uint8 (rows, image_size, image_size, 3).
     """
-    from allkit.images import load_images
-
     if "augmentation" not in rows:
         return load_images(rows, image_size=image_size, crop=crop)
     originals = rows.drop_duplicates("path").reset_index(drop=True)

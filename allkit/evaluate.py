@@ -326,6 +326,70 @@ def _bootstrap(tables: list, measure: Callable, resamples: int, level: float, se
     ).set_index("measure")  # fmt: skip
 
 
+# --------------------------------------------------------------------------------- cells and their maps
+
+
+def average_scores(
+    scores: pd.DataFrame, measure: str, *, against: str, resamples: int = 1000, level: float = 0.95, seed: int = 123
+) -> pd.DataFrame:
+    """Average a score over cells, method by method, with a percentile bootstrap interval over subjects.
+
+    The same subjects are drawn for every method, so that the methods are compared on the same cells.
+
+    Args:
+        scores: one row per method and cell: method, path, subject, group and the measure; as from
+            `allkit.explain.score_maps` for one mask.
+        measure: column to average.
+        against: the method that all are compared with.
+        resamples: draws.
+        level: of the interval.
+        seed: of the draws.
+
+    Returns:
+        One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval
+        of the difference excludes zero, else "cannot be told"; resampled ("subjects", or "images" where subjects
+        are unknown) and units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
+    """
+    import pandas as pd
+
+    wide = scores.pivot(index="path", columns="method", values=measure)[list(dict.fromkeys(scores["method"]))]
+    who = scores.drop_duplicates("path").set_index("path").loc[wide.index]
+    by_subject = bool(who["subject"].notna().all())
+    units, names = pd.factorize(who["group"] if by_subject else wide.index)
+    rng, values = np.random.default_rng(seed), wide.to_numpy(float)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, units]
+    means = drawn @ values / drawn.sum(axis=1, keepdims=True)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    table = pd.DataFrame({"value": values.mean(axis=0)}, index=pd.Index(wide.columns, name="method"))
+    table[["low", "high"]] = np.quantile(means, tails, axis=0).T
+    low, high = np.quantile(means - means[:, [list(wide.columns).index(against)]], tails, axis=0)
+    table["verdict"] = np.select([low > 0, high < 0], ["above", "below"], "cannot be told")
+    if len(names) < FEWEST_UNITS:
+        table[["low", "high"]], table["verdict"] = np.nan, "cannot be told"
+    return table.assign(resampled="subjects" if by_subject else "images", units=len(names))
+
+
+def count_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+    """Return how far answers moved when the images were changed, each 0-1.
+
+    `changed`: share of images with another predicted class; `moved`: mean absolute change of the probability of
+    the class that was predicted before; `accuracy` and `balanced_accuracy` after the change.
+
+    Raises:
+        AllkitError: the tables are not about the same images.
+    """
+    _check_same_images(before, after)
+    first, second = probabilities_of(before), probabilities_of(after)
+    rows, said = np.arange(len(before)), first.argmax(axis=1)
+    scores = evaluate_predictions(after)
+    return {
+        "changed": float((said != second.argmax(axis=1)).mean()),
+        "moved": float(np.abs(first[rows, said] - second[rows, said]).mean()),
+        "accuracy": scores["accuracy"],
+        "balanced_accuracy": scores["balanced_accuracy"],
+    }
+
+
 # ---------------------------------------------------------------------------------------- calibration
 
 

@@ -85,6 +85,44 @@ def is_foreground(image: np.ndarray) -> np.ndarray:
     return red | green | blue  # far faster than the largest of three values along the last axis
 
 
+SCALE_BARS = ("black, long", "black on a white box", "red", "none")
+"""What `find_scale_bar` may find."""
+
+
+def find_scale_bar(image: np.ndarray) -> str:
+    """Return which scale bar is burnt into the bottom right corner of a picture of a smear.
+
+    A rule made by looking at the pictures of one hospital, not a general detector: a black line of half the
+    corner's width, black letters in a white box, or letters and ticks of pure red.
+
+    Args:
+        image: uint8 (h, w, 3), at least 100 pixels a side.
+
+    Returns:
+        One of `SCALE_BARS`.
+    """
+    height, width = image.shape[:2]
+    corner = image[round(0.93 * height) :, round(0.85 * width) :].astype(int)
+    box = image[round(0.94 * height) : round(0.985 * height), round(0.865 * width) : round(0.965 * width)]
+    dark, unit = corner.max(axis=2) < 90, corner.shape[0] * corner.shape[1]
+    white = (box.min(axis=2) > 235).mean() > 0.35
+    run = round(0.065 * width)
+    lines = np.lib.stride_tricks.sliding_window_view(dark, run, axis=1).all(axis=2)
+    if white and lines.any():
+        return "black, long"
+    if white and dark.sum() > 0.015 * unit:
+        return "black on a white box"
+    red = corner[..., 0] - np.maximum(corner[..., 1], corner[..., 2]) > 30
+    return "red" if red.sum() > 0.007 * unit else "none"
+
+
+def find_scale_bars(paths: Iterable[str]) -> np.ndarray:
+    """Return `find_scale_bar` of every file, (n,) of str."""
+    from allkit.images import in_threads, read_image
+
+    return np.array(list(in_threads(lambda path: find_scale_bar(read_image(path)), paths)), dtype=str)
+
+
 def measure_cell(image: np.ndarray) -> dict[str, float]:
     """Measure one cell on a black background.
 

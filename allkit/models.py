@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError
+from allkit.augment import load_part
 from allkit.data import class_order
+from allkit.images import in_threads, prepare_image, read_image, to_common_size
 
 if TYPE_CHECKING:
     import keras
@@ -404,17 +406,31 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
     return np.concatenate([trained.forward(np.asarray(batch, np.float32)).numpy() for batch in batches])
 
 
-def predict_index(trained: TrainedModel, index: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class."""
-    from allkit.images import load_images
+def predict_index(
+    trained: TrainedModel, index: pd.DataFrame, *, change: Callable[[np.ndarray, str], np.ndarray] | None = None
+) -> pd.DataFrame:
+    """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class.
 
-    size = trained.card["input"]
-    images = load_images(index, image_size=size["image_size"], crop=size["crop"])
+    Args:
+        trained: the model; its card says how images are prepared.
+        index: rows of an index; a column `augmentation` says how an image is changed after it was prepared.
+        change: changes a decoded image, uint8 (h, w, 3), before it is prepared; is given its path too.
+    """
+    size = {key: trained.card["input"][key] for key in ("image_size", "crop")}
+    images = load_part(index, **size) if change is None else _load_changed(index["path"], change, **size)
     probabilities = predict_images(trained, images)
     table = index[["path", "label", "subject", "group"]].reset_index(drop=True)
     for k, name in enumerate(trained.classes):
         table[f"p_{name}"] = probabilities[:, k]
     return table
+
+
+def _load_changed(paths: Iterable[str], change: Callable, *, image_size: int, crop: int | None) -> np.ndarray:
+    def load(path: str) -> np.ndarray:
+        return prepare_image(change(to_common_size(read_image(path)), path), image_size, crop)
+
+    images = list(in_threads(load, paths))
+    return np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
 
 
 def measure_inference(trained: TrainedModel, *, repeats: int = 5) -> dict[str, float]:

@@ -7,7 +7,7 @@ a class has the same colour in every figure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -665,4 +665,75 @@ def plot_dial(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None 
     ax.set(xlabel=xlabel, ylabel=ylabel, xticks=list(table.index))
     ax.margins(x=0.2)
     ax.legend(loc="upper left", fontsize=8)
+    return ax
+
+
+# ---- explanations ------------------------------------------------------------------------------------------
+
+
+def plot_map_rows(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    names: Sequence[str],
+    *,
+    outlines: Sequence[Sequence[Mapping[str, np.ndarray]]] | None = None,
+    size: float = 1.3,
+) -> np.ndarray:
+    """Show one row of pictures per cell, such as the cell and the maps laid over it.
+
+    Args:
+        rows: per cell, uint8 (s, s, 3) pictures; their sizes may differ.
+        titles: one per column.
+        names: one per row, written at its left.
+        outlines: per cell and picture, name -> bool (s, s) whose outline is drawn: the first white, others black.
+        size: height and width of one picture in inches.
+
+    Returns:
+        Array of Axes, (cells, columns).
+    """
+    import matplotlib.pyplot as plt
+
+    shape = (len(rows), len(titles))
+    frame = (size * shape[1], size * shape[0] + 0.35)
+    figure, axes = plt.subplots(*shape, figsize=frame, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    for k, row in enumerate(rows):
+        for j, (ax, picture) in enumerate(zip(axes[k], row, strict=True)):
+            ax.imshow(picture)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            for mask, colour in zip(outlines[k][j].values() if outlines else (), ("white", "black"), strict=False):
+                ax.contour(mask, [0.5], colors=colour, linewidths=0.9)
+        axes[k, 0].set_ylabel(names[k], fontsize=8)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=8)
+    return axes
+
+
+def plot_scores(tables: Mapping[str, pd.DataFrame], *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Draw the mean scores of several methods with their intervals, one mark per mask.
+
+    Args:
+        tables: what was scored against (for example "cell") -> table with columns value, low, high (NaN: no
+            interval can be given); index: methods, the same in all tables.
+        xlabel: the score.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; scores from 0 to 1, the first method at the top.
+    """
+    import seaborn as sns
+
+    methods = list(next(iter(tables.values())).index)
+    ax = _axes(ax, 6.4, 0.9 + 0.34 * len(methods))
+    palette = sns.color_palette("colorblind", len(tables))
+    for k, ((name, table), colour) in enumerate(zip(tables.items(), palette, strict=True)):
+        place = np.arange(len(table)) + 0.22 * (k - (len(tables) - 1) / 2)
+        ax.hlines(place, table["low"], table["high"], color=colour, linewidth=2)
+        ax.plot(table["value"], place, "os^D"[k % 4], color=colour, label=name)
+    ax.set_yticks(range(len(methods)), [str(method) for method in methods])
+    ax.set(xlabel=xlabel, xlim=(-0.02, 1.02))
+    ax.grid(axis="x", color="0.9")
+    ax.invert_yaxis()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(tables), fontsize=8)
     return ax

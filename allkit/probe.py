@@ -201,6 +201,28 @@ def one_number(cells: pd.DataFrame) -> str:
     return "area" if cells["background_share"].median() > 0.05 else "mean_g"
 
 
+def evaluate_one_category(split: Split, train: np.ndarray, test: np.ndarray) -> pd.DataFrame:
+    """Return test predictions that know nothing of an image but a category it falls into.
+
+    Args:
+        split: its training part says how often each class occurs in each category.
+        train: category of each training image, (n,) of str, such as the kind of scale bar.
+        test: category of each test image, (m,) of str.
+
+    Returns:
+        A predictions table; the classes' shares among the training images where a category is new.
+    """
+    import pandas as pd
+
+    classes = class_order(split.train["label"])
+    shares = pd.crosstab(train, split.train["label"].to_numpy(), normalize="index").reindex(test)
+    overall = split.train["label"].value_counts(normalize=True)
+    table = split.test[["path", "label", "subject", "group"]].reset_index(drop=True)
+    for name in classes:
+        table[f"p_{name}"] = shares[name].fillna(overall[name]).to_numpy()
+    return table
+
+
 def evaluate_baselines(
     split: Split,
     *,
