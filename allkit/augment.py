@@ -308,7 +308,7 @@ def corner_box(image: np.ndarray, corner: str, height: float, width: float) -> t
     )
 
 
-def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.125) -> np.ndarray:
+def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.2) -> np.ndarray:
     """Put a green square, which no stain has, into a corner: a shortcut for a network to find.
 
     Args:

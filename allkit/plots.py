@@ -708,32 +708,3 @@ def plot_map_rows(
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=8)
     return axes
-
-
-def plot_scores(tables: Mapping[str, pd.DataFrame], *, xlabel: str, ax: Axes | None = None) -> Axes:
-    """Draw the mean scores of several methods with their intervals, one mark per mask.
-
-    Args:
-        tables: what was scored against (for example "cell") -> table with columns value, low, high (NaN: no
-            interval can be given); index: methods, the same in all tables.
-        xlabel: the score.
-        ax: where to draw; a new figure if None.
-
-    Returns:
-        The Axes; scores from 0 to 1, the first method at the top.
-    """
-    import seaborn as sns
-
-    methods = list(next(iter(tables.values())).index)
-    ax = _axes(ax, 6.4, 0.9 + 0.34 * len(methods))
-    palette = sns.color_palette("colorblind", len(tables))
-    for k, ((name, table), colour) in enumerate(zip(tables.items(), palette, strict=True)):
-        place = np.arange(len(table)) + 0.22 * (k - (len(tables) - 1) / 2)
-        ax.hlines(place, table["low"], table["high"], color=colour, linewidth=2)
-        ax.plot(table["value"], place, "os^D"[k % 4], color=colour, label=name)
-    ax.set_yticks(range(len(methods)), [str(method) for method in methods])
-    ax.set(xlabel=xlabel, xlim=(-0.02, 1.02))
-    ax.grid(axis="x", color="0.9")
-    ax.invert_yaxis()
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(tables), fontsize=8)
-    return ax

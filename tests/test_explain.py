@@ -20,7 +20,7 @@ from allkit.augment import (
     swap_corner,
 )
 from allkit.data import load_index
-from allkit.evaluate import average_scores, count_changes, evaluate_one_category, evaluate_predictions
+from allkit.evaluate import average_scores, count_changes, evaluate_predictions
 from allkit.explain import (
     _cut,
     build_occlusion,
@@ -37,6 +37,7 @@ from allkit.explain import (
 from allkit.features import cell_mask, find_scale_bar
 from allkit.images import load_images, prepare_image, read_image
 from allkit.models import TrainedModel, build_model, import_keras, predict_index
+from allkit.probe import evaluate_one_category
 from allkit.splits import split_by_image
 from allkit.synthetic import draw_cell, load_truth
 
@@ -330,6 +331,6 @@ def test_figures_of_maps_and_scores(cell):
     assert len(axes[0, 1].collections) == 2
     assert not axes[0, 0].collections
     table = pd.DataFrame({"value": [0.5, 1.0], "low": [0.4, np.nan], "high": [0.6, np.nan]}, index=["map", "blob"])
-    ax = plots.plot_scores({"cell": table, "nucleus": table}, xlabel="share")
+    ax = plots.plot_grouped_intervals(pd.concat({"cell": table, "nucleus": table}).swaplevel(), xlabel="share")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cell", "nucleus"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["map", "blob"]
