@@ -8,6 +8,7 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `features`: numbers measured on one cell: area, shape, colour, texture
 - `synthetic`: the synthetic twin of C-NMC 2019, drawn procedurally
 - `splits`: who is trained on and who is tested on, and the guard that keeps them apart
+- `paper`: what the paper and the literature report, as tables, and the audit of its claims
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
 - `models`: both networks: build, count, save, load, predict
 - `classify`: one image file in, a label out, or the reason why there is none
@@ -15,7 +16,6 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
 - `evaluate`: metrics with intervals, comparison of models, calibration, thresholds, results by person
 - `probe`: cheap classifiers on a few numbers per cell: baselines to beat, and probes for leaks
-- `paper`: what the paper and the literature report, as tables
 - `plots`: every figure; draws what it is given and computes nothing
 - `widgets`: the interactive cells, among them the upload cell
 - `page`: the upload cell as a page of its own, served by Voilà
