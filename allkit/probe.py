@@ -388,6 +388,7 @@ def evaluate_dial(
     probes: Sequence[str] = ("logistic regression", "nearest neighbours"),
     subjects: int = 30,
     cells: int = 12,
+    splits: int = 2,
     seeds: Iterable[int] = range(10),
 ) -> pd.DataFrame:
     """Measure on drawn numbers how much a split by image promises too much, beside the truth.
@@ -399,6 +400,7 @@ def evaluate_dial(
         subject_effect: the generator's dial, see `allkit.synthetic.draw_cell`; 0: people do not differ.
         probes: see `build_probe`.
         subjects, cells: people of each class, and cells of each.
+        splits: of each kind, over which a lab averages.
         seeds: one lab each, with people of its own.
 
     Returns:
@@ -417,19 +419,20 @@ def evaluate_dial(
         new = draw_numbers(2 * subjects, cells, first_subject=1000, **dial)
         everybody = pd.concat([index, known, new])
         numbers = everybody.drop(columns=list(COLUMNS)).set_axis(row_keys(everybody))
-        by_image = split_by_image(index, SUBJECT_FRACTIONS, seed)
-        by_subject = split_by_subject(index, SUBJECT_FRACTIONS, seed)
-        asked = {
-            "by image": (by_image.train, by_image.test),
-            "by subject": (by_subject.train, by_subject.test),
-            "known people": (by_image.train, known),
-            "new people": (by_subject.train, new),
-        }
-        for probe in probes:
-            tables = {what: evaluate_probe(*rows, numbers, probe) for what, rows in asked.items()}
-            auc = {what: evaluate_predictions(table)["auc"] for what, table in tables.items()}
-            found.append({"seed": seed, "probe": probe, **auc})
-    table = pd.DataFrame(found)
+        for number in range(splits):
+            by_image = split_by_image(index, SUBJECT_FRACTIONS, seed=number)
+            by_subject = split_by_subject(index, SUBJECT_FRACTIONS, seed=number)
+            asked = {
+                "by image": (by_image.train, by_image.test),
+                "by subject": (by_subject.train, by_subject.test),
+                "known people": (by_image.train, known),
+                "new people": (by_subject.train, new),
+            }
+            for probe in probes:
+                tables = {what: evaluate_probe(*rows, numbers, probe) for what, rows in asked.items()}
+                auc = {what: evaluate_predictions(table)["auc"] for what, table in tables.items()}
+                found.append({"seed": seed, "probe": probe, **auc})
+    table = pd.DataFrame(found).groupby(["seed", "probe"], sort=False, as_index=False).mean()
     gap = {"measured": table["by image"] - table["by subject"], "true": table["known people"] - table["new people"]}
     return table.assign(**gap)
 
