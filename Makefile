@@ -28,7 +28,7 @@ setup: $(READY) ## a virtual environment in .venv with everything installed
 $(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); ok or sys.exit("Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev,book]'
 	@touch $@
 
 run: setup ## run all notebooks and publish runs/latest/report/index.html
