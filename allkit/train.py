@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -406,6 +407,7 @@ def train_model(
     seed: int = 123,
     deterministic: bool = False,
     show: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Training:
     """Train a model from `build_model` on a split, as the profile says (paper III.B.2-3).
 
@@ -419,6 +421,7 @@ def train_model(
         seed: of order, augmentation and dropout.
         deterministic: see `set_determinism`, which says what it guarantees and what not.
         show: print the table as it grows.
+        callbacks: more Keras callbacks, after the kit's own; they see every phase.
 
     Raises:
         allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
@@ -445,7 +448,7 @@ def train_model(
     tables, resumed, best, before = [], 0, (-math.inf, 0, None), 0
     for phase in _phases(profile):
         home = None if folder is None else folder / phase["name"].replace(" ", "-")
-        rule, skipped = _fit_phase(model, batches, profile, phase, home, seed, show)
+        rule, skipped = _fit_phase(model, batches, profile, phase, home, seed, show, callbacks)
         # without a best value (best_by="rule") the last phase decides
         if rule.best_by is None or rule.best_value > best[0]:
             best = (rule.best_value, before + (rule.best_epoch or 1), model.get_weights())
@@ -491,7 +494,7 @@ def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
         layer.trainable = stage in tuned and not (norm and phase == "last blocks" and stage != "head")
 
 
-def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, int]:
+def _fit_phase(model, batches, profile, phase, home, seed, show, extra) -> tuple[Any, int]:
     """Train one phase, or what is left of it; return its rule and the number of epochs found done."""
     keras = import_keras()
     _set_trainable(model, phase["name"], profile.last_blocks)
@@ -509,7 +512,7 @@ def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, i
         rule.on_train_end()
         return rule, done
     seeds = _EpochSeed(batches["train"], seed, first=0 if phase["name"] == "head" else profile.head_epochs)
-    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else [])]
+    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else []), *extra]
     if home is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(
             str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
