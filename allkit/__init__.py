@@ -20,6 +20,8 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `widgets`: the interactive cells, among them the upload cell
 - `page`: the upload cell as a page of its own, served by Voilà
 - `runs`: run folders, where results are saved and found again, listed and compared
+- `study`: trials of settings that any number of processes share, none lost and none counted twice
+- `tune`: the search for batch size, learning rate and epochs, and how far its best score is to be believed
 - `realism`: how close the synthetic twin comes to genuine cells
 - `report`: a run's notebooks as HTML that needs no network
 - `cards`: the model card of a run

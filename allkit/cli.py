@@ -1,7 +1,8 @@
-"""The command line: `allkit run`, `publish`, `runs`, `card`, `classify`, `app`, `paper`, `data check`, `data make`."""
+"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `classify`, `app`, `paper`, `data …`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,8 @@ from typer.core import TyperCommand
 from allkit import AllkitError, __version__
 
 if TYPE_CHECKING:
+    import subprocess
+
     import pandas as pd
 
     from allkit.classify import Result
@@ -44,6 +47,13 @@ class ProfileName(StrEnum):
     quick = "quick"
     paper = "paper"
     honest = "honest"
+
+
+class ModelName(StrEnum):
+    """The networks that `allkit tune` offers."""
+
+    mobilenet = "mobilenet"
+    efficientnetb3 = "efficientnetb3"
 
 
 class ImageFormat(StrEnum):
@@ -114,6 +124,75 @@ def run(
     typer.echo(f"Report: {publish_report(result.path)}")
     if not result.ok:
         raise typer.Exit(1)
+
+
+@app.command(cls=_Pairs)
+def tune(
+    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "paper",
+    trials: Annotated[int, typer.Option(min=1, help="Finished trials, over all processes.")] = 20,
+    profile: Annotated[ProfileName, typer.Option(help="What is not searched comes from here.")] = ProfileName.quick,
+    model: Annotated[ModelName, typer.Option(help="The network.")] = ModelName.mobilenet,
+    data: Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")] = "synthetic",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A setting to hold fixed. Repeatable."),
+    ] = None,
+    storage: Annotated[str, typer.Option(metavar="FILE|URL", help="Journal file, or a database.")] = "",
+    out: Annotated[str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")] = "latest",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    helper: Annotated[bool, typer.Option("--helper", hidden=True)] = False,
+) -> None:
+    """Search batch size, learning rate and epochs, by the balanced accuracy on validation images.
+
+    Start it with the same options in as many places as you like: all that see the storage work on one study. By
+    default it is a journal file in the run folder. Ctrl-C loses nothing; the same command goes on.
+    """
+    from allkit.study import count_trials, run_trials
+    from allkit.tune import describe_best, describe_trial, start_tuning
+
+    helpers = []
+    try:
+        if jobs > 1:  # TensorFlow takes all cores unless told otherwise, before it is imported
+            os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        given = {name: _value(text) for name, text in _pairs(parameter or []).items()}
+        opened, score = start_tuning(
+            study, data=data, profile=profile.value, model=model.value, parameters=given, storage=storage, out=out
+        )
+        helpers = [_start_again("--jobs", "1", "--helper") for _ in range(jobs - 1)]
+        for _ in range(2):  # the second time, what a helper may have left
+            run_trials(opened, score, trials, notify=lambda row: typer.echo(describe_trial(row)))
+            failed = [helper for helper in helpers if helper.wait()]
+    except KeyboardInterrupt:
+        for helper in helpers:
+            helper.wait()
+        if not helper:
+            typer.echo("Stopped; what is done is kept. Go on with the same command.", err=True)
+        raise typer.Exit(130) from None
+    if helper:
+        return
+    typer.echo(describe_best(opened))
+    left = count_trials(opened, trials)
+    if left["running"]:
+        typer.echo(f"{left['running']} more are running elsewhere. If they should not end, start this command again.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _value(text: str) -> int | float | bool | str:
+    """Read the text of a -p value; "none" stays a word, which asks a profile for nothing."""
+    import json
+
+    try:
+        return json.loads(text.lower())
+    except ValueError:
+        return text
+
+
+def _start_again(*options: str) -> subprocess.Popen:
+    """Start this very command in another process, with further options."""
+    import subprocess
+
+    return subprocess.Popen([sys.executable, "-c", "from allkit.cli import main; main()", *sys.argv[1:], *options])
 
 
 def _pairs(parameters: list[str]) -> dict[str, str]:

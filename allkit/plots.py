@@ -668,6 +668,77 @@ def plot_dial(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None 
     return ax
 
 
+# ---- tuning ------------------------------------------------------------------------------------------------
+
+
+def plot_trial_curves(curves: pd.DataFrame, *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw the score of every trial over its epochs; pruned ones are dashed and end in a cross.
+
+    Args:
+        curves: from `allkit.study.curves_table`; score 0-1, drawn in percent.
+        ylabel: the score, without its unit.
+        ax: where to draw; a new figure if None.
+    """
+    ax = _axes(ax)
+    styles = {"complete": ("-", "o", "#0173B2"), "pruned": ("--", "x", "#DE8F05")}
+    for (state, _), rows in curves.groupby(["state", "trial"]):
+        line, mark, colour = styles[state]
+        ax.plot(rows["epoch"], 100 * rows["score"], line, color=colour, linewidth=1, alpha=0.7)
+        ax.plot(rows["epoch"].iloc[-1], 100 * rows["score"].iloc[-1], mark, color=colour)
+    for state, (line, mark, colour) in styles.items():
+        ax.plot([], [], line, marker=mark, color=colour, label=state)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="epoch", ylabel=f"{ylabel} (%)")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_study_history(table: pd.DataFrame, *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw the score of every trial in the order of the trials, and the best so far.
+
+    Args:
+        table: from `allkit.study.trials_table`; score and best 0-1, drawn in percent.
+        ylabel: the score, without its unit.
+        ax: where to draw; a new figure if None.
+    """
+    ax = _axes(ax)
+    for state, mark, colour in (("complete", "o", "#0173B2"), ("pruned", "x", "#DE8F05")):
+        rows = table[table["state"] == state]
+        ax.plot(rows["trial"], 100 * rows["score"], mark, color=colour, label=state)
+    table = table.sort_values("trial")
+    ax.step(table["trial"], 100 * table["best"], where="post", color="0.5", label="best so far")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="trial", ylabel=f"{ylabel} (%)")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_optimism(table: pd.DataFrame, *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw the best validation score of k trials, and the test score of the same trials, over k.
+
+    Args:
+        table: from `allkit.tune.measure_optimism`; scores 0-1, drawn in percent.
+        ylabel: the score, without its unit.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the gap between the lines is shaded, k is on a logarithmic scale.
+    """
+    ax = _axes(ax)
+    ax.fill_between(table["trials"], 100 * table["test"], 100 * table["score"], color="0.9")
+    ax.plot(table["trials"], 100 * table["score"], "-", color=PARTS["validation"], linewidth=2)
+    ax.plot(table["trials"], 100 * table["test"], "--", color=PARTS["test"], linewidth=2)
+    last = table.iloc[-1]
+    for column, name in (("score", "validation, the best"), ("test", "test, the same trial")):
+        ax.annotate(name, (last["trials"], 100 * last[column]), (6, 0), textcoords="offset points", va="center")
+    ax.set_xscale("log")
+    ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if k <= last["trials"]]
+    ax.set_xticks(ticks, [str(k) for k in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="trials to choose from", ylabel=f"{ylabel} (%)")
+    return ax
+
+
 # ---- explanations ------------------------------------------------------------------------------------------
 
 

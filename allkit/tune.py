@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ import numpy as np
 from allkit import AllkitError, __version__
 from allkit.evaluate import evaluate_predictions
 from allkit.models import import_keras, predict_index
-from allkit.study import Range, Report, Score, quiet_optuna
-from allkit.train import PROFILES, Profile, build_from_profile, train_model
+from allkit.runs import load_data, open_run
+from allkit.splits import Split, assert_disjoint, split_data
+from allkit.study import Range, Report, Score, open_study, quiet_optuna, trials_table
+from allkit.train import PROFILES, Profile, build_from_profile, get_profile, train_model
 
 if TYPE_CHECKING:
+    import optuna
     import pandas as pd
-
-    from allkit.splits import Split
 
 SPACE = {
     "batch_size": Range(8, 128, log=True),
@@ -101,7 +103,62 @@ def build_score(split: Split, profile: Profile, model: str, *, seed: int = 123) 
     return score
 
 
+def start_tuning(
+    name: str, *, data: str = "synthetic", profile: str = "quick", model: str = "mobilenet",
+    parameters: Mapping[str, Any] | None = None, storage: str = "", out: str = "latest",
+) -> tuple[optuna.Study, Score]:  # fmt: skip
+    """Open the study `name` for these data and this network, and return it with its score function.
+
+    Args:
+        name: letters, digits, ".", "_" and "-".
+        data, profile, out: as for `allkit run`.
+        model: "mobilenet" or "efficientnetb3".
+        parameters: fields of the profile, `seed`, `hold_out` and `fold`; a hyperparameter among them is held fixed
+            and not searched.
+        storage: a journal file or a database URL; empty: tune/<name>.journal in the run folder.
+
+    Raises:
+        AllkitError: see `load_data`, `get_profile`, `split_data`, `open_run` and `open_study`.
+    """
+    given = dict(parameters or {})
+    seed, hold_out, fold = given.pop("seed", 123), given.pop("hold_out", ""), given.pop("fold", None)
+    index = load_data(data)
+    wanted = get_profile(profile, model, index, **given)
+    split = split_data(index, wanted.split, seed=seed, hold_out=str(hold_out), fold=fold)
+    assert_disjoint(split, allow_leak=wanted.allow_leak)
+    space = {key: r for key, r in SPACE.items() if key not in given}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise AllkitError(f"a study cannot be called {name!r}; use letters, digits, '.', '_' and '-'.")
+    if not space:
+        raise AllkitError(f"{', '.join(SPACE)} are all given, so there is nothing to search; leave one out.")
+    run = open_run(out, index=index, profile=wanted)
+    recipe = describe_recipe(split, wanted, model, seed=seed, space=space)
+    place = storage or run.path / "tune" / f"{name}.journal"
+    study = open_study(name, place, recipe, space, paper_settings(space))
+    return study, build_score(split, wanted, model, seed=seed)
+
+
 # ------------------------------------------------------------------------------------- what a study tells
+
+
+def describe_trial(row: Mapping[str, Any], space: Mapping[str, Range] = SPACE) -> str:
+    """Return a row of `allkit.study.trials_table` as one line."""
+    settings = ", ".join(f"{name} {row[name]:.3g}" for name in space if name in row)
+    ended = f"{row['score']:.3f}" if row["state"] == "complete" else f"{row['state']} after epoch {row['reports']}"
+    return f"trial {row['trial']}: {ended} ({settings}; {row['seconds']:.0f} s)"
+
+
+def describe_best(study: optuna.Study) -> str:
+    """Return what a study found in one sentence, and what that is not in another."""
+    table = trials_table(study)
+    complete, pruned = (table[table["state"] == state] for state in ("complete", "pruned"))
+    if complete.empty:
+        return "No trial is complete yet."
+    best = complete.loc[complete["score"].idxmax()].to_dict()
+    return (
+        f"Best of {len(complete)} complete trials ({len(pruned)} were pruned): {describe_trial(best)}. The score "
+        "is the balanced accuracy on validation images. The best of many is too good; notebook 11 shows by how much."
+    )
 
 
 def measure_importance(

@@ -17,7 +17,7 @@ def notebook(request):
 
 
 def test_the_series_is_complete():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"]
 
 
 def test_the_page_on_genuine_cells_is_saved_without_them():
