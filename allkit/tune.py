@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -14,11 +15,20 @@ import numpy as np
 
 from allkit import AllkitError, __version__
 from allkit.evaluate import evaluate_predictions
-from allkit.models import import_keras, predict_index
+from allkit.models import TrainedModel, import_keras, predict_index
 from allkit.runs import load_data, open_run
 from allkit.splits import Split, assert_disjoint, split_data
 from allkit.study import Range, Report, Score, open_study, quiet_optuna, trials_table
-from allkit.train import PROFILES, Profile, build_from_profile, get_profile, train_model
+from allkit.train import (
+    PROFILES,
+    MonitorSwitchLR,
+    Profile,
+    build_batches,
+    build_from_profile,
+    class_weights,
+    get_profile,
+    train_model,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -101,6 +111,58 @@ def build_score(split: Split, profile: Profile, model: str, *, seed: int = 123) 
         return {"score": float(best), "test": float(tested["balanced_accuracy"])}
 
     return score
+
+
+def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, seed: int = 123) -> Score:
+    """Return a function that trains a new head on the frozen layers of a trained network, a second or so a trial.
+
+    What these layers make of the images is computed here, once and without augmentation. The rest is as in
+    `build_score`. Where the network's own epoch was chosen on the same validation part, all scores on it are a little
+    too high from the start.
+    """
+    keras, classes = import_keras(), tuple(trained.card["classes"])
+    pool = "head_pool"
+    trunk = keras.Model(trained.model.input, trained.model.get_layer(pool).output)
+    parts = {}
+    for name, part in split.parts.items():
+        weights = class_weights(part["label"]) if profile.class_weight or name != "train" else None
+        batches = build_batches(part, classes, profile, training=False, weights=weights)
+        parts[name] = trunk.predict(batches, verbose=0), batches.labels, batches.sample_weights
+    fresh = build_from_profile(trained.card["model"], profile, len(classes), seed=seed)
+    head = keras.Model(fresh.get_layer(pool).output, fresh.output)
+    head.compile(
+        keras.optimizers.Adamax(profile.learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
+    )
+    head.optimizer.build(head.trainable_variables)
+    variables = [*head.variables, *head.optimizer.variables]
+    start = [np.array(variable) for variable in variables]
+
+    def score(settings: Mapping[str, float], report: Report) -> dict[str, float]:
+        keras.utils.set_random_seed(seed)
+        for variable, value in zip(variables, start, strict=True):  # building anew would take longer than training
+            variable.assign(value)
+        own = dataclasses.replace(profile, **settings)
+        head.optimizer.learning_rate, head.stop_training = own.learning_rate, False
+        rule = MonitorSwitchLR(patience=own.patience, best_by="balanced_accuracy")
+        watch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: report(epoch + 1, float(logs["val_balanced_accuracy"]))
+        )
+        features, labels, weights = parts["train"]
+        head.fit(features, labels, own.batch_size, own.epochs, sample_weight=weights, verbose=0,
+                 validation_data=parts["validation"], callbacks=[rule, watch])  # fmt: skip
+        features, labels, weights = parts["test"]
+        right = np.asarray(head(features, training=False)).argmax(axis=1) == labels.argmax(axis=1)
+        return {"score": rule.best_value, "test": float(np.average(right, weights=weights))}
+
+    return score
+
+
+def weights_hash(trained: TrainedModel) -> str:
+    """Return 8 hexadecimal digits that stand for the weights of a network."""
+    return hashlib.sha256(b"".join(values.tobytes() for values in trained.model.get_weights())).hexdigest()[:8]
 
 
 def start_tuning(
