@@ -120,6 +120,7 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
     `build_score`. Where the network's own epoch was chosen on the same validation part, all scores on it are a little
     too high from the start.
     """
+    assert_disjoint(split, allow_leak=profile.allow_leak)
     keras, classes = import_keras(), tuple(trained.card["classes"])
     pool = "head_pool"
     trunk = keras.Model(trained.model.input, trained.model.get_layer(pool).output)
@@ -163,6 +164,11 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
 def weights_hash(trained: TrainedModel) -> str:
     """Return 8 hexadecimal digits that stand for the weights of a network."""
     return hashlib.sha256(b"".join(values.tobytes() for values in trained.model.get_weights())).hexdigest()[:8]
+
+
+def name_study(prefix: str, recipe: Mapping[str, Any]) -> str:
+    """Return a name that no study of another recipe has."""
+    return f"{prefix}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def start_tuning(
