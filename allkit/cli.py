@@ -219,7 +219,7 @@ def runs(
     """
     import json
 
-    from allkit.runs import compare_runs, find_runs, list_runs, run_path, to_plain
+    from allkit.runs import compare_runs, find_runs, find_sweeps, list_runs, run_path, to_plain
 
     paths = [run_path(folder) for folder in folders or []]
     if len(paths) > 2:
@@ -233,6 +233,8 @@ def runs(
         typer.echo(json.dumps(to_plain(content), indent=2))
     else:
         _echo_comparison(found) if len(paths) == 2 else _echo_runs(found)
+        for sweep in [] if paths else find_sweeps():
+            typer.echo(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
 
 
 def _echo_runs(listed: pd.DataFrame) -> None:

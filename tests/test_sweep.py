@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from test_series import _notebook
 
-from allkit import AllkitError, series, synthetic
+from allkit import AllkitError, cli, series, synthetic
 from allkit.runs import find_runs
 from allkit.series import run_sweep
 
@@ -100,6 +100,20 @@ def test_record_says_what_became_of_each(swept):
     assert record["status"] == "ended"
     assert {name: run["status"] for name, run in record["runs"].items()} == _status(swept[0])
     assert record["runs"]["x-2,rate-0.001"]["values"] == {"x": 2, "rate": 0.001}
+
+
+def test_sweeps_are_found_among_the_runs(swept, monkeypatch, capsys):
+    monkeypatch.setenv("ALLKIT_RUNS", str(swept[0].path.parent))
+    for words, expected in (["sweep"], "x-2,rate-0.5: no model is trained yet"), ([], "a sweep: sweep"):
+        monkeypatch.setattr(sys, "argv", ["allkit", "runs", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert expected in "".join(capsys.readouterr())
+    (swept[0].path.parent / "single").mkdir()
+    (swept[0].path.parent / "single" / "series.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "`allkit runs sweep` lists its runs" in capsys.readouterr().out
 
 
 def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, cluster, drawn):
@@ -201,8 +215,11 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not (out / "nap-600" / "series.json").exists() and process.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline:
+        told = (out / "sweep.json").exists() and '"done"' in (out / "sweep.json").read_text()
+        if told and (out / "nap-600" / "series.json").exists():
+            break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     stdout, stderr = process.communicate(timeout=30)
