@@ -494,7 +494,7 @@ def run_sweep(
         record = _prepare_sweep(path, resume, to_plain(options) | {"grid": grid})
         _save_sweep(path, record, runs, "running")
         options |= {"threads": _threads_each(client, [*declared, path / "sweep.json", _shared_data(data)])}
-        tasks = {c.folder: options | {"parameters": dict(parameters or {}) | c.given} for c in combinations}
+        tasks = {c.folder: options | {"parameters": _own_last({**(parameters or {}), **c.given})} for c in combinations}
 
         def tell(run: SweepRun) -> None:
             runs[run.path.name] = run
@@ -517,14 +517,17 @@ def _combine(
     if both:
         raise AllkitError(f"{both[0]} has one value for all runs and values to sweep; give it once.")
     _plan_values(declared, fixed, {})
-    # values for one notebook come last: they take precedence over those for all
-    names = sorted(grid, key=lambda name: bool(re.match(r"\d", name)))
-    axes = [list(zip(grid[name], _read_values(name, grid[name], declared), strict=True)) for name in names]
+    axes = [list(zip(grid[name], _read_values(name, grid[name], declared), strict=True)) for name in grid]
     made = []
     for point in itertools.product(*axes):
-        given, read = ({n: pair[side] for n, pair in zip(names, point, strict=True)} for side in (0, 1))
+        given, read = ({n: pair[side] for n, pair in zip(grid, point, strict=True)} for side in (0, 1))
         made.append(_Combination(given, read))
     return made
+
+
+def _own_last(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with those for one notebook last, so that they take precedence over those for all."""
+    return dict(sorted(parameters.items(), key=lambda item: bool(re.match(r"\d+\.", item[0]))))
 
 
 def _read_values(given: str, values: Sequence[Any], declared: Mapping[Path, Mapping[str, Any]]) -> list[Any]:
@@ -655,8 +658,9 @@ def _threads_each(client: Client, needed: Sequence[Path]) -> int:
 
     AllkitError when the cluster has no workers, or they lack allkit or one of the paths in `needed`.
     """
+    workers = client.scheduler_info()["workers"]
     slots = Counter()
-    for worker in client.scheduler_info()["workers"].values():
+    for worker in workers.values():
         slots[worker["host"]] += worker["nthreads"]
     if not slots:
         raise AllkitError("the Dask cluster has no workers; start some.")
@@ -667,8 +671,8 @@ def _threads_each(client: Client, needed: Sequence[Path]) -> int:
     for address, (_, missing) in found.items():
         if missing:
             raise AllkitError(f"the worker {address} does not see {missing[0]}; workers need the same paths.")
-    hosts = {client.scheduler_info()["workers"][address]["host"]: cores for address, (cores, _) in found.items()}
-    return max(1, min(cores // slots[host] for host, cores in hosts.items()))
+    shares = [cores // slots[workers[address]["host"]] for address, (cores, _) in found.items() if address in workers]
+    return max(1, min(shares))
 
 
 def _look_around(paths: Sequence[str]) -> tuple[int, list[str]]:

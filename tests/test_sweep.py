@@ -9,6 +9,7 @@ import time
 
 import nbformat
 import pytest
+from dask.system import CPU_COUNT
 from test_series import _notebook
 
 from allkit import AllkitError, cli, series, synthetic
@@ -88,7 +89,7 @@ def test_every_combination_is_a_run_and_one_failure_leaves_the_others(swept):
     lines = [(run.path / "told.txt").read_text().split() for run in result.runs]
     assert [line[:2] for line in lines] == [["1", "0.001"], ["1", "0.5"], ["2", "0.001"], ["2", "0.5"]]
     assert len({line[2] for line in lines}) == 2  # both workers had some
-    assert {line[3] for line in lines} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert {line[3] for line in lines} == {str(max(1, CPU_COUNT // 2))}
     for run in result.runs:
         assert (run.path / "report" / "index.html").exists()
         assert json.loads((run.path / "series.json").read_text())["notebooks"]["02_second"]["status"] == "done"
@@ -183,6 +184,18 @@ def test_a_single_run_is_no_sweep(notebooks, cluster, drawn, tmp_path):
     with pytest.raises(AllkitError, match="single run"):
         run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path, scheduler=cluster.scheduler_address)
     assert [p.name for p in tmp_path.iterdir()] == ["series.json"]
+
+
+def test_value_for_one_notebook_takes_precedence(notebooks, cluster, drawn, tmp_path):
+    result = run_sweep(
+        {"01.x": ["8"], "x": ["9"]},
+        notebooks=notebooks,
+        only="01",
+        out=tmp_path / "sweep",
+        scheduler=cluster.scheduler_address,
+    )
+    assert (tmp_path / "sweep" / "01.x-8,x-9" / "told.txt").read_text().startswith("8 ")
+    assert result.ok
 
 
 def test_names_of_folders_are_safe_and_distinct():
