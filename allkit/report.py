@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 START_UP = "Start-up and imports"
+OPENING = "Before the first heading"
 CORE = ("01", "02", "03", "04", "05", "06")
 """Numbers of the notebooks that go from the data to the upload cell; the later ones ask further questions."""
 SHORT_PART = 1.0  # s; shorter parts are summed up in the report
@@ -233,23 +234,23 @@ def time_by_part(copy: Path) -> pd.DataFrame:
     """Return how long each part of an executed notebook took, in order: part, seconds (float64).
 
     The first row is the start of the kernel with all cells up to the one that imports. Every later row is a heading
-    with the cells below it, their saving included; code before the first heading counts to the title. The sum is the
-    time from the start to the end of the last cell that ran. Empty when papermill did not execute the notebook.
+    with the cells below it, their saving included; the title counts as no heading. The sum is the time from the start
+    to the end of the last cell that ran. Empty when papermill did not execute the notebook.
     """
     import nbformat
     import pandas as pd
 
     notebook = nbformat.read(copy, as_version=4)
-    last, heading, seconds = _time_of(notebook.metadata, "start_time"), START_UP, {}
-    imports = _imports_cell(notebook.cells)
-    title = _title(notebook) or copy.stem
+    last, heading, seconds = _time_of(notebook.metadata, "start_time"), OPENING, {}
+    imports, title = _imports_cell(notebook.cells), _title(notebook)
     for position, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            heading = _last_heading(cell.source) or heading
+            found = _last_heading(cell.source)
+            heading = found if found and found != title else heading
         end = _time_of(cell.metadata, "end_time")
         if last is None or end is None:
             continue  # not reached, because a cell before it failed
-        part = START_UP if position <= imports else title if heading == START_UP else heading
+        part = START_UP if position <= imports else heading
         seconds[part] = seconds.get(part, 0.0) + (end - last).total_seconds()
         last = end
     return pd.DataFrame({"part": list(seconds), "seconds": list(seconds.values())}).astype({"seconds": float})

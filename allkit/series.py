@@ -672,7 +672,7 @@ def _threads_each(client: Client, needed: Sequence[Path]) -> int:
         if missing:
             raise AllkitError(f"the worker {address} does not see {missing[0]}; workers need the same paths.")
     shares = [cores // slots[workers[address]["host"]] for address, (cores, _) in found.items() if address in workers]
-    return max(1, min(shares))
+    return max(1, min(shares, default=1))
 
 
 def _look_around(paths: Sequence[str]) -> tuple[int, list[str]]:

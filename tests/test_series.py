@@ -17,7 +17,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from allkit import AllkitError
-from allkit.report import START_UP, time_by_part
+from allkit.report import OPENING, START_UP, time_by_part
 from allkit.series import Run, load_data, open_run, publish_report, run_path, run_series
 
 PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
@@ -273,7 +273,7 @@ def test_time_is_told_by_part(tmp_path):
     table = time_by_part(_executed(tmp_path / "07_look.ipynb", cells))
     assert dict(zip(table["part"], table["seconds"], strict=True)) == {
         START_UP: 2,
-        "Look at cells": 0.25,
+        OPENING: 0.25,
         "Train": 8.25,
         "What is left": 0.25,
     }
