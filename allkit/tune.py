@@ -182,19 +182,21 @@ def start_tuning(
         data, profile, out: as for `allkit run`.
         model: "mobilenet" or "efficientnetb3".
         parameters: fields of the profile, `seed`, `hold_out` and `fold`; a hyperparameter among them is held fixed
-            and not searched.
+            and not searched. With `views` the head alone is trained (give it weights="imagenet").
         storage: a journal file or a database URL; empty: tune/<name>.journal in the run folder.
 
     Raises:
         AllkitError: see `load_data`, `get_profile`, `split_data`, `open_run` and `open_study`.
     """
     given = dict(parameters or {})
+    space = {key: r for key, r in SPACE.items() if key not in given}
+    if given.get("views") and "epochs" in space:  # the head alone is trained, on features that are computed once
+        given = {"head_epochs": 1, "last_blocks": 0} | given | {"epochs": 0}
     seed, hold_out, fold = given.pop("seed", 123), given.pop("hold_out", ""), given.pop("fold", None)
     index = load_data(data)
     wanted = get_profile(profile, model, index, **given)
     split = split_data(index, wanted.split, seed=seed, hold_out=str(hold_out), fold=fold)
     assert_disjoint(split, allow_leak=wanted.allow_leak)
-    space = {key: r for key, r in SPACE.items() if key not in given}
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise AllkitError(f"a study cannot be called {name!r}; use letters, digits, '.', '_' and '-'.")
     if not space:
