@@ -10,10 +10,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allkit import AllkitError
+from allkit import AllkitError, cli, tune
 from allkit import study as shared
+from allkit.data import load_index
+from allkit.models import TrainedModel, import_keras
+from allkit.splits import split_data
 from allkit.study import Range, count_trials, curves_table, open_study, run_trials, trials_table
-from allkit.tune import FEWEST_TRIALS, SPACE, measure_importance, measure_optimism, paper_settings
+from allkit.train import build_from_profile, get_profile
+from allkit.tune import (
+    FEWEST_TRIALS,
+    SPACE,
+    build_head_score,
+    build_score,
+    describe_recipe,
+    measure_importance,
+    measure_optimism,
+    name_study,
+    paper_settings,
+)
 
 RECIPE = {"seed": 7, "model": "none"}
 N = 12
@@ -248,3 +262,105 @@ def test_importance_has_to_beat_luck():
     few = measure_importance(table.head(FEWEST_TRIALS - 1))
     assert few["value"].isna().all()
     assert set(few["verdict"]) == {"cannot be told"}
+
+
+@pytest.fixture(scope="module")
+def tiny(twin):
+    """A profile and a split of few small images."""
+    index = load_index(twin)
+    profile = get_profile("quick", "mobilenet", index, image_size=32, alpha=0.25, split="image", allow_leak=True)
+    return profile, split_data(index, "image")
+
+
+def test_a_trial_trains_with_its_settings_and_reports_every_epoch(monkeypatch, tiny):
+    def train_model(network, split, profile, *, seed, show, callbacks):
+        trained.append(profile)
+        for phase in (2, 1):  # Keras counts the epochs of each phase from 0
+            for epoch in range(phase):
+                callbacks[0].on_epoch_end(epoch, {"val_balanced_accuracy": 0.6 + 0.1 * epoch})
+        history = pd.DataFrame({"val_balanced_accuracy": [0.6, 0.7, 0.6]})
+        return type("Training", (), {"history": history, "trained": None})
+
+    trained, reports = [], []
+    monkeypatch.setattr(tune, "build_from_profile", lambda *words, **options: None)
+    monkeypatch.setattr(tune, "train_model", train_model)
+    monkeypatch.setattr(tune, "predict_index", lambda trained, part: None)
+    monkeypatch.setattr(tune, "evaluate_predictions", lambda predictions: {"balanced_accuracy": 0.5})
+    profile, split = tiny
+    settings = {"batch_size": 9, "learning_rate": 0.5, "epochs": 3}
+    found = build_score(split, profile, "mobilenet")(settings, lambda *words: reports.append(words))
+    assert found == {"score": 0.7, "test": 0.5}
+    assert reports == [(1, 0.6), (2, 0.7), (3, 0.6)]
+    assert (trained[0].batch_size, trained[0].learning_rate, trained[0].epochs) == (9, 0.5, 3)
+    head = get_profile("honest", views=2, epochs=0, head_epochs=1)
+    build_score(split, head, "mobilenet")(settings, lambda *words: None)
+    assert (trained[1].head_epochs, trained[1].epochs) == (3, 0)
+
+
+def test_a_head_starts_from_the_same_weights_in_every_trial(tiny):
+    profile, split = tiny
+    network = build_from_profile("mobilenet", profile, 2, seed=1)
+    for layer in network.layers:  # random layers make next to nothing of an image; let something through
+        if isinstance(layer, import_keras().layers.BatchNormalization):
+            layer.gamma.assign(layer.gamma * 8)
+    score = build_head_score(split, profile, TrainedModel(network, {"model": "mobilenet", "classes": ["ALL", "HEM"]}))
+    first, second = ({"batch_size": 8, "learning_rate": rate, "epochs": 2} for rate in (0.001, 0.05))
+    runs = []
+    for settings in (first, second, first):
+        values = []
+        score(settings, lambda epoch, value, values=values: values.append((epoch, value)))
+        runs.append(values)
+    assert [epoch for epoch, _ in runs[0]] == [1, 2]
+    assert runs[0] == runs[2]
+
+
+def test_the_recipe_knows_the_images_and_what_is_not_searched(tiny):
+    profile, split = tiny
+    recipe = describe_recipe(split, profile, "mobilenet")
+    assert not set(SPACE) & set(recipe)
+    assert recipe["image_size"] == 32
+    other = split_data(pd.concat(split.parts.values()), "image", seed=5)
+    assert describe_recipe(other, profile, "mobilenet")["test images"] != recipe["test images"]
+    fixed = {key: SPACE[key] for key in ("epochs", "batch_size")}
+    assert describe_recipe(split, profile, "mobilenet", space=fixed)["learning_rate"] == profile.learning_rate
+    assert name_study("a", recipe) == name_study("a", dict(reversed(recipe.items())))
+    assert name_study("a", recipe) != name_study("a", recipe | {"image_size": 64})
+
+
+def test_the_command_prints_a_line_per_trial_and_the_best(monkeypatch, capsys, tmp_path):
+    def start_tuning(name, **options):
+        asked.append((name, options["parameters"], options["storage"]))
+        return new_study(tmp_path / "study"), score
+
+    def score(settings, report):
+        if len(asked) == 1 and settings != paper_settings():
+            raise KeyboardInterrupt
+        return {"score": 0.5 + settings["learning_rate"], "test": 0.5}
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["allkit", "tune", "--study", "ours", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out = capsys.readouterr()
+        return ended.value.code or 0, out.out.splitlines(), out.err
+
+    asked = []
+    monkeypatch.setattr(tune, "start_tuning", start_tuning)
+    options = ["--trials", "3", "-p", "image_size", "32", "-p", "weights", "none", "--storage", "here"]
+    code, lines, err = run(*options)
+    assert asked == [("ours", {"image_size": 32, "weights": "none"}, "here")]
+    assert code == 130
+    assert lines[0].startswith("trial 1: 0.501 (batch_size 40, learning_rate 0.001, epochs 5;")
+    assert "same command" in err
+    code, lines, _ = run(*options)
+    assert code == 0
+    assert [line.split(":")[0] for line in lines[:2]] == ["trial 2", "trial 3"]
+    assert "Best of 3 complete trials" in lines[2]
+
+
+def test_nothing_left_to_search_is_one_sentence(twin, tmp_path):
+    given = paper_settings() | {"split": "image", "allow_leak": True}
+    with pytest.raises(AllkitError, match="nothing to search"):
+        tune.start_tuning("a", data=str(twin), parameters=given, out=str(tmp_path / "run"))
+    with pytest.raises(AllkitError, match="cannot be called"):
+        tune.start_tuning("../a", data=str(twin), parameters={"split": "image", "allow_leak": True}, out=str(tmp_path))
