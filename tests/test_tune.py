@@ -190,6 +190,17 @@ def test_what_another_machine_runs_is_left_alone_while_it_lives(tmp_path, monkey
     assert run_trials(study, same_score, 2) == 1
 
 
+def test_a_place_that_two_processes_queued_at_once_is_filled_once(tmp_path):
+    study, ran = new_study(tmp_path / "study"), []
+    for rate in (0.01, 0.02):
+        asked = paper_settings() | {"learning_rate": rate}
+        study.enqueue_trial(asked, user_attrs={"place": 0, "asked": asked, "tried": 0})
+    assert run_trials(study, lambda settings, report: ran.append(settings) or {"score": 0.5}, 2) == 2
+    assert [settings["learning_rate"] for settings in ran].count(0.01) == 1
+    assert 0.02 not in [settings["learning_rate"] for settings in ran]
+    assert trials_table(study)["trial"].tolist() == [1, 2]
+
+
 def test_a_study_of_other_data_is_refused(tmp_path):
     new_study(tmp_path / "study")
     with pytest.raises(AllkitError, match="model there: none, here: mobilenet"):
