@@ -29,7 +29,6 @@ MODELS = ("mobilenet", "efficientnetb3")
 """The paper's two networks (III.B.2), in the paper's order."""
 
 
-
 @dataclass(frozen=True)
 class Backbone:
     """What the kit has to know about one network of Keras' applications.

@@ -56,5 +56,5 @@ def test_a_network_that_is_misspelt_or_takes_a_name_twice_is_refused(example):
 def test_weights_that_are_missing_are_named(example, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     rooms.register_backbone("mobilenetv2", example.MOBILENETV2)
-    with pytest.raises(AllkitError, match="alpha 0.35, 0.5"):
+    with pytest.raises(AllkitError, match=r"alpha 0\.35, 0\.5"):
         rooms.find_weights("mobilenetv2", 0.3, 96)
