@@ -40,7 +40,8 @@ def build_book(out: Path, *, run: Path | None = None) -> int:
 def collect_pages(folder: Path, run: Path) -> None:
     """Write all pages of the book into an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("conf.py", "book*.py", "static", "__pycache__"))
+    settings = ("conf.py", "book*.py", "static", "templates", "__pycache__")
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
     (folder / "notebooks").mkdir()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

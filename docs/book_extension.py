@@ -1,4 +1,4 @@
-"""What the book adds to Sphinx: terms linked to the glossary, equations as MathML, figures that always say something."""
+"""What the book adds to Sphinx: links to the glossary, equations as MathML, alternative text for every figure."""
 
 from __future__ import annotations
 

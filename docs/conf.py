@@ -45,11 +45,13 @@ bibtex_reference_style = "author_year"
 html_theme = "sphinx_book_theme"
 html_title = "allkit"
 html_static_path = ["static"]
+templates_path = ["templates"]
 html_css_files = ["book.css"]
 html_last_updated_fmt = None
 html_copy_source = True
 html_theme_options = {
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # one search field, in the side bar
     "navigation_with_keys": False,
     "use_fullscreen_button": False,
     "show_toc_level": 2,
