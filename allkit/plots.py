@@ -480,6 +480,9 @@ def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None
     values = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if rates else matrix
     display = ConfusionMatrixDisplay(values, display_labels=list(counts.index))
     display.plot(ax=ax, cmap="cividis", values_format=".1f" if rates else "d", colorbar=False)
+    for value, text in zip(values.flat, display.text_.flat, strict=True):
+        ground = display.im_.to_rgba(value)[:3]
+        text.set_color(max(("black", "white"), key=lambda shade: contrast(shade, ground)))
     ax.set(xlabel="predicted class", ylabel="true class", title="% of the true class" if rates else "images")
     return ax
 

@@ -59,10 +59,10 @@ def collect_pages(folder: Path, run: Path) -> None:
 def times_table(notebooks: Path, run: Path) -> str:
     """Return a Markdown table: what each notebook says about reading, and what the last run took."""
     seconds = machine_times(run)
-    lines = ["| notebook | to read, as its first cell says | last run |", "|---|---|---|"]
+    lines = ["| notebook | what it says of its time | last run |", "|---|---|---|"]
     for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         took = f"{seconds[path.stem] / 60:.1f} min" if path.stem in seconds else "–"
-        lines.append(f"| [{path.stem}](/notebooks/{path.name}) | {reading_time(path)} | {took} |")
+        lines.append(f"| [](/notebooks/{path.name}) | {reading_time(path)} | {took} |")
     if seconds:
         note = f"The last run took {sum(seconds.values()) / 60:.0f} minutes of machine time in all."
     else:
@@ -105,7 +105,7 @@ def _write_api(folder: Path) -> None:
     (folder / "api").mkdir()
     rooms = list_rooms()
     for name, sentence in rooms.items():
-        options = "   :members:\n   :show-inheritance:\n"
+        options = "" if name == "cli" else "   :members:\n"  # its commands explain themselves: --help
         body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{options}```\n"
         (folder / "api" / f"{name}.md").write_text(f"# {name}: {sentence}\n\n{body}", encoding="utf-8")
     pages = "\n".join(f"api/{name}" for name in rooms)

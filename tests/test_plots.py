@@ -169,3 +169,10 @@ def test_every_line_and_class_takes_its_colour_from_the_palette():
     lines = plots.plot_arms(histories, "accuracy").get_lines()
     assert {line.get_color() for line in lines} == set(plots.PALETTE.values())
     assert len({line.get_marker() for line in lines}) == len(lines), "a second sign beside the colour"
+
+
+@pytest.mark.parametrize("share", [1, 30, 50, 59, 75, 99])
+def test_numbers_in_a_confusion_matrix_can_be_read_on_every_colour(share):
+    ax = plots.plot_confusion(pd.DataFrame([[share, 100 - share], [0, 100]], index=list("ab"), columns=list("ab")))
+    grounds = ax.images[0].to_rgba(ax.images[0].get_array())[..., :3].reshape(-1, 3)
+    assert min(plots.contrast(t.get_color(), g) for t, g in zip(ax.texts, grounds, strict=True)) >= 4.5
