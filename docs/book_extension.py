@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 
 from allkit.report import to_mathml
 
-PLAIN = {"bootstrap", "dropout", "epoch", "overfitting", "prevalence", "shortcut", "sensitivity", "specificity"}
+PLAIN = {"bootstrap", "dropout", "epoch", "precision", "prevalence", "recall", "sensitivity", "shortcut", "specificity"}
 """Words of one piece and in small letters that are linked wherever they stand first; others only where emphasised."""
 
 
@@ -75,7 +75,7 @@ def _link_in_text(doctree: nodes.document, names: tuple[str, ...], docname: str)
     told = [name for name in names if name in PLAIN or " " in name or "-" in name or name.lower() != name]
     if not told:
         return False
-    words = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in told)
+    words = "|".join(re.escape(name).replace(r"\ ", r"\s+").replace("'", "['’]") for name in told)
     pattern = re.compile(rf"(?<![\w-])(?:{words})s?(?![\w-])", re.IGNORECASE)
     for text in list(_running_text(doctree)):
         match = pattern.search(text.astext())
