@@ -108,10 +108,11 @@ def _write_api(folder: Path) -> None:
         options = "" if name == "cli" else "   :members:\n"  # its commands explain themselves: --help
         body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{options}```\n"
         (folder / "api" / f"{name}.md").write_text(f"# {name}: {sentence}\n\n{body}", encoding="utf-8")
-    pages = "\n".join(f"api/{name}" for name in rooms)
+    listed = "\n".join(f"- [](api/{name}.md)" for name in rooms)
+    entries = "\n".join(f"{name} <api/{name}>" for name in rooms)  # short names for the side bar
     page = (folder / "api.md").read_text(encoding="utf-8")
-    toctree = f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```"
-    (folder / "api.md").write_text(page.replace("{{ROOMS}}", toctree), encoding="utf-8")
+    contents = f"{listed}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```"
+    (folder / "api.md").write_text(page.replace("{{ROOMS}}", contents), encoding="utf-8")
 
 
 if __name__ == "__main__":

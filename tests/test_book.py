@@ -80,8 +80,10 @@ def test_every_notebook_guide_and_room_has_a_page_that_the_contents_lead_to(book
 
 def test_rooms_stand_in_the_order_of_their_list_each_with_its_sentence_and_functions(book):
     rooms = load_script("book").list_rooms()
-    toctree = read(book / "api.html").select_one(".toctree-wrapper")
-    assert [Path(a["href"]).stem for a in toctree.select("li.toctree-l1 > a")] == list(rooms)
+    links = read(book / "api.html").select("article li > p > a")
+    assert [Path(a["href"]).stem for a in links] == list(rooms)
+    told = [a.get_text().replace("’", "'") for a in links]
+    assert told == [f"{name}: {sentence}" for name, sentence in rooms.items()]
     page = read(book / "api" / "splits.html")
     assert rooms["splits"] in page.h1.get_text()
     signature = page.find(id="allkit.splits.split_by_subject").get_text()
@@ -163,6 +165,20 @@ def test_every_image_is_described_in_words(book):
             if "py-modindex" not in name:  # a minus sign of Sphinx
                 assert len(alt) > 20, f"{name}: {image}"
                 assert not re.search(r"\.(png|jpe?g|svg)$", alt), f"{name}: a file name says nothing"
+
+
+def test_a_figure_that_nobody_described_stops_the_build():
+    from docutils import nodes
+    from docutils.utils import new_document
+    from sphinx.errors import ExtensionError
+
+    extension, page = load_script("book_extension"), new_document("page")
+    page += nodes.image(uri="/figures/0a1b.png")
+    extension.describe_images(page, {"0a1b": "Bars, one per subject."}, "notebooks/01")
+    assert page.next_node(nodes.image)["alt"] == "Bars, one per subject."
+    page += nodes.image(uri="/figures/2c3d.png")
+    with pytest.raises(ExtensionError, match="no alternative text"):
+        extension.describe_images(page, {"2c3d": " "}, "notebooks/01")
 
 
 def test_headings_are_in_order_and_every_page_has_one_title(book):
