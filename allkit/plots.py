@@ -71,13 +71,14 @@ def class_colours(labels: Iterable[object]) -> dict[str, tuple[float, float, flo
     Returns:
         Class -> (red, green, blue), each 0-1; the positive class first.
     """
-    import seaborn as sns
     from matplotlib.colors import to_rgb
 
     from allkit.data import class_order
 
     classes = class_order(labels)
     if len(classes) > len(PALETTE):  # the darker part of a map that colour blindness does not change
+        import seaborn as sns
+
         return dict(zip(classes, sns.color_palette("cividis", 5 * len(classes) // 3), strict=False))
     return dict(zip(classes, map(to_rgb, PALETTE.values()), strict=False))
 
