@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from allkit.classify import Result
     from allkit.runs import Comparison
-    from allkit.series import NotebookResult
+    from allkit.series import NotebookResult, SweepRun
 
 
 class _Pairs(TyperCommand):
@@ -87,33 +87,98 @@ def run(
             help="Set a parameter of the notebooks; 04.NAME sets it in notebook 04 only. Repeatable.",
         ),
     ] = None,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")] = "latest",
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path. [latest; of a sweep: sweep]")
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Skip the notebooks that are done.")] = False,
     notebook: Annotated[
         Path | None, typer.Option(metavar="FILE", help="One notebook outside the series, instead of it.")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=V1,V2", help="One run for each value; repeated: for each combination of values."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Sweep: runs at once on this machine. [as cores and memory allow]")
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Sweep: a Dask cluster that sees the same files at the same paths.")
+    ] = "",
 ) -> None:
-    """Execute the notebooks in order and publish the report of the run."""
+    """Execute the notebooks in order and publish the report of the run; or make many runs at once (--sweep)."""
+    options = {
+        "profile": profile.value,
+        "data": data,
+        "only": only,
+        "parameters": _pairs(parameter or []),
+        "out": out or None,
+        "resume": resume,
+        **({"notebooks": notebook} if notebook else {}),
+    }
+    if sweep:
+        if workers and scheduler:
+            raise typer.BadParameter("--workers is for this machine, --scheduler for a cluster; choose one.")
+        _run_sweep(_grid(sweep), options | {"workers": workers, "scheduler": scheduler or None})
+    elif workers or scheduler:
+        raise typer.BadParameter("--workers and --scheduler are for sweeps; add --sweep NAME=V1,V2.")
+    else:
+        _run_series(options)
+
+
+def _run_series(options: dict[str, Any]) -> None:
     from allkit.series import publish_report, run_series
 
-    result = run_series(
-        profile=profile.value,
-        data=data,
-        only=only,
-        parameters=_pairs(parameter or []),
-        out=out,
-        resume=resume,
-        reporter=_report,
-        progress=True,
-        **({"notebooks": notebook} if notebook else {}),
-    )
+    result = run_series(**options, reporter=_report, progress=True)
     if result.interrupted:
-        command = f"allkit run --resume{'' if out == 'latest' else f' --out {out}'}"
-        typer.echo(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
-        raise typer.Exit(130)
+        _stop(options["out"])
     typer.echo(f"Report: {publish_report(result.path)}")
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
+    """Make a sweep; print a line for each run as it ends, and all of them as `allkit runs` does."""
+    import math
+
+    from allkit.runs import find_runs, list_runs
+    from allkit.series import run_sweep
+
+    left = math.prod(map(len, grid.values()))
+    typer.echo(f"Runs, one for each combination of values: {left}")
+
+    def report(run: SweepRun) -> None:
+        nonlocal left
+        left -= 1
+        typer.echo(f"{run.path.name:<40} {run.status:<8} {run.seconds:6.0f} s   {left} to go")
+        if run.error:
+            typer.echo(f"  {run.error}\n  run folder: {run.path}", err=True)
+
+    result = run_sweep(grid, **options, reporter=report)
+    if result.interrupted:
+        _stop(options["out"])
+    typer.echo(f"\nSweep: {result.path}\n")
+    _echo_runs(list_runs(find_runs(result.path)))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _stop(out: str | None) -> None:
+    command = f"allkit run --resume{f' --out {out}' if out else ''}"
+    typer.echo(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
+    raise typer.Exit(130)
+
+
+def _grid(sweeps: list[str]) -> dict[str, list[str]]:
+    grid = {}
+    for text in sweeps:
+        name, equals, values = text.partition("=")
+        name, read = name.strip(), [value.strip() for value in values.split(",")]
+        if not equals or not name or not all(read):
+            raise typer.BadParameter(f"--sweep {text} lacks a value; write --sweep NAME=V1,V2.")
+        if name in grid:
+            raise typer.BadParameter(f"--sweep {name} is given twice; write all its values in one.")
+        grid[name] = read
+    return grid
 
 
 def _pairs(parameters: list[str]) -> dict[str, str]:
@@ -154,7 +219,7 @@ def runs(
     """
     import json
 
-    from allkit.runs import compare_runs, find_runs, list_runs, run_path, to_plain
+    from allkit.runs import compare_runs, find_runs, find_sweeps, list_runs, run_path, to_plain
 
     paths = [run_path(folder) for folder in folders or []]
     if len(paths) > 2:
@@ -168,6 +233,8 @@ def runs(
         typer.echo(json.dumps(to_plain(content), indent=2))
     else:
         _echo_comparison(found) if len(paths) == 2 else _echo_runs(found)
+        for sweep in [] if paths else find_sweeps():
+            typer.echo(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
 
 
 def _echo_runs(listed: pd.DataFrame) -> None:

@@ -668,8 +668,8 @@ def evaluate_subjects(predictions: pd.DataFrame) -> pd.DataFrame:
     return each.reset_index("label").sort_values(["right", "confidence"])
 
 
-def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
-    """Return the `count` wrong answers with the highest loss ("top losses"), worst first.
+def evaluate_losses(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return every answer with its loss, highest first.
 
     Returns:
         path, label (true), called, subject, probability (of the true class, 0–1), loss (−ln of it in nats, at most 36).
@@ -680,8 +680,13 @@ def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
         probability=proba[np.arange(len(truth)), truth],
         loss=_losses(truth, proba),
     )
-    wrong = table[table["called"] != table["label"]]
-    return wrong.sort_values("loss", ascending=False, kind="stable").head(count).reset_index(drop=True)
+    return table.sort_values("loss", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
+    """Return the `count` wrong answers with the highest loss ("top losses"), worst first, as `evaluate_losses`."""
+    table = evaluate_losses(predictions)
+    return table[table["called"] != table["label"]].head(count).reset_index(drop=True)
 
 
 # ----------------------------------------------------------------------------------------- simulation

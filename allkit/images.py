@@ -18,13 +18,14 @@ from allkit import ROOT, AllkitError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import DTypeLike
     from PIL import Image
 
 SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 50_000_000
 """Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
 CACHE_BYTES = 4_000_000_000
-"""How much of prepared images is kept on disk; beyond it, those used longest ago are deleted."""
+"""How much of prepared images and features is kept on disk; beyond it, those used longest ago are deleted."""
 _PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
 
 
@@ -216,38 +217,66 @@ def load_images(
 ) -> np.ndarray:
     """Return all images of the index, prepared: uint8 (n, image_size, image_size, 3), 0–255.
 
-    Prepared by `prepare_image`, decoded once in threads and kept as a .npy file in the folder `cache`
-    (None: `$ALLKIT_CACHE` or data/cache in the clone; False: in memory only). The result is then a
-    read-only memory map, so that memory does not grow with the data set. The file is used again while
-    paths, sizes, times of change, `image_size` and `crop` are the same, and deleted when the folder grows
-    beyond `CACHE_BYTES`. A cache that cannot be written
-    (disk full) is done without, with a warning. Raises `ImageError` naming the images that cannot be read.
+    Prepared by `prepare_image`, decoded once in threads and kept on disk (see `load_cached`). They are used again
+    while paths, sizes, times of change, `image_size` and `crop` are the same. Raises `ImageError` naming the images
+    that cannot be read.
     """
     paths = list(index["path"])
-    images = _prepared(paths, image_size, crop, progress)
-    if cache is False or not paths:
-        return _stacked(images, len(paths), image_size)
+    shape = (len(paths), image_size, image_size, 3)
+    key = images_key(paths, image_size, crop)
+
+    def make() -> Iterator[np.ndarray]:
+        return _prepared(paths, image_size, crop, progress)
+
+    return load_cached("images", key, make, shape, np.uint8, cache=cache)
+
+
+def load_cached(
+    name: str,
+    key: str,
+    make: Callable[[], Iterator[np.ndarray]],
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    *,
+    cache: str | Path | bool | None = None,
+) -> np.ndarray:
+    """Return an array that takes long to make, from a file where it has been made before.
+
+    Args:
+        name: what it holds, the first part of the file's name.
+        key: everything that it depends on; hashed.
+        make: yields the array piece by piece along its first axis, or element by element.
+        shape, dtype: of the whole.
+        cache: folder; None: `$ALLKIT_CACHE` or data/cache in the clone; False: in memory only.
+
+    Returns:
+        A read-only memory map, so that memory does not grow with the data set. Files used longest ago are deleted
+        when the folder grows beyond `CACHE_BYTES`. A folder that cannot be written (disk full) is done without, with
+        a warning.
+    """
+    if cache is False or not shape[0]:
+        return _stacked(make(), shape, dtype)
     folder = cache_folder() if cache in (None, True) else Path(cache)
-    file = folder / f"images-{_cache_key(paths, image_size, crop)}.npy"
+    file = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
     try:
         if not file.is_file():
-            _write_cache(file, images, (len(paths), image_size, image_size, 3))
+            _write_cache(file, make(), shape, np.dtype(dtype))
             _drop_oldest(folder, keep=file)
         with contextlib.suppress(OSError):
             os.utime(file)  # the time of the last use
         return np.load(file, mmap_mode="r")
     except OSError as error:
         warnings.warn(
-            f"The cache {folder} cannot be used ({error.strerror or error}): images are kept in memory. Free "
+            f"The cache {folder} cannot be used ({error.strerror or error}): {name} are kept in memory. Free "
             "some space, or set ALLKIT_CACHE to another folder.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return _stacked(_prepared(paths, image_size, crop, progress), len(paths), image_size)
+    return _stacked(make(), shape, dtype)
 
 
 def _drop_oldest(folder: Path, keep: Path) -> None:
-    """Delete the prepared images used longest ago until the folder is within `CACHE_BYTES`."""
-    files = sorted(folder.glob("images-*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
+    """Delete the arrays used longest ago until the folder is within `CACHE_BYTES`."""
+    files = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = keep.stat().st_size
     for file in files:
         total += file.stat().st_size if file != keep else 0
@@ -256,15 +285,16 @@ def _drop_oldest(folder: Path, keep: Path) -> None:
                 file.unlink()
 
 
-def _cache_key(paths: list[str], image_size: int, crop: int | None) -> str:
-    key = hashlib.sha256(f"{_PREPARE_VERSION} {image_size} {crop}".encode())
+def images_key(paths: Sequence[str], image_size: int, crop: int | None) -> str:
+    """Return what prepared images depend on: the files as they are now, and how they are prepared."""
+    lines = [f"{_PREPARE_VERSION} {image_size} {crop}"]
     for path in paths:
         try:
             state = os.stat(path)
         except OSError as error:
             raise ImageError(f"{path} cannot be opened: {error.strerror}. Load the index again.") from error
-        key.update(f"\n{path}\t{state.st_size}\t{state.st_mtime_ns}".encode())
-    return key.hexdigest()[:24]
+        lines.append(f"{path}\t{state.st_size}\t{state.st_mtime_ns}")
+    return "\n".join(lines)
 
 
 def _prepared(paths: list[str], image_size: int, crop: int | None, progress: bool) -> Iterator[np.ndarray]:
@@ -288,24 +318,26 @@ def _prepared(paths: list[str], image_size: int, crop: int | None, progress: boo
         raise ImageError(f"{len(failed)} images cannot be read. {first_of(failed)}")
 
 
-def _stacked(images: Iterator[np.ndarray], count: int, image_size: int) -> np.ndarray:
-    stack = np.empty((count, image_size, image_size, 3), np.uint8)
-    for number, image in enumerate(images):
-        stack[number] = image
+def _stacked(pieces: Iterator[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    stack, done = np.empty(shape, dtype), 0
+    for piece in pieces:
+        piece = piece.reshape(-1, *shape[1:])
+        stack[done : done + len(piece)] = piece
+        done += len(piece)
     return stack
 
 
-def _write_cache(file: Path, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:
+def _write_cache(file: Path, pieces: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
     # Written in order rather than through a memory map: on a full disk a map kills the process (SIGBUS), a
     # write raises OSError.
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".part-{os.getpid()}")
     try:
         with open(partial, "wb") as out:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            for image in images:
-                out.write(image.tobytes())
+            for piece in pieces:
+                out.write(np.ascontiguousarray(piece, dtype).tobytes())
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError
-from allkit.augment import load_part
+from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.data import class_order
-from allkit.images import in_threads, prepare_image, read_image, to_common_size
+from allkit.images import images_key, in_threads, load_cached, prepare_image, read_image, to_common_size
 
 if TYPE_CHECKING:
     import keras
@@ -289,6 +290,29 @@ def stage_of(layer: str) -> str:
     return "input"
 
 
+def last_stages(model: keras.Model, blocks: int) -> list[str]:
+    """Return the names of a model's last stages: that many blocks (EfficientNet's top counts as one), and the head."""
+    stages = dict.fromkeys(stage_of(layer.name) for layer in model.layers)
+    bodies = [stage for stage in stages if stage.startswith(("block", "top"))]
+    return [*bodies[len(bodies) - blocks :], "head"]
+
+
+def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Model]:
+    """Cut a model from `build_model` in two that share its layers: everything below its last stages, and those.
+
+    Args:
+        blocks: how many blocks the second model holds besides the head; 0: the head without its pooling, so that
+            one number per channel passes the cut.
+    """
+    keras = import_keras()
+    if blocks:
+        kept = last_stages(model, blocks)
+        cut = next(layer for layer in model.layers if stage_of(layer.name) in kept).input
+    else:
+        cut = model.get_layer("head_pool").output
+    return keras.Model(model.input, cut, name="trunk"), keras.Model(cut, model.output, name=model.name)
+
+
 def count_by_stage(model: keras.Model) -> pd.DataFrame:
     """Count parameters and multiply-adds of one image, stage by stage (Figs. 5 and 6 with numbers).
 
@@ -451,6 +475,50 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
         return np.zeros((0, len(trained.classes)), np.float32)
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([trained.forward(np.asarray(batch, np.float32)).numpy() for batch in batches])
+
+
+def load_features(
+    trunk: keras.Model,
+    rows: pd.DataFrame,
+    *,
+    image_size: int,
+    crop: int | None = None,
+    augmentation: Augmentation | None = None,
+    views: int = 1,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return what a network that is not trained makes of some images, computed once and kept on disk.
+
+    Args:
+        trunk: takes images, as the first of `split_model`.
+        rows: of an index or a balanced part.
+        image_size, crop: of the trunk's input, see `allkit.images.load_images`.
+        augmentation: changes each image at random before it enters the trunk, once for every view; None: not at all.
+        views: how many versions of each image are made.
+        seed: of the augmentation.
+
+    Returns:
+        float32 (views * n, …), the first view of all images, then the second …, as `allkit.images.load_cached`
+        returns it. Kept for the same files, preparation, augmentation, seed and weights.
+    """
+    images = load_part(rows, image_size=image_size, crop=crop)
+    network = TrainedModel(trunk, {"classes": [""]})
+
+    def make() -> Iterator[np.ndarray]:
+        for view in range(views):
+            for start in range(0, len(images), batch_size):
+                batch = np.asarray(images[start : start + batch_size], np.float32)
+                if augmentation is not None:
+                    batch = augment_batch(batch, augmentation, seed=(seed, view, start))
+                yield network.forward(batch).numpy()
+
+    copies = rows["augmentation"].tolist() if "augmentation" in rows else []
+    layers = [type(layer).__name__ for layer in trunk.layers]
+    weights = hashlib.sha256(b"".join(values.tobytes() for values in trunk.get_weights())).hexdigest()
+    key = [images_key(rows["path"], image_size, crop), copies, augmentation, views, seed, batch_size, layers, weights]
+    shape = (views * len(rows), *trunk.output_shape[1:])
+    return load_cached("features", "\n".join(map(str, key)), make, shape, np.float32)
 
 
 def predict_index(

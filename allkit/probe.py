@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allkit import AllkitError
-from allkit.augment import apply_augmentation, balance, load_part
+from allkit.augment import apply_augmentation, balance
 from allkit.data import COLUMNS, class_order, file_sum, source_images
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
 from allkit.features import FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import in_threads, read_image, to_common_size
-from allkit.models import TrainedModel, build_model, import_keras, predict_images
+from allkit.models import build_model, import_keras, load_features
 from allkit.splits import (
     SUBJECT_FRACTIONS,
     Split,
@@ -76,7 +76,7 @@ def frozen_features(
     layers: Sequence[str] = DEPTHS[-1:],
     seed: int = 123,
 ) -> pd.DataFrame:
-    """Return average-pooled features of a MobileNet that is not trained on these cells.
+    """Return average-pooled features of a MobileNet that is not trained on these cells, computed once for each cell.
 
     Args:
         rows: of an index or a balanced part.
@@ -96,8 +96,7 @@ def frozen_features(
     pooled = [keras.layers.GlobalAveragePooling2D()(model.get_layer(name).output) for name in layers]
     names = [f"{name}-{k}" for name, part in zip(layers, pooled, strict=True) for k in range(part.shape[-1])]
     joined = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
-    network = TrainedModel(keras.Model(model.input, joined), {"classes": names})
-    values = predict_images(network, load_part(rows, image_size=image_size, crop=crop))
+    values = load_features(keras.Model(model.input, joined), rows, image_size=image_size, crop=crop)
     return pd.DataFrame(values, index=pd.Index(rows["key"]), columns=names)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,16 @@ from allkit.runs import SYNTHETIC, disk_trouble, is_run_folder, read_json, read_
 
 if TYPE_CHECKING:
     import nbformat
+    import pandas as pd
     from nbconvert import HTMLExporter
 
 TEMPLATES = Path(__file__).parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+START_UP = "Start-up and imports"
+OPENING = "Before the first heading"
+CORE = ("01", "02", "03", "04", "05", "06")
+"""Numbers of the notebooks that go from the data to the upload cell; the later ones ask further questions."""
+SHORT_PART = 1.0  # s; shorter parts are summed up in the report
 WIDGET_NOTE = "Interactive controls: open this notebook in JupyterLab to use them."
 
 
@@ -171,6 +178,7 @@ def _index_page(path: Path, titles: Mapping[str, str]) -> str:
         notebooks=list(_notebook_rows(series.get("notebooks", {}), titles)),
         facts=[fact for fact in _facts(series, params) if fact[1]],
         metrics=[(section, list(_flat(values))) for section, values in metrics.items()],
+        times=_times({name: time_by_part(path / "notebooks" / f"{name}.ipynb") for name in titles}, titles),
     )
 
 
@@ -220,6 +228,89 @@ def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tup
         if own:
             yield f"Parameters of {_number_of(name) or name}", ", ".join(f"{k} = {v!r}" for k, v in own.items())
     yield "Versions", ", ".join(f"{k} {v}" for k, v in params.get("versions", {}).items())
+
+
+def time_by_part(copy: Path) -> pd.DataFrame:
+    """Return how long each part of an executed notebook took, in order: part, seconds (float64).
+
+    The first row is the start of the kernel with all cells up to the one that imports. Every later row is a heading
+    with the cells below it, their saving included; the title counts as no heading. The sum is the time from the start
+    to the end of the last cell that ran. Empty when papermill did not execute the notebook.
+    """
+    import nbformat
+    import pandas as pd
+
+    notebook = nbformat.read(copy, as_version=4)
+    last, heading, seconds = _time_of(notebook.metadata, "start_time"), OPENING, {}
+    imports, title = _imports_cell(notebook.cells), _title(notebook)
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            found = _last_heading(cell.source)
+            heading = found if found and found != title else heading
+        end = _time_of(cell.metadata, "end_time")
+        if last is None or end is None:
+            continue  # not reached, because a cell before it failed
+        part = START_UP if position <= imports else heading
+        seconds[part] = seconds.get(part, 0.0) + (end - last).total_seconds()
+        last = end
+    return pd.DataFrame({"part": list(seconds), "seconds": list(seconds.values())}).astype({"seconds": float})
+
+
+def _time_of(metadata: Mapping[str, Any], name: str) -> datetime | None:
+    text = metadata.get("papermill", {}).get(name)
+    return datetime.fromisoformat(text) if text else None
+
+
+def _imports_cell(cells: list[Any]) -> int:
+    """Return the position of the first cell that imports; the first cell's where none does."""
+    importing = (
+        i for i, c in enumerate(cells) if c.cell_type == "code" and re.search(r"(?m)^(import|from) ", c.source)
+    )
+    return next(importing, 0)
+
+
+def _last_heading(source: str) -> str:
+    """Return the text of the last heading of a Markdown cell, or nothing."""
+    found = re.findall(r"(?m)^#{1,6} (.+)$", re.sub(r"(?s)```.*?```", "", source))
+    return re.sub(r"[`*]|^\d+\W+", "", found[-1].strip()) if found else ""
+
+
+def _times(tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what the section on time shows: notebooks with their longer parts, and sums; None without times."""
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if not tables:
+        return None
+    longest = max(table["seconds"].max() for table in tables.values())
+    core = {name: table for name, table in tables.items() if _number_of(name) in CORE}
+    named = f"{CORE[0]}–{CORE[-1]}" if len(core) == len(CORE) else ", ".join(map(_number_of, core))
+    sums = {f"Core notebooks {named}": core} if core else {}
+    if len(tables) > len(core):
+        sums["All notebooks of this run"] = tables
+    return {
+        "notebooks": [
+            (f"{_number_of(name)} {titles[name]}".strip(), f"{table['seconds'].sum():.1f}", _longer(table, longest))
+            for name, table in tables.items()
+        ],
+        "sums": [(label, *_sums_of(chosen)) for label, chosen in sums.items()],
+    }
+
+
+def _longer(table: pd.DataFrame, longest: float) -> list[tuple[str, str, str]]:
+    """Return (part, seconds, width of its bar in %) of the start and of the longer parts; the rest is one row."""
+    shown = (table["part"] == START_UP) | (table["seconds"] >= SHORT_PART)
+    rows = list(table[shown].itertuples(index=False, name=None))
+    rest = table.loc[~shown, "seconds"]
+    if len(rest):
+        shorter = f"{len(rest)} {'part' if len(rest) == 1 else 'parts'} below {SHORT_PART:.0f} s each"
+        rows.append((shorter.replace(" each", "") if len(rest) == 1 else shorter, rest.sum()))
+    return [(part, f"{seconds:.1f}", f"{min(100, 100 * seconds / longest):.1f}") for part, seconds in rows]
+
+
+def _sums_of(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str]:
+    """Return the seconds of all parts of some notebooks, and those of their starts."""
+    total = sum(table["seconds"].sum() for table in tables.values())
+    start = sum(table.loc[table["part"] == START_UP, "seconds"].sum() for table in tables.values())
+    return f"{total:.1f}", f"{start:.1f}"
 
 
 def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:

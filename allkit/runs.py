@@ -424,8 +424,16 @@ def find_runs(folder: Path | None = None) -> list[Path]:
     with contextlib.suppress(OSError):
         found = found or [path for path in sorted(folder.iterdir()) if path.is_dir() and _looks_like_run(path)]
     if not found:
-        raise AllkitError(f"{folder} is no run folder and holds none; make one with `allkit run`.")
+        sweeps = ", ".join(path.name for path in find_sweeps(folder))
+        advice = f"list those of a sweep: {sweeps}" if sweeps else "make one with `allkit run`"
+        raise AllkitError(f"{folder} is no run folder and holds none; {advice}.")
     return found
+
+
+def find_sweeps(folder: Path | None = None) -> list[Path]:
+    """Return the sweeps in `folder` (by default `runs_root()`): folders of runs, which `find_runs` lists one by one."""
+    folder = runs_root() if folder is None else folder
+    return sorted(file.parent for file in folder.glob("*/sweep.json"))
 
 
 def _looks_like_run(path: Path) -> bool:

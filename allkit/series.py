@@ -1,7 +1,7 @@
 """Running the notebooks of the series in order, into a run folder.
 
-Everything about a run is reachable from here: `open_run` and `load_data` for the notebooks, `run_series` and
-`publish_report` for the command line.
+Everything about a run is reachable from here: `open_run` and `load_data` for the notebooks, `run_series`, `run_sweep`
+and `publish_report` for the command line.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import ast
 import contextlib
 import difflib
 import hashlib
+import itertools
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allkit import ROOT, AllkitError
 from allkit.report import publish_report
@@ -34,17 +36,24 @@ from allkit.runs import (
     run_path,
     save_json,
     timestamp,
+    to_plain,
 )
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 __all__ = [
     "NotebookResult",
     "Run",
     "SeriesResult",
+    "SweepResult",
+    "SweepRun",
     "load_data",
     "open_run",
     "publish_report",
     "run_path",
     "run_series",
+    "run_sweep",
 ]
 
 QUIET = {
@@ -131,10 +140,11 @@ def run_series(
     data = str(data_path(data) or SYNTHETIC)
     path = run_path(out or "latest")
     shared = {"data": data, "profile": profile, "run_folder": str(path)}
-    plan = _plan_values(_select_notebooks(notebooks, only), parameters or {}, shared)
+    declared = {source: _declared(source) for source in _select_notebooks(notebooks, only)}
+    plan = _plan_values(declared, parameters or {}, shared)
     record = _prepare_folder(path, profile, data, resume)
     results = []
-    with _quiet_environment():
+    with _environment(QUIET):
         for number, (source, values) in enumerate(plan.items(), 1):
             state = _state(source, values, record["notebooks"])
             title = f"[{number}/{len(plan)}] {source.stem}" if progress else ""
@@ -175,22 +185,27 @@ def _one_notebook(path: Path, only: str | Sequence[str] | None) -> Path:
 
 
 def _plan_values(
-    sources: Iterable[Path], parameters: Mapping[str, Any], shared: Mapping[str, Any]
+    declared: Mapping[Path, Mapping[str, Any]], parameters: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> dict[Path, dict[str, Any]]:
     """Return what to inject into each notebook; AllkitError for a name that no notebook declares."""
-    declared = {source: _declared(source) for source in sources}
     plan = {s: {n: v for n, v in shared.items() if n in names} for s, names in declared.items()}
     for given, value in parameters.items():
-        match = re.fullmatch(r"(\d+)\.(.+)", given)
-        number, name = (match[1].zfill(2), match[2]) if match else ("", given)
-        if name in OPTIONS and not (number and name == "profile"):
-            raise AllkitError(f"the parameter {name!r} is the same for the whole run; use {OPTIONS[name]}.")
-        targets = [s for s in declared if s.name.startswith(number) and name in declared[s]]
-        if not targets:
-            raise _unknown_parameter(given, name, number, declared)
+        name, targets = _targets(given, declared)
         for source in targets:
             plan[source][name] = _parse(given, value, declared[source][name])
     return plan
+
+
+def _targets(given: str, declared: Mapping[Path, Mapping[str, Any]]) -> tuple[str, list[Path]]:
+    """Return the bare name of a parameter, and the notebooks that it is for."""
+    match = re.fullmatch(r"(\d+)\.(.+)", given)
+    number, name = (match[1].zfill(2), match[2]) if match else ("", given)
+    if name in OPTIONS and not (number and name == "profile"):
+        raise AllkitError(f"the parameter {name!r} is the same for the whole run; use {OPTIONS[name]}.")
+    targets = [s for s in declared if s.name.startswith(number) and name in declared[s]]
+    if not targets:
+        raise _unknown_parameter(given, name, number, declared)
+    return name, targets
 
 
 def _declared(source: Path) -> dict[str, Any]:
@@ -262,9 +277,9 @@ def _prepare_folder(path: Path, profile: str, data: str, resume: bool) -> dict[s
 
 
 def _move_aside(path: Path) -> None:
-    """Rename an older run to <name>-<when it was created>."""
+    """Rename an older run or sweep to <name>-<when it was created>."""
     created = ""
-    for file in ("series.json", "params.json"):
+    for file in ("series.json", "params.json", "sweep.json"):
         with contextlib.suppress(AllkitError, OSError):
             created = created or str(read_json(path / file).get("created", ""))
     digits = re.sub(r"\D", "", created[:19])  # 2026-01-31T12:00:00
@@ -362,10 +377,10 @@ def _last_started(copy: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _quiet_environment() -> Iterator[None]:
-    """Give the kernels, which inherit it, the environment QUIET for as long as the block runs."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which the kernels inherit, for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
@@ -386,3 +401,340 @@ def _silent_papermill() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+# ------------------------------------------------------------------------------- a sweep: many runs at once
+
+THREADS = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+"""Environment that says how many threads the kernels compute with."""
+
+MEMORY_EACH = 4 * 2**30
+"""Bytes of memory that are allowed for each run when the number of processes is not given."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """How one combination of a sweep went."""
+
+    path: Path
+    values: dict[str, Any]
+    status: str = "waiting"
+    """"done", "failed", "stopped" (from the keyboard), "skipped" (done in an earlier pass), or "waiting"."""
+    seconds: float = 0.0
+    """Sum over the notebooks of the run."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """How a sweep went; `runs` has every combination, in the order of the grid."""
+
+    path: Path
+    runs: tuple[SweepRun, ...]
+    interrupted: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether every combination is done."""
+        return all(run.status in ("done", "skipped") for run in self.runs)
+
+
+@dataclass(frozen=True)
+class _Combination:
+    """What distinguishes one run of a sweep: values as given (for `run_series`) and as read (to be shown)."""
+
+    given: dict[str, Any]
+    read: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        text = ",".join(f"{name}-{value}" for name, value in self.read.items())
+        clean = re.sub(r"[^\w.,+-]", "_", text)[:100]
+        return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def run_sweep(
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    profile: str = "quick",
+    data: str = SYNTHETIC,
+    only: str | Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    notebooks: Path = ROOT / "notebooks",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    reporter: Callable[[SweepRun], None] | None = None,
+) -> SweepResult:
+    """Run the series once for every combination of values, several at a time, each into a run folder of its own.
+
+    `grid` maps a parameter, or "04.name" for one notebook, to its values. The run folders lie in `out` (by default
+    "sweep") beside sweep.json, which says what became of each. A run that fails, or whose process dies, does not stop
+    the others; a dead process is replaced and its run taken up again. With `resume` what is done already is skipped.
+    The runs share this machine's cores between `workers` processes, or go to the Dask cluster at the address
+    `scheduler`, whose workers must see the same files at the same paths. `reporter` is told of every run as it ends.
+    The other options are those of `run_series`.
+
+    Raises AllkitError before anything starts for what `run_series` refuses, and for a cluster that is of no use.
+    """
+    data = str(data_path(data) or SYNTHETIC)
+    path = run_path(out or "sweep")
+    declared = {source: _declared(source) for source in _select_notebooks(notebooks, only)}
+    combinations = _combine(grid, declared, parameters or {})
+    runs = {c.folder: SweepRun(path / c.folder, c.read) for c in combinations}
+    options = {"profile": profile, "data": data, "only": only, "notebooks": Path(notebooks).resolve()}
+    with _client(scheduler, _count_workers(workers, len(runs))) as client:
+        record = _prepare_sweep(path, resume, to_plain(options) | {"grid": grid})
+        _save_sweep(path, record, runs, "running")
+        options |= {"threads": _threads_each(client, [*declared, path / "sweep.json", _shared_data(data)])}
+        tasks = {c.folder: options | {"parameters": _own_last({**(parameters or {}), **c.given})} for c in combinations}
+
+        def tell(run: SweepRun) -> None:
+            runs[run.path.name] = run
+            _save_sweep(path, record, runs, "running")
+            if reporter:
+                reporter(run)
+
+        interrupted = _run_tasks(client, runs, tasks, tell)
+        if interrupted:
+            runs |= {name: replace(run, status="stopped") for name, run in runs.items() if run.status == "waiting"}
+        _save_sweep(path, record, runs, "stopped" if interrupted else "ended")
+    return SweepResult(path, tuple(runs.values()), interrupted)
+
+
+def _combine(
+    grid: Mapping[str, Sequence[Any]], declared: Mapping[Path, Mapping[str, Any]], fixed: Mapping[str, Any]
+) -> list[_Combination]:
+    """Return every combination of the grid; AllkitError for names and values that `run_series` would refuse."""
+    both = sorted(set(grid) & set(fixed))
+    if both:
+        raise AllkitError(f"{both[0]} has one value for all runs and values to sweep; give it once.")
+    _plan_values(declared, fixed, {})
+    axes = [list(zip(grid[name], _read_values(name, grid[name], declared), strict=True)) for name in grid]
+    made = []
+    for point in itertools.product(*axes):
+        given, read = ({n: pair[side] for n, pair in zip(grid, point, strict=True)} for side in (0, 1))
+        made.append(_Combination(given, read))
+    return made
+
+
+def _own_last(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with those for one notebook last, so that they take precedence over those for all."""
+    return dict(sorted(parameters.items(), key=lambda item: bool(re.match(r"\d+\.", item[0]))))
+
+
+def _read_values(given: str, values: Sequence[Any], declared: Mapping[Path, Mapping[str, Any]]) -> list[Any]:
+    """Return the values of one parameter as the first notebook that has it reads them."""
+    name, targets = _targets(given, declared)
+    read = []
+    for value in values:
+        first, *_ = [_parse(given, value, declared[source][name]) for source in targets]  # all are checked
+        read.append(first)
+    if not read or len({repr(value) for value in read}) < len(read):
+        raise AllkitError(f"--sweep {given} needs values, each once; it has {', '.join(map(str, values)) or 'none'}.")
+    told = [value for value in read if value not in (None, "none")]
+    kinds = {"number" if type(value) in (int, float) else type(value).__name__ for value in told}
+    if len(kinds) > 1:
+        raise AllkitError(f"--sweep {given} mixes values of different kinds: {', '.join(map(str, values))}.")
+    return read
+
+
+# --------------------------------------------------------------------------------- the sweep's own folder
+
+
+def _prepare_sweep(path: Path, resume: bool, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return sweep.json of a folder that is ready; move an older sweep aside unless resuming."""
+    record = {"format": FORMAT, "created": timestamp(), **wanted, "runs": {}}
+    if not (path / "sweep.json").exists():
+        if is_run_folder(path):
+            raise AllkitError(f"{path} is a single run, not a sweep; choose another --out.")
+        return record
+    old = read_json(path / "sweep.json")
+    if not resume:
+        _move_aside(path)
+        return record
+    if old.get("format") != FORMAT or not isinstance(old.get("runs"), dict):
+        raise AllkitError(f"{path} was made by another version of allkit; choose another --out.")
+    if old.get("data") != wanted["data"]:
+        raise AllkitError(f"{path} is a sweep on data={old.get('data')!r}; choose another --out.")
+    return old | wanted
+
+
+def _save_sweep(path: Path, record: dict[str, Any], runs: Mapping[str, SweepRun], status: str) -> None:
+    """Write sweep.json; combinations of an earlier pass that are not asked for now stay in it."""
+    now = {
+        name: {"values": run.values, "status": run.status, "seconds": run.seconds, "error": run.error}
+        for name, run in runs.items()
+    }
+    save_json(path / "sweep.json", record | {"status": status, "runs": record["runs"] | now})
+
+
+def _shared_data(data: str) -> Path:
+    """Return the path of the data; the twin is drawn here, once, before many processes ask for it."""
+    if data != SYNTHETIC:
+        return Path(data)
+    from allkit.synthetic import ensure_twin
+
+    return ensure_twin()
+
+
+# ---------------------------------------------------------------------------------------- Dask
+
+
+@contextlib.contextmanager
+def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
+    """Yield a client of the cluster at an address, or of a cluster of processes on this machine only."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        logger = logging.getLogger("distributed")
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+        if scheduler:
+            yield stack.enter_context(_connect(scheduler))
+            return
+        # a run may lose its process once; and no web pages about the cluster
+        settings = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.http.routes": []}
+        stack.enter_context(dask.config.set(settings))
+        with _without_interrupts():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # None would take port 8787, and warn when it is in use
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=None,  # the memory goes to the kernels, which Dask does not watch
+                silence_logs=logging.CRITICAL,
+            )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+def _connect(scheduler: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(scheduler, timeout="5s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise AllkitError(f"no Dask scheduler answers at {scheduler!r} ({error}); start it, or mend this.") from error
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let processes that are started in the block ignore Ctrl-C, which is for this process to answer."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _count_workers(asked: int | None, runs: int) -> int:
+    """Return how many processes to start: as many as asked, or as the cores and the memory are enough for."""
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
+
+    if asked is not None and asked < 1:
+        raise AllkitError(f"workers is {asked}; give at least 1.")
+    return min(runs, asked or max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_EACH)))
+
+
+def _threads_each(client: Client, needed: Sequence[Path]) -> int:
+    """Return how many threads each run may compute with; the same for all, so that their figures compare.
+
+    AllkitError when the cluster has no workers, or they lack allkit or one of the paths in `needed`.
+    """
+    workers = client.scheduler_info()["workers"]
+    slots = Counter()
+    for worker in workers.values():
+        slots[worker["host"]] += worker["nthreads"]
+    if not slots:
+        raise AllkitError("the Dask cluster has no workers; start some.")
+    try:
+        found = client.run(_look_around, [str(path) for path in needed])
+    except Exception as error:  # whatever goes wrong when another machine lacks a package
+        raise AllkitError(f"the workers cannot use allkit ({error}); install the same version there.") from error
+    for address, (_, missing) in found.items():
+        if missing:
+            raise AllkitError(f"the worker {address} does not see {missing[0]}; workers need the same paths.")
+    shares = [cores // slots[workers[address]["host"]] for address, (cores, _) in found.items() if address in workers]
+    return max(1, min(shares, default=1))
+
+
+def _look_around(paths: Sequence[str]) -> tuple[int, list[str]]:
+    """Return the number of cores of this machine, and which of the paths it lacks; runs on a worker."""
+    from dask.system import CPU_COUNT
+
+    return CPU_COUNT, [path for path in paths if not os.path.exists(path)]
+
+
+def _run_tasks(
+    client: Client,
+    runs: Mapping[str, SweepRun],
+    tasks: Mapping[str, Mapping[str, Any]],
+    tell: Callable[[SweepRun], None],
+) -> bool:
+    """Make all runs, and tell of each as it ends; return whether they were stopped from the keyboard."""
+    from distributed import as_completed
+
+    futures = {}
+    for position, (name, task) in enumerate(tasks.items()):
+        future = client.submit(_run_combination, runs[name].path, **task, pure=False, priority=-position)
+        futures[future] = runs[name]
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            tell(_outcome(future, futures[future]))
+    except KeyboardInterrupt:
+        client.cancel(list(futures))  # those that wait
+        return True
+    return False
+
+
+def _run_combination(path: Path, *, threads: int, **options: Any) -> SeriesResult:
+    """Make one run folder; runs on a worker. What an earlier attempt has done is not done again."""
+
+    def stop_if_asked(_: NotebookResult) -> None:
+        if read_json(path.parent / "sweep.json").get("status") == "stopped":
+            raise AllkitError("the sweep was stopped from the keyboard")
+
+    # several networks on one GPU: none may take all of its memory at the start
+    environment = dict.fromkeys(THREADS, str(threads)) | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    with _environment(environment):
+        result = run_series(out=path, resume=True, reporter=stop_if_asked, **options)
+    if any(notebook.status != "skipped" for notebook in result.notebooks):
+        publish_report(path)
+    return result
+
+
+def _outcome(future: Future, run: SweepRun) -> SweepRun:
+    """Return a run with what became of it."""
+    from distributed import KilledWorker
+
+    if future.status == "cancelled":
+        return replace(run, status="failed", error="the Dask scheduler went away")
+    if future.status == "error":
+        error = future.exception()
+        died = "the process that made it died each time; perhaps the memory was not enough"
+        return replace(run, status="failed", error=died if isinstance(error, KilledWorker) else str(error))
+    result = future.result()
+    seconds = round(sum(notebook.seconds for notebook in result.notebooks), 1)
+    failed = [n for n in result.notebooks if n.status not in ("done", "skipped")]
+    if failed:
+        cell = f", cell In [{failed[0].cell}]" if failed[0].cell else ""
+        return replace(run, status="failed", seconds=seconds, error=f"{failed[0].name}{cell}: {failed[0].error}")
+    skipped = all(notebook.status == "skipped" for notebook in result.notebooks)
+    return replace(run, status="skipped" if skipped else "done", seconds=seconds)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -24,7 +25,17 @@ from allkit import AllkitError, __version__
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.classify import build_limits
 from allkit.data import class_order, index_hash
-from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_index, stage_of
+from allkit.models import (
+    TITLES,
+    TrainedModel,
+    build_model,
+    import_keras,
+    last_stages,
+    load_features,
+    predict_index,
+    split_model,
+    stage_of,
+)
 from allkit.paper import LearningRateRule
 from allkit.splits import Split, assert_disjoint
 
@@ -48,8 +59,11 @@ class Profile:
             `allkit.models.build_model`.
         batch_size, learning_rate: of the training with Adamax.
         head_epochs: epochs with a frozen backbone, first; 0 for none.
-        epochs: epochs after that, on all layers or on the last blocks.
+        epochs: epochs after that, on all layers or on the last blocks; 0, with head epochs: the head only.
         last_blocks: how many of the backbone's stages those epochs train; 0 means all layers.
+        views: how many augmented versions of each training image pass through the layers below, which are not trained,
+            once and for all; every epoch takes another of them. 0: every image passes through the whole network, newly
+            augmented, at every step.
         fine_tune_rate: learning rate of the second phase, where there are two.
         augmentation: on the fly, training images only.
         class_weight: weight each class by the inverse of its share.
@@ -75,6 +89,7 @@ class Profile:
     head_epochs: int = 0
     epochs: int = 5
     last_blocks: int = 0
+    views: int = 0
     fine_tune_rate: float = 1e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     class_weight: bool = False
@@ -137,12 +152,14 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
     if index is not None and "crop" not in given and not index["source"].isin(["cnmc", "synthetic"]).all():
         changed["crop"] = None
     profile = dataclasses.replace(PROFILES[name], **changed)
-    if profile.epochs < 1:
+    if profile.epochs < (0 if profile.head_epochs else 1):
         raise AllkitError(f"epochs is {profile.epochs}; train for one epoch at least.")
-    if profile.weights is None and profile.head_epochs:
+    if profile.weights is None and profile.head_epochs and profile.epochs:
         # A frozen backbone of random weights has nothing to offer: train all layers for as many epochs.
         total = profile.head_epochs + profile.epochs
-        profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0)
+        profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0, views=0)
+    if profile.views and profile.epochs and not profile.last_blocks:
+        raise AllkitError("views are made by layers that are not trained: give last_blocks, or epochs=0 (head only).")
     return profile
 
 
@@ -175,7 +192,8 @@ def _batches_class() -> type:
         """Batches of (images float32 0–255, one-hot labels, sample weights).
 
         Order and augmentation depend on (seed, epoch, batch) alone, so that a resumed training sees what
-        the uninterrupted one would have seen.
+        the uninterrupted one would have seen. Of features there may be several views of every image, one after
+        the other; each epoch takes another for each image.
         """
 
         def __init__(self, images, labels, weights, batch_size, *, seed=0, shuffle=False, augmentation=None):
@@ -185,14 +203,15 @@ def _batches_class() -> type:
             self.augmentation, self.epoch = augmentation, 0
 
         def __len__(self):
-            return math.ceil(len(self.images) / self.batch_size)
+            return math.ceil(len(self.labels) / self.batch_size)
 
         def __getitem__(self, number):
-            order = np.arange(len(self.images))
+            order = np.arange(len(self.labels))
             if self.shuffle:
                 order = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            images = np.asarray(self.images[rows], np.float32)
+            views = len(self.images) // len(self.labels)
+            images = np.asarray(self.images[rows + len(self.labels) * ((rows + self.epoch) % views)], np.float32)
             if self.augmentation is not None:
                 images = augment_batch(images, self.augmentation, seed=(self.seed, self.epoch, number))
             return images, self.labels[rows], self.sample_weights[rows]
@@ -208,18 +227,25 @@ def build_batches(
     training: bool,
     seed: int = 0,
     weights: dict[str, float] | None = None,
+    trunk: keras.Model | None = None,
 ) -> keras.utils.PyDataset:
     """Build the input pipeline of one part of a split.
 
     Decoded and resized images are read from disk through a memory map, so memory does not grow with the number
     of images (but for the copies of a balanced part). Training batches are shuffled and augmented; others come
-    in order, as they are. Rows that `allkit.augment.balance` added are made from their original.
+    in order, as they are. Rows that `allkit.augment.balance` added are made from their original. With a `trunk`,
+    the batches hold what it makes of the images, see `allkit.models.load_features`.
     """
-    images = load_part(part, image_size=profile.image_size, crop=profile.crop)
+    size = {"image_size": profile.image_size, "crop": profile.crop}
+    augmentation = profile.augmentation if training else None
+    if trunk is None:
+        images = load_part(part, **size)
+    else:
+        views = {"augmentation": augmentation, "views": profile.views} if training else {}
+        images, augmentation = load_features(trunk, part, **size, **views, seed=seed), None
     position = {name: k for k, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
     by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
-    augmentation = profile.augmentation if training else None
     return _batches_class()(
         images, labels, labels @ by_class, profile.batch_size,
         seed=seed, shuffle=training, augmentation=augmentation,
@@ -357,7 +383,7 @@ class Training:
     Attributes:
         trained: the network with the best epoch's weights, and its card.
         history: one row per epoch as in Tables I and II, with the phase it belongs to.
-        seconds: training time, all epochs together.
+        seconds: time of reading the images, computing features where there are views, and of all epochs.
         resumed: epochs that were not trained now because a checkpoint held them.
         best_epoch: the epoch whose weights were kept, counted from 1.
     """
@@ -406,6 +432,7 @@ def train_model(
     seed: int = 123,
     deterministic: bool = False,
     show: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Training:
     """Train a model from `build_model` on a split, as the profile says (paper III.B.2-3).
 
@@ -419,6 +446,7 @@ def train_model(
         seed: of order, augmentation and dropout.
         deterministic: see `set_determinism`, which says what it guarantees and what not.
         show: print the table as it grows.
+        callbacks: further Keras callbacks for every phase, such as one that stops a hopeless training.
 
     Raises:
         allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
@@ -427,41 +455,54 @@ def train_model(
     import_keras().utils.set_random_seed(seed)
     if deterministic:
         set_determinism(seed)
-    classes = class_order(split.train["label"])
-    weights = class_weights(split.train["label"])
-    batches = {
-        "train": build_batches(split.train, classes, profile, training=True, seed=seed,
-                               weights=weights if profile.class_weight else None),
-        "validation": build_batches(split.validation, classes, profile, training=False,
-                                    weights=class_weights(split.validation["label"])
-                                    if profile.best_by == "balanced_accuracy" else None),
-    }  # fmt: skip
-    if folder is not None:
-        folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
+    start = time.perf_counter()
     if getattr(model, "optimizer", None) is not None:
         # an earlier call was interrupted: start from the same weights as it did
-        fresh = build_from_profile(model.name, profile, len(classes), seed=seed)
+        fresh = build_from_profile(model.name, profile, split.train["label"].nunique(), seed=seed)
         model.set_weights(fresh.get_weights())
+    model.compile()  # leaves a mark for the check above where only the model's tail is fitted
+    trunk, network = split_model(model, profile.last_blocks) if profile.views else (None, model)
+    batches = _build_both(split, profile, seed, trunk)
+    if folder is not None:
+        folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
+    prepared = time.perf_counter() - start
     tables, resumed, best, before = [], 0, (-math.inf, 0, None), 0
     for phase in _phases(profile):
         home = None if folder is None else folder / phase["name"].replace(" ", "-")
-        rule, skipped = _fit_phase(model, batches, profile, phase, home, seed, show)
+        rule, skipped = _fit_phase(network, batches, profile, phase, home, seed, show, callbacks)
         # without a best value (best_by="rule") the last phase decides
         if rule.best_by is None or rule.best_value > best[0]:
-            best = (rule.best_value, before + (rule.best_epoch or 1), model.get_weights())
+            best = (rule.best_value, before + (rule.best_epoch or 1), network.get_weights())
         tables.append(rule.table.assign(phase=phase["name"]))
         resumed, before = resumed + skipped, before + len(rule.rows)
-    model.set_weights(best[2])
+    network.set_weights(best[2])
     facts = {"seed": seed, "deterministic": deterministic, "best_epoch": best[1]}
-    return _finish(model, split, profile, classes, tables, resumed, facts)
+    return _finish(model, split, profile, tables, resumed, prepared, facts)
 
 
-def _finish(model, split, profile, classes, tables, resumed, facts) -> Training:
+def _build_both(split: Split, profile: Profile, seed: int, trunk: keras.Model | None) -> dict[str, Any]:
+    """Return the batches to learn from and those that choose the best epoch; each may weigh the classes."""
+    classes = class_order(split.train["label"])
+    weights = {
+        "train": class_weights(split.train["label"]) if profile.class_weight else None,
+        "validation": class_weights(split.validation["label"]) if profile.best_by == "balanced_accuracy" else None,
+    }
+    return {
+        name: build_batches(
+            split.parts[name], classes, profile,
+            training=name == "train", seed=seed, weights=weights[name], trunk=trunk,
+        )
+        for name in weights
+    }  # fmt: skip
+
+
+def _finish(model, split, profile, tables, resumed, prepared, facts) -> Training:
     import pandas as pd
 
+    classes = class_order(split.train["label"])
     history = pd.concat(tables, ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
-    seconds = float(history["seconds"].sum())
+    seconds = prepared + float(history["seconds"].sum())
     card = _make_card(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
     trained = TrainedModel(model, card)
     probabilities = predict_index(trained, split.validation)[[f"p_{name}" for name in classes]]
@@ -473,25 +514,21 @@ def _phases(profile: Profile) -> list[dict]:
     rate, tuned = profile.learning_rate, "last blocks" if profile.last_blocks else "all layers"
     phases = [{"name": "head", "epochs": profile.head_epochs, "rate": rate}] if profile.head_epochs else []
     second = profile.fine_tune_rate if phases else rate
-    return [*phases, {"name": tuned, "epochs": profile.epochs, "rate": second}]
+    return [*phases, {"name": tuned, "epochs": profile.epochs, "rate": second}] if profile.epochs else phases
 
 
 def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
     """Choose the layers that a phase trains; frozen batch normalisations keep their ImageNet statistics."""
     keras = import_keras()
-    stages = list(dict.fromkeys(stage_of(layer.name) for layer in model.layers))
-    tuned = {
-        "all layers": stages,
-        "head": ["head"],
-        "last blocks": [*[s for s in stages if s.startswith(("block", "top"))][-last_blocks:], "head"],
-    }[phase]
+    everything = {stage_of(layer.name) for layer in model.layers}
+    tuned = everything if phase == "all layers" else last_stages(model, last_blocks if phase == "last blocks" else 0)
     for layer in model.layers:
         stage = stage_of(layer.name)
         norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = stage in tuned and not (norm and phase == "last blocks" and stage != "head")
 
 
-def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, int]:
+def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tuple[Any, int]:
     """Train one phase, or what is left of it; return its rule and the number of epochs found done."""
     keras = import_keras()
     _set_trainable(model, phase["name"], profile.last_blocks)
@@ -509,7 +546,7 @@ def _fit_phase(model, batches, profile, phase, home, seed, show) -> tuple[Any, i
         rule.on_train_end()
         return rule, done
     seeds = _EpochSeed(batches["train"], seed, first=0 if phase["name"] == "head" else profile.head_epochs)
-    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else [])]
+    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else []), *more]
     if home is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(
             str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip

@@ -6,17 +6,12 @@ Writes bench/app.json and prints a table. The networks are untrained: their spee
 from __future__ import annotations
 
 import io
-import json
-import os
-import platform
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import SMALL, measure, save
 from PIL import Image
 
 from allkit.classify import _prepare, build_limits, classify_bytes, classify_files
@@ -26,24 +21,8 @@ from allkit.images import in_threads
 from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_images
 from allkit.synthetic import draw_cell, make_twin
 
-HERE = Path(__file__).parent
-SMALL = "--small" in sys.argv
 REPEATS = 15 if SMALL else 40
 FILES = 100 if SMALL else 500
-
-
-def measure(ways: dict[str, Callable[[], object]], repeats: int = REPEATS) -> pd.DataFrame:
-    """Time several ways of doing a thing, in turn; return median and quartiles in milliseconds."""
-    for way in ways.values():
-        way()
-    rows = []
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            rows.append((name, 1000 * (time.perf_counter() - start)))
-    spread = pd.DataFrame(rows, columns=["way", "ms"]).groupby("way", sort=False)["ms"]
-    return spread.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["lower quartile", "median", "upper quartile"], axis=1)
 
 
 def untrained(name: str, size: int, rows: pd.DataFrame) -> TrainedModel:
@@ -73,7 +52,8 @@ def bench_one_answer(trained: TrainedModel) -> dict:
             "Keras' predict": lambda: trained.model.predict(batch, verbose=0),
             "Grad-CAM": lambda: explain(seen, "ALL"),
             "whole answer": lambda: classify_bytes(data, trained),
-        }
+        },
+        REPEATS,
     )
     parts = pd.DataFrame([dict(classify_bytes(data, trained).seconds) for _ in range(REPEATS)]).median() * 1000
     bare = times.loc["bare compiled forward pass", "median"]
@@ -117,13 +97,10 @@ def main() -> None:
         rows = index[index["part"] == "train"]
         networks = [untrained("mobilenet", 96, rows[:60]), untrained("efficientnetb3", 64, rows[:60])]
         result = {
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "one answer": [bench_one_answer(trained) for trained in networks],
             "many files": [bench_many_files(trained, list(rows["path"])) for trained in networks],
         }
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    (HERE / "app.json").write_text(text)
-    print(text)
+    save("app", result)
 
 
 if __name__ == "__main__":

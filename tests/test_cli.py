@@ -65,6 +65,55 @@ def test_parameter_without_value_is_a_usage_error(monkeypatch, capsys, asked):
     assert asked.options is None
 
 
+@pytest.fixture
+def swept(monkeypatch, tmp_path):
+    """Stand in for sweeps: record what was asked for; one of two runs failed unless `ok` says otherwise."""
+    runs = [SimpleNamespace(path=tmp_path / name, status="done", seconds=3, error="") for name in ("x-1", "x-2")]
+    seen = SimpleNamespace(ok=True, interrupted=False, runs=runs, options=None)
+
+    def run_sweep(grid, *, reporter, **options):
+        seen.options = {"grid": grid} | options
+        for run in runs:
+            run.path.mkdir(parents=True)
+            (run.path / "series.json").write_text("{}")
+            reporter(run)
+        return SimpleNamespace(path=tmp_path, ok=seen.ok, interrupted=seen.interrupted, runs=runs)
+
+    monkeypatch.setattr(series, "run_sweep", run_sweep)
+    return seen
+
+
+def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch, capsys, swept):
+    words = "run --sweep rate=1e-3,3e-4 --sweep 04.size=64,96 -p epochs 2 --only 03 --workers 2 --out mine --resume"
+    code, out, _ = _run(monkeypatch, capsys, *words.split())
+    assert code == 0
+    assert swept.options["grid"] == {"rate": ["1e-3", "3e-4"], "04.size": ["64", "96"]}
+    given = [swept.options[name] for name in ("parameters", "only", "workers", "scheduler", "out", "resume")]
+    assert given == [{"epochs": "2"}, "03", 2, None, "mine", True]
+    assert "x-1: no model is trained yet" in out  # as `allkit runs` says it
+
+
+def test_failure_in_a_sweep_is_exit_code_1_and_named(monkeypatch, capsys, swept):
+    swept.ok, swept.runs[1].status, swept.runs[1].error = False, "failed", "01_first, cell In [2]: no"
+    code, out, err = _run(monkeypatch, capsys, "run", "--sweep", "x=1,2")
+    assert code == 1
+    assert "x-2" in out
+    assert "In [2]: no" in err
+    assert str(swept.runs[1].path) in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--sweep x", "--sweep x=", "--sweep x=1,,2", "--sweep x=1 --sweep x=2", "--workers 2", "--scheduler tcp://a:1",
+     "--sweep x=1 --workers 2 --scheduler tcp://a:1"],
+)  # fmt: skip
+def test_sweep_that_makes_no_sense_is_a_usage_error(monkeypatch, capsys, swept, words):
+    code, _, err = _run(monkeypatch, capsys, "run", *words.split())
+    assert code == 2
+    assert "sweep" in err or "scheduler" in err
+    assert swept.options is None
+
+
 def test_unknown_profile_is_a_usage_error(monkeypatch, capsys, asked):
     code, _, err = _run(monkeypatch, capsys, "run", "--profile", "fast")
     assert code == 2

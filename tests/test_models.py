@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 
 from allkit import AllkitError
+from allkit.augment import Augmentation
 from allkit.classify import classify_bytes
 from allkit.data import load_index
-from allkit.images import prepare_image, read_image
+from allkit.images import load_images, prepare_image, read_image
 from allkit.models import (
     TrainedModel,
     build_model,
     count_by_stage,
+    last_stages,
+    load_features,
     load_model,
     predict_images,
     save_model,
+    split_model,
+    stage_of,
 )
 
 SMALL = {"image_size": 32, "seed": 1}
@@ -169,3 +174,31 @@ def test_classify_bytes_gives_probabilities_and_names_bad_files(trained, twin):
     assert result.image.shape == (32, 32, 3)
     with pytest.raises(AllkitError, match=r"letter\.txt"):
         classify_bytes(b"Dear Sir or Madam", trained, name="letter.txt")
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("mobilenet", 0), ("mobilenet", 3), ("efficientnetb3", 2)])
+def test_both_parts_of_a_split_model_together_are_the_model(name, blocks, twin):
+    model = build_model(name, alpha=0.25, **SMALL)
+    trunk, tail = split_model(model, blocks)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(tail(trunk(images)), model(images), atol=1e-5)
+    assert {stage_of(layer.name) for layer in tail.layers if layer.weights} == set(last_stages(model, blocks))
+    assert len(trunk.output_shape) == (4 if blocks else 2)
+
+
+def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path))
+    rows = load_index(twin)[:10]
+    trunk, _ = split_model(build_model("mobilenet", alpha=0.25, **SMALL), 0)
+    turned = {"augmentation": Augmentation(horizontal_flip=True, right_angles=True), "views": 3}
+    first = load_features(trunk, rows, image_size=32, **turned)
+    assert first.shape == (30, 256)
+    assert not np.array_equal(first[:10], first[10:20])
+    plain = load_features(trunk, rows, image_size=32)
+    images = load_images(rows, image_size=32).astype(np.float32)
+    np.testing.assert_allclose(plain, trunk(images), rtol=1e-3, atol=1e-3 * np.abs(plain).max())
+    before = {file: file.stat().st_ino for file in tmp_path.glob("features-*")}
+    load_features(trunk, rows, image_size=32)
+    assert {file: file.stat().st_ino for file in tmp_path.glob("features-*")} == before
+    other, _ = split_model(build_model("mobilenet", 32, alpha=0.25, seed=2), 0)
+    assert not np.array_equal(load_features(other, rows, image_size=32), plain)

@@ -13,7 +13,7 @@ from PIL import Image
 from allkit import AllkitError
 from allkit.augment import balance_split
 from allkit.data import load_index
-from allkit.models import import_keras, predict_images, predict_index
+from allkit.models import import_keras, predict_images, predict_index, stage_of
 from allkit.paper import load_table
 from allkit.splits import LeakError, split_by_image, split_by_subject, split_data
 from allkit.train import (
@@ -275,3 +275,35 @@ def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
     table = predict_index(training.trained, split.test)
     right = table[["p_blue", "p_green", "p_red"]].idxmax(axis=1).str[2:] == table["label"]
     assert right.mean() > 0.6
+
+
+def test_training_on_views_moves_the_last_layers_alone_and_resumes(twin, tmp_path):
+    split = split_by_image(load_index(twin))
+    sizes = {"image_size": 32, "alpha": 0.25, "batch_size": 8, "allow_leak": True}
+    profile = dataclasses.replace(
+        get_profile("honest", **sizes), weights=None, views=2, head_epochs=1, epochs=2, last_blocks=2
+    )
+    model = build_from_profile("mobilenet", profile, 2, seed=1)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    done = train_model(model, split, profile, folder=tmp_path, seed=1, show=False)
+    moved = {
+        stage_of(layer.name)
+        for layer in model.layers
+        if any(not np.array_equal(a, b) for a, b in zip(layer.get_weights(), before[layer.name], strict=True))
+    }
+    assert {"head"} <= moved <= {"block 12", "block 13", "head"}
+    assert done.history["phase"].tolist() == ["head", "last blocks", "last blocks"]
+    again = build_from_profile("mobilenet", profile, 2, seed=1)
+    resumed = train_model(again, split, profile, folder=tmp_path, seed=1, show=False)
+    assert resumed.resumed == 3
+    pd.testing.assert_frame_equal(
+        predict_index(resumed.trained, split.test), predict_index(done.trained, split.test), atol=1e-6
+    )
+
+
+def test_a_head_alone_can_be_trained_and_views_need_layers_that_rest():
+    assert get_profile("honest", weights="none", epochs=0).head_epochs
+    with pytest.raises(AllkitError, match="last_blocks"):
+        get_profile("honest", views=2, last_blocks=0)
+    with pytest.raises(AllkitError, match="one epoch"):
+        get_profile("quick", epochs=0)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from allkit import AllkitError
@@ -12,7 +13,16 @@ from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import read_image
 from allkit.models import TrainedModel, import_keras
-from allkit.widgets import ClassifierApp, rotation_explorer, shorten, to_png, upload_value
+from allkit.widgets import (
+    ClassifierApp,
+    image_browser,
+    rotation_explorer,
+    shorten,
+    stage_explorer,
+    threshold_explorer,
+    to_png,
+    upload_value,
+)
 
 CARD = {
     "model": "mobilenet",
@@ -160,18 +170,74 @@ def test_no_model_is_said(models):
         ClassifierApp({})
 
 
+def controls_of(explorer) -> dict:
+    return {control.description: control for control in explorer.children[:-1]}
+
+
+@pytest.fixture(scope="module")
+def predictions(twin):
+    """Answers on the twin's cells: right with 0.8, and every fifth wrong."""
+    rows = load_index(twin).query("part == 'train'").reset_index(drop=True)
+    right = np.where(np.arange(len(rows)) % 5 == 0, 0.2, 0.8) - 0.001 * np.arange(len(rows))
+    of_all = np.where(rows["label"] == "ALL", right, 1 - right)
+    return rows[["path", "label", "subject", "group"]].assign(p_ALL=of_all, p_HEM=1 - of_all)
+
+
 def test_slider_turns_the_cell(twin):
     image = read_image(load_index(twin)["path"].iloc[-1])
-    explorer = rotation_explorer(image)
-    angle, picture = explorer.children[0], explorer.children[-1]
-    turned = picture.value
-    angle.value = 0
-    assert picture.value == to_png(image)
-    assert turned != picture.value
+    explorer = rotation_explorer(image, note="synthetic cell")
+    view = explorer.children[-1]
+    turned = view.value
+    controls_of(explorer)["angle (°)"].value = 0
+    assert base64.b64encode(to_png(image)).decode() in view.value
+    assert turned != view.value
+    assert "synthetic cell" in view.value
 
 
-def test_published_pages_get_a_sentence_instead_of_a_widget(twin):
+def test_threshold_explorer_says_what_a_threshold_costs_where_the_disease_is_rare(predictions):
+    explorer = threshold_explorer(predictions)
+    controls, view = controls_of(explorer), explorer.children[-1]
+    controls["threshold"].value = 0
+    assert "sensitivity 100%, specificity 0%" in view.value
+    controls["prevalence"].value = 0.001
+    controls["cost of a missed case"].value = 1
+    assert re.search(r"Where 0\.1% are ALL, 0% of those called ALL are, and 1,000 images cost 999", view.value)
+    controls["threshold"].value = 1
+    assert "sensitivity 0%, specificity 100%" in view.value
+    assert "none of those called ALL" in view.value
+    with pytest.raises(AllkitError, match="two classes"):
+        threshold_explorer(predictions.assign(p_third=0.0))
+
+
+def test_image_browser_shows_the_worst_first_and_what_is_asked_for(predictions):
+    explorer = image_browser(predictions, per_page=4)
+    controls, view = controls_of(explorer), explorer.children[-1]
+    losses = [float(text) for text in re.findall(r"<figcaption>[^<]*loss ([\d.]+)", view.value)]
+    assert len(losses) == 4
+    assert losses == sorted(losses, reverse=True)
+    controls["class"].value, controls["answer"].value = "HEM", "HEM"
+    captions = re.findall("<figcaption>([^<]*)", view.value)
+    assert captions
+    assert all(caption.startswith("HEM, called HEM") for caption in captions)
+    controls["page"].value = controls["page"].max
+    assert re.findall("<figcaption>", view.value)
+    subject = predictions["subject"].iloc[0]
+    controls["class"].value = controls["answer"].value = "all"
+    controls["subject"].value = subject
+    assert view.value.count("</figure>") == min(4, (predictions["subject"] == subject).sum())
+
+
+def test_stage_explorer_switches_between_parameters_and_work():
+    table = pd.DataFrame({"stage": ["stem", "head"], "parameters": [1, 9], "multiply_adds": [80, 20]})
+    explorer = stage_explorer({"A network": table})
+    assert "most in head, 90% of parameters" in explorer.children[-1].value
+    controls_of(explorer)["what"].value = "multiply-adds for one image"
+    assert "most in stem, 80% of multiply-adds" in explorer.children[-1].value
+
+
+def test_published_pages_get_a_picture_and_a_sentence_instead_of_a_widget(twin):
     explorer = rotation_explorer(read_image(load_index(twin)["path"].iloc[-1]))
     bundle = explorer._repr_mimebundle_()
     assert "JupyterLab" in bundle["text/html"]
+    assert re.search("<img [^>]*alt='The cell turned by -90 degrees", bundle["text/html"])
     assert "VBox" not in bundle["text/plain"]

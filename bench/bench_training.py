@@ -1,0 +1,250 @@
+"""How soon a training gets good, whether it waits for data, and whether memory grows (`make bench`).
+
+Writes bench/training.json. Time to quality needs the genuine images and weights that ALLKIT_TEST_CNMC,
+ALLKIT_TEST_SMEARS and ALLKIT_TEST_WEIGHTS name, and is left out, with a word, where they are missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import SMALL, save
+
+from allkit.augment import Augmentation
+from allkit.data import load_index
+from allkit.evaluate import evaluate_predictions
+from allkit.models import import_keras, predict_index
+from allkit.splits import Split, split_data
+from allkit.synthetic import make_twin
+from allkit.train import build_batches, build_from_profile, get_profile, train_model
+
+SEEDS = (123,) if SMALL else (123, 124, 125)
+RECIPES = {
+    "the paper's recipe": {"name": "paper"},
+    "the same, input scaled": {"name": "paper", "rescale": True},
+    "the kit's honest recipe": {"name": "honest"},
+}
+
+
+# ------------------------------------------------------------------------------------ time to quality
+
+
+def find_tasks() -> dict[str, tuple[pd.DataFrame, Split]]:
+    """Return what is trained on: name -> all rows and the split of the first seed."""
+    tasks = {}
+    if cnmc := os.environ.get("ALLKIT_TEST_CNMC"):
+        index = load_index(cnmc)
+        index = index[index["fold"] == 1].reset_index(drop=True)
+        tasks["genuine cells, by image"] = (index, {"how": "image"})
+        tasks["genuine cells, H10 held out"] = (index, {"how": "hold-out", "hold_out": "H10"})
+    if smears := os.environ.get("ALLKIT_TEST_SMEARS"):
+        tasks["genuine smears, by image"] = (load_index(smears), {"how": "image"})
+    return dict(list(tasks.items())[:1]) if SMALL else tasks
+
+
+def bench_recipes(index: pd.DataFrame, how: dict) -> list[dict]:
+    """Train MobileNet by every recipe on the same images; everything counted, from the files on."""
+    rows = []
+    for seed in SEEDS:
+        split = smaller(split_data(index, how["how"], seed=seed, hold_out=how.get("hold_out", "")))
+        for recipe, settings in RECIPES.items():
+            profile = get_profile(
+                settings["name"], "mobilenet", index, alpha=0.75, allow_leak=True, rescale=settings.get("rescale")
+            )
+            rows.append({"recipe": recipe, "seed": seed, **train_once("mobilenet", profile, split, seed)})
+            print(rows[-1], flush=True)
+    return summarise(rows)
+
+
+def smaller(split: Split) -> Split:
+    """Return a split whose parts are cut down for the small mode."""
+    if not SMALL:
+        return split
+    parts = {"train": 240, "validation": 60, "test": 300}
+    cut = {
+        k: part.sample(min(len(part), parts[k]), random_state=0).reset_index(drop=True)
+        for k, part in split.parts.items()
+    }
+    return dataclasses.replace(split, **cut)
+
+
+def train_once(name: str, profile, split: Split, seed: int) -> dict:
+    """Train with an empty cache; return wall time and processor time in seconds, and test figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ALLKIT_CACHE"] = folder
+        wall, cpu = time.perf_counter(), time.process_time()
+        model = build_from_profile(name, profile, split.train["label"].nunique(), seed=seed)
+        training = train_model(model, split, profile, seed=seed, show=False)
+        spent = {"seconds": time.perf_counter() - wall, "processor seconds": time.process_time() - cpu}
+        found = evaluate_predictions(predict_index(training.trained, split.test))
+    return spent | {key: found[key] for key in ("balanced_accuracy", "auc")}
+
+
+def summarise(rows: list[dict]) -> list[dict]:
+    """Return median and range over the seeds by recipe, and times as a share of the first recipe's."""
+    table = pd.DataFrame(rows)
+    first = table[table["recipe"] == table["recipe"].iloc[0]].set_index("seed")
+    result = []
+    for recipe, group in table.groupby("recipe", sort=False):
+        group = group.set_index("seed")
+        entry = {"recipe": recipe, "seeds": len(group)}
+        for key in ("seconds", "processor seconds", "balanced_accuracy", "auc"):
+            values = group[key]
+            entry[key] = {
+                "median": round(values.median(), 3),
+                "range": [round(values.min(), 3), round(values.max(), 3)],
+            }
+        for key in ("seconds", "processor seconds"):
+            entry[f"{key}, share of the paper's recipe"] = round(float((group[key] / first[key]).median()), 3)
+        result.append(entry)
+    return result
+
+
+def bench_from_scratch(index: pd.DataFrame) -> list[dict]:
+    """Train EfficientNetB3 from scratch on synthetic cells: the paper's sizes, and the kit's quick recipe."""
+    split = split_data(index, "subject", seed=123)
+    recipes = {
+        "the paper's recipe, from scratch": get_profile("paper", "efficientnetb3", index, weights="none", epochs=2),
+        "the kit's quick recipe": get_profile("quick", "efficientnetb3", index),
+    }
+    rows = [{"recipe": r, "seed": 123, **train_once("efficientnetb3", p, split, 123)} for r, p in recipes.items()]
+    return summarise(rows)
+
+
+# --------------------------------------------------------------------------------- waiting for data
+
+
+def bench_waiting(index: pd.DataFrame, name: str, image_size: int, batch_size: int, steps: int) -> dict:
+    """Images per second of `fit` with augmentation and a warm cache, beside a batch that is always at hand.
+
+    All layers are trained, on the same network, in turn. Keras' old ImageDataGenerator with rotation and zoom is the
+    way of the paper's family of notebooks.
+    """
+    keras = import_keras()
+    profile = dataclasses.replace(
+        get_profile("quick", name, index, image_size=image_size, batch_size=batch_size),
+        augmentation=Augmentation(horizontal_flip=True, vertical_flip=True, right_angles=True),
+    )
+    rows = index.iloc[: steps * batch_size]
+    batches = build_batches(rows, ("ALL", "HEM"), profile, training=True)
+    model = build_from_profile(name, profile, 2, seed=0)
+    model.compile(keras.optimizers.Adamax(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    images, labels = (np.concatenate([np.asarray(batches[k][part]) for k in range(len(batches))]) for part in (0, 1))
+    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
+        rotation_range=180, zoom_range=0.2, horizontal_flip=True
+    )
+    resident = batches[0][:2]
+
+    def bare() -> None:
+        for _ in range(len(batches)):
+            model.train_on_batch(*resident)
+
+    ways = {
+        "bare train_on_batch": bare,
+        "fit of the kit": lambda: model.fit(batches, verbose=0, shuffle=False),
+        "fit with ImageDataGenerator": lambda: model.fit(
+            generator.flow(images, labels, batch_size=batch_size), steps_per_epoch=len(batches), verbose=0
+        ),
+    }
+    start = time.perf_counter()
+    ways["fit of the kit"]()
+    first = time.perf_counter() - start
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(2 if SMALL else 5):
+        for way, work in ways.items():
+            start = time.perf_counter()
+            work()
+            rates[way].append(len(batches) * batch_size / (time.perf_counter() - start))
+    middle = {way: float(np.median(values[1:] if SMALL else values)) for way, values in rates.items()}
+    return {
+        "network": f"{name}, {image_size} px, batches of {batch_size}",
+        "images per second": {way: [round(v, 1) for v in values] for way, values in rates.items()},
+        "share of bare train_on_batch": {w: round(v / middle["bare train_on_batch"], 3) for w, v in middle.items()},
+        "first epoch, s": round(first, 1),
+    }
+
+
+# -------------------------------------------------------------------------------------------- memory
+
+_PEAK = """
+import sys, threading, time
+from pathlib import Path
+import pandas as pd
+from allkit.data import load_index
+from allkit.train import build_batches, build_from_profile, get_profile
+from allkit.models import import_keras
+peak, done = [0], False
+def watch():
+    while not done:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                peak[0] = max(peak[0], int(line.split()[1]))
+        time.sleep(0.02)
+threading.Thread(target=watch, daemon=True).start()
+index = load_index(sys.argv[1])
+index = index[index["label"].notna()]
+rows = pd.concat([index] * (int(sys.argv[2]) // len(index) + 1)).iloc[: int(sys.argv[2])]
+profile = get_profile("quick", "mobilenet", index, image_size=64, alpha=0.25)
+batches = build_batches(rows, ("ALL", "HEM"), profile, training=True)
+model = build_from_profile("mobilenet", profile, 2, seed=0)
+model.compile(import_keras().optimizers.Adamax(1e-3), "categorical_crossentropy")
+model.fit(batches, verbose=0, shuffle=False)
+done = True
+print(peak[0] / 1024)
+"""
+
+
+def bench_memory(twin: Path) -> dict:
+    """Peak of the memory that a process has for itself while it reads, caches and trains an epoch, in MB.
+
+    Pages of the cache file are not counted: the system drops them when memory is short.
+    """
+    peaks = {}
+    for rows in (2_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = os.environ | {"ALLKIT_CACHE": folder}
+            command = [sys.executable, "-c", _PEAK, str(twin), str(rows)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        peaks[rows] = float(done.stdout.split()[-1])
+    return {
+        "peak, MB, by rows": {k: round(v) for k, v in peaks.items()},
+        "ratio": round(peaks[20_000] / peaks[2_000], 3),
+    }
+
+
+def main() -> None:
+    """Run everything, print it, and write it beside this file."""
+    import_keras()
+    if weights := os.environ.get("ALLKIT_TEST_WEIGHTS"):
+        os.environ["KERAS_HOME"] = weights
+    with tempfile.TemporaryDirectory() as folder:
+        twin = make_twin(Path(folder) / "twin", images=600, seed=1)
+        index = load_index(twin)
+        index = index[index["label"].notna() & (index["part"] == "train")].reset_index(drop=True)
+        os.environ["ALLKIT_CACHE"] = folder
+        result = {
+            "waiting for data": [
+                bench_waiting(index, "mobilenet", *((96, 16, 8) if SMALL else (224, 40, 8))),
+                bench_waiting(index, "efficientnetb3", *((64, 16, 8) if SMALL else (128, 16, 8))),
+            ],
+            "memory": bench_memory(twin),
+        }
+        if not SMALL:
+            result["EfficientNetB3 from scratch, synthetic cells"] = bench_from_scratch(index)
+    tasks = find_tasks() if weights else {}
+    result["time to quality"] = {name: bench_recipes(*task) for name, task in tasks.items()} or (
+        "left out: set ALLKIT_TEST_CNMC, ALLKIT_TEST_SMEARS and ALLKIT_TEST_WEIGHTS"
+    )
+    save("training", result)
+
+
+if __name__ == "__main__":
+    main()
