@@ -1,6 +1,7 @@
 """Figures of the data: what a reader sees is what was given."""
 
 import itertools
+import re
 
 import matplotlib
 
@@ -176,3 +177,13 @@ def test_numbers_in_a_confusion_matrix_can_be_read_on_every_colour(share):
     ax = plots.plot_confusion(pd.DataFrame([[share, 100 - share], [0, 100]], index=list("ab"), columns=list("ab")))
     grounds = ax.images[0].to_rgba(ax.images[0].get_array())[..., :3].reshape(-1, 3)
     assert min(plots.contrast(t.get_color(), g) for t, g in zip(ax.texts, grounds, strict=True)) >= 4.5
+
+
+def test_no_figure_brings_a_colour_of_its_own():
+    from pathlib import Path
+
+    source = Path(plots.__file__).read_text(encoding="utf-8")
+    box = "#E8F1F8"  # ground of the boxes of flow charts
+    own = {*plots.PALETTE.values(), *plots.PARTS.values(), box}
+    assert set(re.findall(r"#[0-9A-Fa-f]{6}\b", source)) <= own
+    assert "colorblind" not in source
