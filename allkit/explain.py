@@ -106,7 +106,7 @@ def build_occlusion(trained: TrainedModel, *, places: int = 7, fill: str = "back
     """Return occlusion maps (Zeiler and Fergus, 2014): cover a patch, see how much the network's belief falls.
 
     The patch is a square that moves by half its side. It needs no gradient and no knowledge of the network, only
-    `places`² answers for a map.
+    `places` × `places` answers for a map.
 
     Args:
         trained: any network with a card.

@@ -8,9 +8,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,56 @@ if TYPE_CHECKING:
 MODELS = ("mobilenet", "efficientnetb3")
 """The paper's two networks (III.B.2), in the paper's order."""
 
-TITLES = {"mobilenet": "MobileNet", "efficientnetb3": "EfficientNetB3"}
+
+@dataclass(frozen=True)
+class Backbone:
+    """What the kit has to know about one network of Keras' applications.
+
+    Attributes:
+        title: its name in tables and figures.
+        application: its name in `keras.applications`.
+        stages: pattern for the start of a layer's name; the group that matches, `stem`, `block` (its number) or
+            `top`, is the layer's stage. Layers that match nothing count as input.
+        weights_file: name of Keras' file of ImageNet weights, with {width} and {size} where it depends on them.
+        scaling: factor and offset that bring 0-255 to what the network expects; None: it scales by itself.
+        widths: `alpha` -> how the name of the weights file writes it; empty: the network has one width only.
+    """
+
+    title: str
+    application: str
+    stages: str
+    weights_file: str
+    scaling: tuple[float, float] | None = (1 / 127.5, -1.0)
+    widths: Mapping[float, str] = field(default_factory=dict)
+
+
+BACKBONES = {
+    "mobilenet": Backbone(
+        "MobileNet", "MobileNet", r"conv_(?:dw|pw|pad)_(?P<block>\d+)|(?P<stem>conv1)",
+        "mobilenet_{width}_{size}_tf_no_top.h5", widths={1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"},
+    ),
+    "efficientnetb3": Backbone(
+        "EfficientNetB3", "EfficientNetB3", r"block(?P<block>\d+)|(?P<stem>stem_)|(?P<top>top_)",
+        "efficientnetb3_notop.h5", scaling=None,
+    ),
+}  # fmt: skip
+"""Every network that can be built; `register_backbone` adds to it."""
+
+TITLES = {name: backbone.title for name, backbone in BACKBONES.items()}
+
+
+def register_backbone(name: str, backbone: Backbone) -> None:
+    """Make another network of Keras' applications known to this Python process, under a name in small letters.
+
+    Raises:
+        AllkitError: the name is taken by another network, or Keras has no such application.
+    """
+    if BACKBONES.get(name, backbone) != backbone:
+        raise AllkitError(f"there is a model {name!r} already; choose another name.")
+    if not callable(getattr(import_keras().applications, backbone.application, None)):
+        raise AllkitError(f"keras.applications has no {backbone.application!r}; check the spelling in Keras' list.")
+    BACKBONES[name] = backbone
+    TITLES[name] = backbone.title
 
 
 def import_keras() -> Any:
@@ -75,26 +124,27 @@ def build_model(
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build one of the paper's two networks with the head of its recipe (III.B.2).
+    """Build one of the paper's two networks, or one that was registered, with the head of its recipe (III.B.2).
 
     The model is flat (no model inside a model) and takes plain RGB, float or uint8, values 0–255, shape
     (batch, image_size, image_size, 3); it returns class probabilities (batch, classes). Each network's own
     scaling is its first layer: MobileNet wants [-1, 1]; EfficientNet brings its scaling along.
 
     Args:
-        name: "mobilenet" or "efficientnetb3".
+        name: "mobilenet", "efficientnetb3", or a name given to `register_backbone`.
         image_size: side of the input in px, at least 32.
         classes: number of classes, at least 2.
         weights: None (from scratch), "imagenet", the path of a weights file of the bare backbone, or of the
             .keras file of one of the kit's own runs, whose backbone is taken.
-        alpha: width of MobileNet (1.0: as published); ignored by EfficientNetB3.
+        alpha: width of MobileNet (1.0: as published); ignored by networks of one width, such as EfficientNetB3.
         pooling: "max" as in the paper's recipe, or "avg".
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
         penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
         stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
         start_shallow: True sets the scale that ends each of EfficientNetB3's residual branches to zero at the
             start (Goyal et al., 2017): it begins as a shallow network, which learns faster from few steps.
-        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 is not affected.
+        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3, which scales by itself,
+            is not affected.
         seed: seed of the initial weights; None keeps Keras' global state.
 
     Raises:
@@ -139,10 +189,10 @@ def _copy_backbone(source: keras.Model, target: keras.Model) -> None:
 
 
 def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None:
-    if name not in MODELS:
-        raise AllkitError(f"there is no model {name!r}; choose one of {', '.join(MODELS)}.")
+    if name not in BACKBONES:
+        raise AllkitError(f"there is no model {name!r}; choose one of {', '.join(BACKBONES)}.")
     if image_size < 32:
-        raise AllkitError(f"image_size is {image_size} px; both networks need at least 32.")
+        raise AllkitError(f"image_size is {image_size} px; the networks need at least 32.")
     if classes < 2:
         raise AllkitError(f"a classifier needs two classes or more, not {classes}; check the data's labels.")
     if pooling not in ("max", "avg"):
@@ -150,26 +200,25 @@ def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None
 
 
 def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale: bool) -> keras.Model:
-    keras = import_keras()
+    keras, backbone = import_keras(), BACKBONES[name]
     path = find_weights(name, alpha, inputs.shape[1]) if weights == "imagenet" else weights
     if path is not None and not Path(path).is_file():
         raise AllkitError(f"the weights file {path} does not exist; give a path, 'imagenet' or None.")
-    path = None if str(path).endswith(".keras") else path
-    common = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
-    if name == "efficientnetb3":
+    path = None if path is None or str(path).endswith(".keras") else str(path)
+    options = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
+    if backbone.widths:
+        options["alpha"] = alpha
+    if backbone.scaling is None:
         if path is not None and weights != "imagenet":
             # Keras adds the scaling that these weights were made with for the word itself only
             raise AllkitError(
                 f"put {Path(path).name} as {_weights_file(name, alpha, 224)} into a folder models/, set KERAS_HOME "
                 "to the folder above it, and give weights='imagenet'."
             )
-        return keras.applications.EfficientNetB3(
-            input_tensor=inputs, weights="imagenet" if weights == "imagenet" else None, **common
-        )
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(inputs) if rescale else inputs
-    return keras.applications.MobileNet(
-        input_tensor=scaled, alpha=alpha, weights=None if path is None else str(path), **common
-    )
+        path = "imagenet" if weights == "imagenet" else None
+    elif rescale:
+        inputs = keras.layers.Rescaling(*backbone.scaling, name="rescale")(inputs)
+    return getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
 
 
 def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
@@ -207,8 +256,8 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
             return home / file
     keras = import_keras()
     try:
-        network = keras.applications.MobileNet if name == "mobilenet" else keras.applications.EfficientNetB3
-        options = {"alpha": alpha} if name == "mobilenet" else {}
+        network = getattr(keras.applications, BACKBONES[name].application)
+        options = {"alpha": alpha} if BACKBONES[name].widths else {}
         network(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
         return home / names[-1]
     except Exception as error:
@@ -221,12 +270,11 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
 
 
 def _weights_file(name: str, alpha: float, image_size: int) -> str:
-    if name == "efficientnetb3":
-        return "efficientnetb3_notop.h5"
-    width = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}.get(alpha)
-    if width is None:
-        raise AllkitError(f"ImageNet weights exist for alpha 0.25, 0.5, 0.75 and 1.0, not {alpha}.")
-    return f"mobilenet_{width}_{image_size}_tf_no_top.h5"
+    backbone = BACKBONES[name]
+    if backbone.widths and alpha not in backbone.widths:
+        known = ", ".join(str(width) for width in sorted(backbone.widths))
+        raise AllkitError(f"ImageNet weights of {backbone.title} exist for alpha {known}, not {alpha}.")
+    return backbone.weights_file.format(width=backbone.widths.get(alpha), size=image_size)
 
 
 # ---------------------------------------------------------------------------------------------- count
@@ -236,11 +284,10 @@ def stage_of(layer: str) -> str:
     """Return the stage of a layer by its name: "input", "stem", "block 1" …, "top" or "head"."""
     if layer.startswith(("head_", "probabilities")):
         return "head"
-    if match := re.match(r"(?:conv_(?:dw|pw|pad)_|block)(\d+)", layer):
-        return f"block {match[1]}"
-    if layer.startswith(("stem_", "conv1")):
-        return "stem"
-    return "top" if layer.startswith("top_") else "input"
+    for backbone in BACKBONES.values():
+        if match := re.match(backbone.stages, layer):
+            return f"block {match['block']}" if match.lastgroup == "block" else str(match.lastgroup)
+    return "input"
 
 
 def last_stages(model: keras.Model, blocks: int) -> list[str]:
@@ -345,7 +392,7 @@ def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
 def find_models(run_or_file: str | Path) -> list[Path]:
     """Return the files that `load_models` loads; AllkitError when there is none."""
     path = Path(run_or_file).expanduser()
-    found = [path] if path.suffix == ".keras" else [path / "models" / f"{name}.keras" for name in MODELS]
+    found = [path] if path.suffix == ".keras" else [path / "models" / f"{name}.keras" for name in BACKBONES]
     present = [file for file in found if file.is_file()]
     if not present:
         raise AllkitError(

@@ -1,14 +1,14 @@
 """Every figure of the series: draws what it is given and computes nothing.
 
 Each `plot_…` takes its data and an optional `ax`, and returns the Axes (an array of them for a grid of
-pictures). Nothing is shown or saved here: `Run.show` does both. Colours are seaborn's colour-blind-safe ones;
-a class has the same colour in every figure.
+pictures). Nothing is shown or saved here: `Run.show` does both. All colours come from one palette; a class has the
+same colour in every figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-PARTS = {"train": "#949494", "validation": "#56B4E9", "test": "#CC78BC"}
-"""Colours of the three parts of a split; none of the first four classes has one of them."""
+PALETTE = {
+    "blue": "#0A4FA3",
+    "orange": "#CF8000",
+    "wine": "#520A2B",
+    "green": "#0A7E62",
+    "red": "#C2352B",
+    "violet": "#A174D0",
+}
+"""The kit's colours, in the order in which they are used.
+
+On white each has a contrast of 3:1 or more. Any two can be told apart with every kind of colour blindness, the first
+four also in grey print. `tests/test_plots.py` measures it.
+"""
+
+BLUE, ORANGE, RED = PALETTE["blue"], PALETTE["orange"], PALETTE["red"]
+
+PARTS = {"train": "#8E8E8E", "validation": "#0F3B52", "test": "#9B30B0"}
+"""Colours of the three parts of a split; no class has one of them."""
 
 
 # ---- style -------------------------------------------------------------------------------------------------
@@ -37,6 +53,7 @@ def use_style() -> None:
             "axes.spines.right": False,
             "axes.titlesize": "medium",
             "axes.grid": False,
+            "axes.prop_cycle": plt.cycler(color=list(PALETTE.values())),
             "font.size": 10,
             "image.cmap": "gray",
             "image.interpolation": "nearest",
@@ -54,13 +71,51 @@ def class_colours(labels: Iterable[object]) -> dict[str, tuple[float, float, flo
     Returns:
         Class -> (red, green, blue), each 0-1; the positive class first.
     """
-    import seaborn as sns
+    from matplotlib.colors import to_rgb
 
     from allkit.data import class_order
 
     classes = class_order(labels)
-    palette = sns.color_palette("colorblind", max(10, len(classes)))
-    return dict(zip(classes, palette, strict=False))
+    if len(classes) > len(PALETTE):  # the darker part of a map that colour blindness does not change
+        import seaborn as sns
+
+        return dict(zip(classes, sns.color_palette("cividis", 5 * len(classes) // 3), strict=False))
+    return dict(zip(classes, map(to_rgb, PALETTE.values()), strict=False))
+
+
+def line_colours(count: int) -> list[str]:
+    """Return so many colours of the palette for lines, from the start again after the last."""
+    return list(islice(cycle(PALETTE.values()), count))
+
+
+def ink(colour: object) -> tuple[float, float, float]:
+    """Darken a colour until text of it can be read on white: a contrast of 4.5:1 or more.
+
+    Args:
+        colour: anything that Matplotlib takes for a colour.
+
+    Returns:
+        (red, green, blue), each 0-1.
+    """
+    from matplotlib.colors import to_rgb
+
+    shade = np.array(to_rgb(colour))
+    while contrast(shade) < 4.5:
+        shade = 0.95 * shade
+    return tuple(shade)
+
+
+def contrast(colour: object, ground: object = "white") -> float:
+    """Return the contrast of two colours, 1 to 21, by the Web Content Accessibility Guidelines."""
+    from matplotlib.colors import to_rgb
+
+    def luminance(shade: object) -> float:
+        light = np.array(to_rgb(shade))
+        linear = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted((luminance(colour), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
@@ -94,7 +149,7 @@ def plot_images(
         titles: one per image, or none.
         columns: images per row.
         size: height and width of one image in inches.
-        colours: of the titles, one per image.
+        colours: of the titles, one per image; darkened where they would be hard to read.
         brighten: factor on every grey level; say so beside the figure when it is not 1.
 
     Returns:
@@ -112,7 +167,7 @@ def plot_images(
             shown = np.clip(brighten * np.asarray(images[k], dtype=float), 0, 255)
             ax.imshow(shown.astype(np.uint8), vmin=0, vmax=255)
         if k < min(len(titles), len(images)):
-            ax.set_title(titles[k], fontsize=9, color=colours[k] if colours is not None else "black")
+            ax.set_title(titles[k], fontsize=9, color=ink(colours[k]) if colours is not None else "black")
     return axes
 
 
@@ -127,12 +182,9 @@ def plot_point_grid(before: np.ndarray, after: np.ndarray, *, ax: Axes | None = 
     Returns:
         The Axes; rows count downwards, as in an image.
     """
-    import seaborn as sns
-
     ax = _axes(ax, 4.6, 4.6)
-    blue, orange = sns.color_palette("colorblind", 2)
-    ax.scatter(before[:, 1], before[:, 0], s=60, facecolors="none", edgecolors=[blue], label="before: (i, j)")
-    ax.scatter(after[:, 1], after[:, 0], s=22, color=orange, marker="x", label="after: (i', j')")
+    ax.scatter(before[:, 1], before[:, 0], s=60, facecolors="none", edgecolors=[BLUE], label="before: (i, j)")
+    ax.scatter(after[:, 1], after[:, 0], s=22, color=ORANGE, marker="x", label="after: (i', j')")
     ax.plot([before[0, 1], after[0, 1]], [before[0, 0], after[0, 0]], color="0.5", linewidth=1)
     ax.set_xticks(np.arange(before[:, 1].min(), before[:, 1].max() + 1))
     ax.set_yticks(np.arange(before[:, 0].min(), before[:, 0].max() + 1))
@@ -243,7 +295,7 @@ def plot_distribution(
     return ax
 
 
-ORIGINS = {"genuine": "#0173B2", "synthetic": "#D55E00"}
+ORIGINS = {"genuine": BLUE, "synthetic": RED}
 """Colours of genuine and synthetic cells where both are in one figure."""
 
 
@@ -330,7 +382,7 @@ def plot_flow(
     arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
     for (x, y), step in zip(places, steps, strict=True):
         corner = (x - wide / 2, y - high / 2)
-        style = {"boxstyle": "round,pad=0.04", "facecolor": "#E8F1F8", "edgecolor": "#0173B2"}
+        style = {"boxstyle": "round,pad=0.04", "facecolor": "#E8F1F8", "edgecolor": BLUE}
         ax.add_patch(FancyBboxPatch(corner, wide, high, **style))
         ax.text(x, y, step, ha="center", va="center", fontsize=8)
     for (x, y), (u, v) in pairwise(places):
@@ -338,9 +390,9 @@ def plot_flow(
         ax.annotate("", ends[1], ends[0], arrowprops=arrow)
     if skip:
         (x, y), (u, v) = places[skip[0]], places[skip[1]]
-        curve = arrow | {"connectionstyle": "arc3,rad=-0.18", "color": "#D55E00"}
+        curve = arrow | {"connectionstyle": "arc3,rad=-0.18", "color": RED}
         ax.annotate("", (u, v + 0.28), (x, y + 0.28), arrowprops=curve)
-        ax.text((x + u) / 2, 0.85, "skip connection", color="#B34700", ha="center", fontsize=8)
+        ax.text((x + u) / 2, 0.85, "skip connection", color=ink(RED), ha="center", fontsize=8)
     ax.set(xlim=(-0.5, min(per_row, len(steps)) - 0.5), ylim=(-rows + 0.6, 1.05 if skip else 0.4))
     ax.set_axis_off()
     return ax
@@ -359,7 +411,7 @@ def plot_stages(table: pd.DataFrame, column: str, *, xlabel: str, ax: Axes | Non
         The Axes.
     """
     ax = _axes(ax, 6.4, 0.6 + 0.24 * len(table))
-    bars = ax.barh(table["stage"], table[column], color="#0173B2")
+    bars = ax.barh(table["stage"], table[column], color=BLUE)
     ax.bar_label(bars, [f"{value:,.0f}" for value in table[column]], padding=3, fontsize=8)
     ax.set(xlabel=xlabel, ylabel="stage")
     ax.margins(x=0.16, y=0.02)
@@ -383,8 +435,8 @@ def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None)
     """
     ax = _axes(ax, 4.8, 3.2)
     scale = 100 if measure == "accuracy" else 1
-    ax.plot(history["epoch"], scale * history[measure], "o-", color="#0173B2", label="training")
-    ax.plot(history["epoch"], scale * history[f"val_{measure}"], "s--", color="#DE8F05", label="validation")
+    ax.plot(history["epoch"], scale * history[measure], "o-", color=BLUE, label="training")
+    ax.plot(history["epoch"], scale * history[f"val_{measure}"], "s--", color=ORANGE, label="validation")
     ax.set_xticks(history["epoch"])
     ax.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss (nats, penalties included)")
     ax.legend()
@@ -399,11 +451,10 @@ def plot_arms(histories: dict[str, pd.DataFrame], measure: str, *, ax: Axes | No
         measure: column to draw.
         ax: where to draw.
     """
-    import seaborn as sns
 
     ax = _axes(ax)
     marks = ("o", "s", "^", "D", "v", "P")  # readable without colour
-    palette = sns.color_palette("colorblind", len(histories))
+    palette = line_colours(len(histories))
     for (name, table), mark, colour in zip(histories.items(), marks, palette, strict=False):
         ax.plot(table["epoch"], 100 * table[measure], marker=mark, color=colour, label=name)
     ax.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ').replace('val', 'validation')} (%)", ylim=(0, 100))
@@ -430,6 +481,9 @@ def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None
     values = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if rates else matrix
     display = ConfusionMatrixDisplay(values, display_labels=list(counts.index))
     display.plot(ax=ax, cmap="cividis", values_format=".1f" if rates else "d", colorbar=False)
+    for value, text in zip(values.flat, display.text_.flat, strict=True):
+        ground = display.im_.to_rgba(value)[:3]
+        text.set_color(max(("black", "white"), key=lambda shade: contrast(shade, ground)))
     ax.set(xlabel="predicted class", ylabel="true class", title="% of the true class" if rates else "images")
     return ax
 
@@ -476,14 +530,14 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
     place = np.arange(len(table))
     known = table["low"].notna().to_numpy()
     ax.hlines(place[known], table["low"][known], table["high"][known], color="0.5", linewidth=2)
-    ax.plot(table["value"][known], place[known], "o", color="#0173B2", label="value with interval")
+    ax.plot(table["value"][known], place[known], "o", color=BLUE, label="value with interval")
     if not known.all():
         ax.plot(
             table["value"][~known],
             place[~known],
             "o",
             mfc="none",
-            color="#0173B2",
+            color=BLUE,
             label="value, no interval",
         )
     ax.set_yticks(place, [str(name) for name in table.index])
@@ -506,11 +560,10 @@ def plot_calibration(curves: dict[str, pd.DataFrame], *, xlabel: str, ylabel: st
     Returns:
         The Axes; the area of a mark grows with its images, whose number stands beside it.
     """
-    import seaborn as sns
 
     ax = _axes(ax, 4.6, 4.4)
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="said = seen")
-    palette = sns.color_palette("colorblind", len(curves))
+    palette = line_colours(len(curves))
     places = [((-5, 6), "right"), ((5, -12), "left")]  # numbers of two curves do not meet
     for k, (title, table) in enumerate(curves.items()):
         colour, line = palette[k], ["-", "--", "-.", ":"][k % 4]
@@ -519,7 +572,7 @@ def plot_calibration(curves: dict[str, pd.DataFrame], *, xlabel: str, ylabel: st
         ax.scatter(table["predicted"], table["observed"], 8 + 110 * table["images"] / most, color=colour, alpha=0.75)
         shift, side = places[k % 2]
         for row in table.itertuples():
-            style = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": colour}
+            style = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": ink(colour)}
             ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **style)
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
     ax.legend(fontsize=8)
@@ -540,10 +593,9 @@ def plot_costs(
     Returns:
         The Axes.
     """
-    import seaborn as sns
 
     ax = _axes(ax)
-    palette = sns.color_palette("colorblind", len(tables))
+    palette = line_colours(len(tables))
     for k, (title, table) in enumerate(tables.items()):
         line = ["-", "--", "-.", ":"][k % 4]
         cuts, cost = [*table["threshold"], 0], [*table["cost_per_1000"], table["cost_per_1000"].iloc[-1]]
@@ -603,7 +655,7 @@ def plot_test_sets(table: pd.DataFrame, column: str, *, ylabel: str, ax: Axes | 
     """
     ax = _axes(ax, 3.6, 3.2)
     scale = 1 if column == "width" else 100
-    styles = {"subjects": ("o-", "#0173B2"), "cells": ("s--", "#DE8F05")}
+    styles = {"subjects": ("o-", BLUE), "cells": ("s--", ORANGE)}
     for unit, (line, colour) in styles.items():
         rows = table[table["resampled"] == unit]
         ax.plot(rows["subjects"], scale * rows[column], line, color=colour, label=f"{unit} resampled")
@@ -626,12 +678,11 @@ def plot_grouped_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None 
         xlabel: the measure.
         ax: where to draw; a new figure if None.
     """
-    import seaborn as sns
 
     rows, kinds = (list(dict.fromkeys(table.index.get_level_values(level))) for level in (0, 1))
     ax = _axes(ax, 6.4, 1.0 + len(rows) * (0.22 + 0.14 * len(kinds)))
     marks = ("o", "s", "^", "D", "v", "P")  # readable without colour
-    for k, (kind, mark, colour) in enumerate(zip(kinds, marks, sns.color_palette("colorblind"), strict=False)):
+    for k, (kind, mark, colour) in enumerate(zip(kinds, marks, line_colours(len(kinds)), strict=False)):
         part = table.xs(kind, level=1).reindex(rows)
         place = np.arange(len(rows)) + (k - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
         ax.hlines(place, part["low"], part["high"], color=colour, linewidth=2)
@@ -659,7 +710,7 @@ def plot_dial(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None 
     ax.axhline(0, color="0.8", linewidth=1)
     ax.plot(table.index, table["true"], "_", color="black", markersize=26, markeredgewidth=2, label="true")
     ax.errorbar(
-        table.index, table["measured"], 2 * table["error"], fmt="o", color="#0173B2", capsize=4,
+        table.index, table["measured"], 2 * table["error"], fmt="o", color=BLUE, capsize=4,
         label="measured, ± 2 standard errors",
     )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, xticks=list(table.index))

@@ -65,7 +65,7 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
         raise AllkitError(f"{copy} is no complete notebook; run it again before publishing.") from error
     title = _title(notebook) or _without_number(copy.stem)
     notebook.metadata["title"] = title
-    _replace_live_outputs(notebook)
+    replace_live_outputs(notebook)
     resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
     html, _ = _exporter().from_notebook_node(notebook, resources)
     (folder / f"{copy.stem}.html").write_text(_stand_alone(html), encoding="utf-8")
@@ -85,7 +85,7 @@ def _without_number(name: str) -> str:
     return re.sub(r"^\d\d_", "", name)
 
 
-def _replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
+def replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
     """Leave of widgets and scripts, which need a kernel or a network, their text; let equations render."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

@@ -155,6 +155,8 @@ class Run:
     """True when the data are the synthetic twin; figures are then stamped "synthetic cells"."""
     profile: str
     data_hash: str
+    images: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    """Where the images of the data lie here and now: the folder may have been made on another machine."""
 
     def save_history(self, name: str, table: pd.DataFrame) -> None:
         """Save the table of a training, one row per epoch, as history-<name>.csv."""
@@ -169,8 +171,9 @@ class Run:
         self._save_table(f"predictions-{_checked(name)}.csv", frame)
 
     def load_predictions(self, name: str) -> pd.DataFrame:
-        """Return the predictions of the model `name`; AllkitError when there are none."""
-        return self._load_table(f"predictions-{_checked(name)}.csv")
+        """Return the predictions of the model `name`, about the images where they lie now; AllkitError if none."""
+        table = self._load_table(f"predictions-{_checked(name)}.csv")
+        return table.assign(path=_find_again(table["path"], self.images)) if self.images else table
 
     def predicted_models(self) -> list[str]:
         """Return the names of the models whose predictions are here, sorted."""
@@ -282,7 +285,24 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: Any) -> Ru
     params = old or new
     if profile not in params["profiles"]:
         save_json(path / "params.json", params | {"profiles": [*params["profiles"], profile]})
-    return Run(path=path, synthetic=source == SYNTHETIC, profile=profile, data_hash=data_hash)
+    return Run(
+        path=path, synthetic=source == SYNTHETIC, profile=profile, data_hash=data_hash, images=tuple(index["path"])
+    )
+
+
+def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
+    """Return for each path the one of `images` that ends in the same folders and name; without one, the path."""
+    from allkit.data import relative_paths
+
+    images = list(images)
+    here = dict(zip(relative_paths(images), images, strict=True))
+
+    def find(path: str) -> str:
+        parts = path.replace("\\", "/").split("/")
+        ends = ("/".join(parts[k:]) for k in range(len(parts)))
+        return next((here[end] for end in ends if end in here), path)
+
+    return [find(path) for path in paths]
 
 
 def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> None:

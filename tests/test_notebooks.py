@@ -1,5 +1,6 @@
 """The committed notebooks: executed, quiet, described, and of the agreed shape."""
 
+import re
 from itertools import pairwise
 
 import nbformat
@@ -89,3 +90,26 @@ def test_headings_are_in_order(notebook):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_pictures_in_text_are_described_and_links_have_words(notebook):
+    for cell in notebook.cells:
+        text = cell.source if cell.cell_type == "markdown" else ""
+        for output in cell.get("outputs", []):
+            text += str(output.get("data", {}).get("text/html", ""))
+        assert not re.search(r"!\[\s*\]\(|(?<!!)\[\s*\]\(", text), cell.source
+        for image in re.findall(r"<img\b[^>]*>", text):
+            assert re.search(r"alt=['\"][^'\"]{10,}", image), image
+
+
+def test_alternative_texts_are_sentences_of_their_own(notebook):
+    told = [
+        output.metadata["image/png"]["alt"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(set(told)) == len(told), "two figures are described alike"
+    for alt in told:
+        assert " " in alt and alt[0].upper() == alt[0], alt  # noqa: PT018
+        assert not re.search(r"\.(png|jpe?g|svg)$|_", alt.split()[-1]), f"a name, not a description: {alt}"

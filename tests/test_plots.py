@@ -1,5 +1,8 @@
 """Figures of the data: what a reader sees is what was given."""
 
+import itertools
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -104,3 +107,83 @@ def test_simulated_test_sets_have_a_line_per_way_of_resampling():
     ax = plots.plot_test_sets(table, "covers", ylabel="%")
     assert [list(line.get_ydata()) for line in ax.lines] == [[70, 90], [60, 60]]
     assert ax.get_xscale() == "log"
+
+
+# ---- one palette for everybody -----------------------------------------------------------------------------
+
+# Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB
+BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen(colour: str, blindness: str) -> np.ndarray:
+    """CIE Lab of a colour as somebody with this kind of colour blindness sees it."""
+    from skimage.color import rgb2lab
+
+    light = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(BLINDNESS[blindness] @ linear, 0, 1)
+    return rgb2lab(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+
+
+def pairs(colours):
+    return itertools.combinations(colours, 2)
+
+
+def test_contrast_is_that_of_the_guidelines():
+    assert plots.contrast("black", "white") == pytest.approx(21)
+    assert plots.contrast("#767676") == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize("colours", [plots.PALETTE, plots.PARTS, plots.ORIGINS], ids=["palette", "parts", "origins"])
+def test_colours_stand_out_from_white_and_from_each_other_for_everybody(colours):
+    assert min(plots.contrast(colour) for colour in colours.values()) >= 3
+    for blindness in BLINDNESS:
+        gaps = {pair: np.linalg.norm(seen(pair[0], blindness) - seen(pair[1], blindness))
+                for pair in pairs(colours.values())}  # fmt: skip
+        assert min(gaps.values()) > 18, (blindness, min(gaps, key=gaps.get))  # 2 is just noticeable
+
+
+@pytest.mark.parametrize("colours", [list(plots.PALETTE.values())[:4], plots.PARTS.values()], ids=["palette", "parts"])
+def test_colours_of_bars_differ_in_grey_print(colours):
+    assert min(abs(seen(a, "none")[0] - seen(b, "none")[0]) for a, b in pairs(colours)) > 12
+
+
+def test_text_in_a_colour_can_be_read():
+    for colour in [*plots.PALETTE.values(), *plots.PARTS.values()]:
+        assert plots.contrast(plots.ink(colour)) >= 4.5
+    assert plots.ink("#0A4FA3") == pytest.approx(matplotlib.colors.to_rgb("#0A4FA3")), "dark enough: left alone"
+    axes = plots.plot_images([np.zeros((8, 8, 3), np.uint8)], ["HEM"], colours=[plots.ORANGE])
+    assert plots.contrast(axes[0, 0].title.get_color()) >= 4.5
+
+
+def test_every_line_and_class_takes_its_colour_from_the_palette():
+    plots.use_style()
+    assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(plots.PALETTE.values())
+    assert len(set(plots.class_colours(f"class {k}" for k in range(12)).values())) == 12
+    assert min(map(plots.contrast, plots.class_colours(f"class {k}" for k in range(12)).values())) >= 3
+    histories = {name: pd.DataFrame({"epoch": [1, 2], "accuracy": [0.5, 0.6]}) for name in "abcdef"}
+    lines = plots.plot_arms(histories, "accuracy").get_lines()
+    assert {line.get_color() for line in lines} == set(plots.PALETTE.values())
+    assert len({line.get_marker() for line in lines}) == len(lines), "a second sign beside the colour"
+
+
+@pytest.mark.parametrize("share", [1, 30, 50, 59, 75, 99])
+def test_numbers_in_a_confusion_matrix_can_be_read_on_every_colour(share):
+    ax = plots.plot_confusion(pd.DataFrame([[share, 100 - share], [0, 100]], index=list("ab"), columns=list("ab")))
+    grounds = ax.images[0].to_rgba(ax.images[0].get_array())[..., :3].reshape(-1, 3)
+    assert min(plots.contrast(t.get_color(), g) for t, g in zip(ax.texts, grounds, strict=True)) >= 4.5
+
+
+def test_no_figure_brings_a_colour_of_its_own():
+    from pathlib import Path
+
+    source = Path(plots.__file__).read_text(encoding="utf-8")
+    box = "#E8F1F8"  # ground of the boxes of flow charts
+    own = {*plots.PALETTE.values(), *plots.PARTS.values(), box}
+    assert set(re.findall(r"#[0-9A-Fa-f]{6}\b", source)) <= own
+    assert "colorblind" not in source

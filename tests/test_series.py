@@ -327,6 +327,20 @@ def _index(label: str, source: str = "synthetic") -> pd.DataFrame:
     return pd.DataFrame([row]).assign(fold=pd.array([0], "Int64"))
 
 
+def test_a_run_folder_from_another_machine_finds_its_images_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
+    here = []
+    for name in ("fold_0/all/a.png", "fold_1/all/a.png"):  # one name in two folders
+        (tmp_path / "cells" / name).parent.mkdir(parents=True)
+        (tmp_path / "cells" / name).write_bytes(name.encode())
+        here.append(str(tmp_path / "cells" / name))
+    index = pd.concat([_index("ALL").assign(path=path) for path in here])
+    run = open_run("handed-out", index=index, profile="quick")
+    there = ["C:\\kit\\cells\\fold_1\\all\\a.png", "/home/teacher/cells/fold_0/all/a.png", "/elsewhere/b.png"]
+    run.save_predictions("mobilenet", pd.DataFrame({"path": there, "p_ALL": [0.1, 0.2, 0.3]}))
+    assert run.load_predictions("mobilenet")["path"].tolist() == [here[1], here[0], "/elsewhere/b.png"]
+
+
 def test_run_folder_is_bound_to_its_data(tmp_path, monkeypatch):
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
     run = open_run("mine", index=_index("ALL"), profile="quick")

@@ -1,0 +1,124 @@
+"""Builds the book: `python docs/book.py [FOLDER]` writes FOLDER/index.html, by default build/book/index.html.
+
+The pages of this folder and the executed notebooks are collected in a folder beside it, together with what is
+computed: the table of times and one page for each room of the library. Then Sphinx takes over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+
+import allkit
+from allkit.report import replace_live_outputs
+
+DOCS = Path(__file__).resolve().parent
+NOTEBOOKS = allkit.ROOT / "notebooks"
+
+
+def build_book(out: Path, *, run: Path | None = None) -> int:
+    """Collect the pages beside `out` and build the book there; warnings are errors. Return Sphinx's exit status.
+
+    `run` is the run folder whose times are printed; by default the latest.
+    """
+    from sphinx.cmd.build import build_main
+
+    source = out.with_name(f"{out.name}-source")
+    collect_pages(source, run or allkit.runs_root() / "latest")
+    shutil.rmtree(out, ignore_errors=True)
+    quiet = ["--quiet", "--fail-on-warning", "--keep-going"]
+    doctrees = out.with_name(f"{out.name}-doctrees")
+    return build_main([*quiet, "-b", "html", "-E", "-c", str(DOCS), "-d", str(doctrees), str(source), str(out)])
+
+
+def collect_pages(folder: Path, run: Path) -> None:
+    """Write all pages of the book into an empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = ("conf.py", "book*.py", "static", "templates", "__pycache__")
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
+    (folder / "notebooks").mkdir()
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        replace_live_outputs(notebook)
+        nbformat.write(notebook, folder / "notebooks" / path.name)
+    (folder / "generated").mkdir()
+    (folder / "generated" / "times.md").write_text(times_table(NOTEBOOKS, run), encoding="utf-8")
+    _list_guides(folder)
+    _write_api(folder)
+
+
+# --------------------------------------------------------------------------------------- what is computed
+
+
+def times_table(notebooks: Path, run: Path) -> str:
+    """Return a Markdown table: what each notebook says about reading, and what the last run took."""
+    seconds = machine_times(run)
+    lines = ["| notebook | what it says of its time | last run |", "|---|---|---|"]
+    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        took = f"{seconds[path.stem] / 60:.1f} min" if path.stem in seconds else "–"
+        lines.append(f"| [](/notebooks/{path.name}) | {reading_time(path)} | {took} |")
+    if seconds:
+        note = f"The last run took {sum(seconds.values()) / 60:.0f} minutes of machine time in all."
+    else:
+        note = "No run was found. `make run`, then `make book`, puts the times of your machine into the last column."
+    return "\n".join([*lines, "", note, ""])
+
+
+def reading_time(notebook: Path) -> str:
+    """Return the sentences of a notebook's first cell that name minutes or hours."""
+    text = nbformat.read(notebook, as_version=4).cells[0].source
+    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split("\n\n")[-1].split()))
+    return " ".join(s for s in sentences if re.search(r"\b(minutes?|hours?)\b", s)) or "not said"
+
+
+def machine_times(run: Path) -> dict[str, float]:
+    """Return the seconds that each notebook of a run took; empty where there is no complete record."""
+    try:
+        record = json.loads((run / "series.json").read_text(encoding="utf-8"))
+        return {name: float(e["seconds"]) for name, e in record["notebooks"].items() if e.get("status") == "done"}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
+
+
+def list_rooms() -> dict[str, str]:
+    """Return the rooms of the library in the order of its own list, each with its sentence."""
+    found = re.findall(r"^- `(\w+)`: (.+?)(?=\n- |\n\n)", allkit.__doc__ or "", re.MULTILINE | re.DOTALL)
+    return {name: " ".join(sentence.split()) for name, sentence in found}
+
+
+def _list_guides(folder: Path) -> None:
+    """Put every page that has no place of its own into the list of guides, the instructor's first."""
+    others = {"index", "glossary", "references", "api", "instructor"}
+    guides = ["instructor", *sorted(path.stem for path in folder.glob("*.md") if path.stem not in others)]
+    page = (folder / "index.md").read_text(encoding="utf-8")
+    (folder / "index.md").write_text(page.replace("{{GUIDES}}", "\n".join(guides)), encoding="utf-8")
+
+
+def _write_api(folder: Path) -> None:
+    """Write one page for each room, and their list into the page of the library."""
+    (folder / "api").mkdir()
+    rooms = list_rooms()
+    for name, sentence in rooms.items():
+        options = "" if name == "cli" else "   :members:\n"  # its commands explain themselves: --help
+        body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{options}```\n"
+        (folder / "api" / f"{name}.md").write_text(f"# {name}: {sentence}\n\n{body}", encoding="utf-8")
+    listed = "\n".join(f"- [](api/{name}.md)" for name in rooms)
+    entries = "\n".join(f"{name} <api/{name}>" for name in rooms)  # short names for the side bar
+    page = (folder / "api.md").read_text(encoding="utf-8")
+    contents = f"{listed}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```"
+    (folder / "api.md").write_text(page.replace("{{ROOMS}}", contents), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else allkit.ROOT / "build" / "book").resolve()
+    status = build_book(target)
+    if status == 0:
+        print(f"{target / 'index.html'}")
+    raise SystemExit(status)

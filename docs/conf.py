@@ -1,0 +1,60 @@
+"""Settings of the book; `book.py` collects its pages and calls Sphinx with them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for book_extension
+
+from allkit import __version__
+
+project = "allkit"
+author = copyright = "The allkit authors"
+version = release = __version__
+language = "en"
+root_doc = "index"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib.bibtex",
+    "book_extension",
+]
+exclude_patterns = ["generated"]
+suppress_warnings = ["ref.python"]  # a docstring's `ok` may name several things; it is then no link, which is fine
+
+# The notebooks are shown as they were executed; nothing runs and nothing is fetched while the book is built or read.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}
+html_math_renderer = "mathml"
+myst_update_mathjax = False
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"  # `name` in a docstring links to what it names
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+
+html_theme = "sphinx_book_theme"
+html_title = "allkit"
+html_static_path = ["static"]
+templates_path = ["templates"]
+html_css_files = ["book.css"]
+html_last_updated_fmt = None
+html_copy_source = True
+html_theme_options = {
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # one search field, in the side bar
+    "navigation_with_keys": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 2,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}

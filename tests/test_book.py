@@ -1,0 +1,256 @@
+"""The book: it builds without warnings, needs no network, and everybody can read it."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+import allkit
+from allkit import ROOT
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+for needed in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib.bibtex"):
+    pytest.importorskip(needed, reason=f"{needed} is missing: install allkit[book] to test the book")
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NUMBERED = {"01_explore_the_data": 90.0, "03_train_mobilenet": 150.0}  # s, of a run that never was
+
+
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory) -> Path:
+    """The book as `make book` builds it, with a proxy that leads nowhere in place of a network."""
+    folder = tmp_path_factory.mktemp("book")
+    (folder / "runs" / "latest").mkdir(parents=True)
+    notebooks = {name: {"status": "done", "seconds": seconds} for name, seconds in NUMBERED.items()}
+    (folder / "runs" / "latest" / "series.json").write_text(json.dumps({"notebooks": notebooks}))
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    command = [sys.executable, str(ROOT / "docs" / "book.py"), str(folder / "site")]
+    environment = os.environ | nowhere | {"ALLKIT_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "warning" not in done.stderr.lower()
+    return folder / "site"
+
+
+@cache
+def read(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def pages(book: Path) -> dict[str, BeautifulSoup]:
+    found = {str(path.relative_to(book)): path for path in sorted(book.rglob("*.html"))}
+    return {name: read(path) for name, path in found.items() if not name.startswith("_static")}
+
+
+def notebook_pages(book: Path) -> dict[str, BeautifulSoup]:
+    return {name: page for name, page in pages(book).items() if name.startswith("notebooks/")}
+
+
+# ---- complete ----------------------------------------------------------------------------------------------
+
+
+def test_every_notebook_guide_and_room_has_a_page_that_the_contents_lead_to(book):
+    rooms = {path.stem for path in (ROOT / "allkit").glob("*.py")} - {"__init__"}
+    guides = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    expected = {f"notebooks/{path.stem}" for path in NOTEBOOKS} | {f"api/{room}" for room in rooms} | guides
+    linked = {urlsplit(a["href"]).path for a in read(book / "index.html").select("nav a.internal, .toctree-wrapper a")}
+    for name in expected:
+        assert f"{name}.html" in pages(book)
+        assert name == "index" or f"{name}.html" in linked
+
+
+def test_rooms_stand_in_the_order_of_their_list_each_with_its_sentence_and_functions(book):
+    rooms = load_script("book").list_rooms()
+    links = read(book / "api.html").select("article li > p > a")
+    assert [Path(a["href"]).stem for a in links] == list(rooms)
+    told = [a.get_text().replace("’", "'") for a in links]
+    assert told == [f"{name}: {sentence}" for name, sentence in rooms.items()]
+    page = read(book / "api" / "splits.html")
+    assert rooms["splits"] in page.h1.get_text()
+    signature = page.find(id="allkit.splits.split_by_subject").get_text()
+    assert "seed: int = 123" in signature and "Split" in signature  # noqa: PT018
+
+
+def test_every_figure_of_a_notebook_is_there_with_its_description(book):
+    for path in NOTEBOOKS:
+        outputs = [o for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", [])]
+        told = [o.metadata["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
+        page = read(book / "notebooks" / f"{path.stem}.html")
+        assert [img["alt"] for img in page.select("article img")] == told
+
+
+def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
+    table = read(book / "instructor.html").table
+    rows = {Path(tr.a["href"]).stem: [td.get_text() for td in tr.select("td")] for tr in table.select("tbody tr")}
+    assert list(rows) == [path.stem for path in NOTEBOOKS]
+    assert all(re.search(r"minute|hour", row[1]) for row in rows.values())
+    assert rows["01_explore_the_data"][2] == "1.5 min"
+    assert rows["04_train_efficientnetb3"][2] == "–"
+    assert "4 minutes of machine time" in read(book / "instructor.html").get_text()
+
+
+def test_without_a_run_the_table_says_how_to_get_times(tmp_path):
+    script = load_script("book")
+    assert "No run was found" in script.times_table(ROOT / "notebooks", tmp_path)
+    (tmp_path / "series.json").write_text("{half")
+    assert script.machine_times(tmp_path) == {}
+
+
+def test_every_exam_question_has_an_answer(book):
+    page = read(book / "instructor.html")
+    numbers = [int(b.get_text().strip(".")) for b in page.select("#exam-questions > p > strong:first-child")]
+    answers = page.select("#exam-questions details")
+    assert numbers == list(range(1, len(answers) + 1))
+    assert len(answers) >= 12
+    assert min(len(answer.get_text()) for answer in answers) > 60
+    assert not page.select("details[open]"), "folded until somebody asks"
+
+
+def test_the_worked_example_is_printed_as_it_is_tested(book):
+    code = (ROOT / "docs" / "examples" / "one_more.py").read_text(encoding="utf-8")
+    assert code.strip() in read(book / "instructor.html").get_text()
+
+
+# ---- glossary ----------------------------------------------------------------------------------------------
+
+
+def test_every_entry_is_linked_where_a_notebook_explains_it_and_once_on_a_page(book):
+    entries = load_script("book_extension").read_terms(ROOT / "docs" / "glossary.md")
+    assert len(entries) >= 40
+    ids = {dt["id"] for dt in read(book / "glossary.html").select("dl.glossary dt")}
+    linked = set()
+    for page in notebook_pages(book).values():
+        here = [a["href"].partition("#")[2] for a in page.select('article a[href*="glossary.html#term"]')]
+        assert len(here) == len(set(here)) > 0
+        linked |= set(here)
+    assert linked <= ids
+    first = read(book / "glossary.html").select("dl.glossary dt:first-child, dl.glossary dd + dt")
+    assert {dt["id"] for dt in first} - linked == set(), "explained nowhere: link it or leave it out"
+
+
+def test_a_term_is_linked_where_it_is_emphasised_not_in_headings_or_code(book):
+    page = read(book / "notebooks" / "08_leakage_lab.html")
+    by_subject = page.select_one('article a[href$="#term-by-subject"]')
+    assert by_subject.em or by_subject.strong
+    for page in notebook_pages(book).values():
+        assert not page.select('h1 a[href*="#term"], h2 a[href*="#term"], pre a[href*="#term"], code a[href*="#term"]')
+
+
+# ---- readable ----------------------------------------------------------------------------------------------
+
+
+def test_every_image_is_described_in_words(book):
+    for name, page in pages(book).items():
+        for image in page.select("main img"):
+            alt = image.get("alt", "")
+            if "py-modindex" not in name:  # a minus sign of Sphinx
+                assert len(alt) > 20, f"{name}: {image}"
+                assert not re.search(r"\.(png|jpe?g|svg)$", alt), f"{name}: a file name says nothing"
+
+
+def test_a_figure_that_nobody_described_stops_the_build():
+    from docutils import nodes
+    from docutils.utils import new_document
+    from sphinx.errors import ExtensionError
+
+    extension, page = load_script("book_extension"), new_document("page")
+    page += nodes.image(uri="/figures/0a1b.png")
+    extension.describe_images(page, {"0a1b": "Bars, one per subject."}, "notebooks/01")
+    assert page.next_node(nodes.image)["alt"] == "Bars, one per subject."
+    page += nodes.image(uri="/figures/2c3d.png")
+    with pytest.raises(ExtensionError, match="no alternative text"):
+        extension.describe_images(page, {"2c3d": " "}, "notebooks/01")
+
+
+def test_headings_are_in_order_and_every_page_has_one_title(book):
+    for name, page in pages(book).items():
+        levels = [int(heading.name[1]) for heading in page.select("h1, h2, h3, h4, h5, h6")]
+        assert levels.count(1) == 1, name
+        assert levels[0] == 1, name
+        assert all(after - before <= 1 for before, after in pairwise(levels)), name
+        assert page.html["lang"] == "en"
+        assert page.title.get_text().strip()
+
+
+def test_links_have_words_and_lead_somewhere(book):
+    ids = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in pages(book).items()}
+    for name, page in pages(book).items():
+        for link in page.select("main a[href]"):
+            # empty in text: it must at least be named
+            assert link.get_text(strip=True) or link.get("aria-label") or link.get("title"), f"{name}: {link}"
+            parts = urlsplit(link["href"])
+            if parts.scheme or link["href"] == "#":
+                continue
+            target = os.path.normpath(Path(name).parent / unquote(parts.path)) if parts.path else name
+            assert (book / target).exists(), f"{name} links to {target}"
+            if parts.fragment and target in ids:
+                assert unquote(parts.fragment) in ids[target], f"{name} links to {link['href']}"
+
+
+def test_equations_are_mathml(book):
+    page = read(book / "notebooks" / "02_augment_by_rotation.html")
+    assert len(page.select('math[display="block"]')) >= 2
+    for name, page in notebook_pages(book).items():
+        text = " ".join(p.get_text() for p in page.select("article p"))
+        assert not re.search(r"\\(frac|text|cdot|alpha)|\$\$", text), name
+
+
+# ---- offline -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_loaded_from_elsewhere(book):
+    for name, page in pages(book).items():
+        for element in page.select("[src], link[href], object[data], [srcset]"):
+            address = " ".join(element.get(key, "") for key in ("src", "data", "srcset"))
+            if element.name == "link":
+                address += element["href"]
+            assert "//" not in address, f"{name}: {element}"
+        assert "http" not in " ".join(script.get_text() for script in page.select("script:not([src])"))
+    for sheet in book.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser: install Debian's with `apt-get install chromium`")
+def test_in_a_browser_without_network_search_finds_pages_and_pages_fit_a_phone(book):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as kit:
+        browser = kit.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_context(offline=True, viewport={"width": 400, "height": 800}).new_page()
+        asked, broken = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto((book / "search.html").as_uri() + "?q=bootstrap")
+        page.wait_for_selector("#search-results li a")
+        assert "Glossary" in page.inner_text("#search-results")
+        for name in pages(book):
+            page.goto((book / name).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 400, f"{name} is wider than a phone"
+        browser.close()
+    # from a file, a page may not fetch excerpts of what it found; from a server it does
+    assert set(broken) <= {"Failed to fetch"}
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_the_list_of_rooms_is_complete():
+    rooms = {path.stem for path in (ROOT / "allkit").glob("*.py")} - {"__init__"}
+    assert set(load_script("book").list_rooms()) == rooms, allkit.__doc__
