@@ -20,6 +20,10 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `widgets`: the interactive cells, among them the upload cell
 - `page`: the upload cell as a page of its own, served by Voilà
 - `runs`: run folders, where results are saved and found again, listed and compared
+- `machine`: whether this machine has what the notebooks need
+- `grading`: reading an answer and judging it
+- `questions`: the exercises of all notebooks, as data
+- `exercises`: checking answers in the notebooks, and what was solved
 - `realism`: how close the synthetic twin comes to genuine cells
 - `report`: a run's notebooks as HTML that needs no network
 - `cards`: the model card of a run
