@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allkit import ROOT, AllkitError
-from allkit.report import publish_report
+from allkit.report import publish_report, title_of
 from allkit.runs import (
     FORMAT,
     SYNTHETIC,
@@ -36,10 +36,14 @@ from allkit.runs import (
     timestamp,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = [
     "NotebookResult",
     "Run",
     "SeriesResult",
+    "list_notebooks",
     "load_data",
     "open_run",
     "publish_report",
@@ -145,6 +149,16 @@ def run_series(
             if result.status == "interrupted":
                 break
     return SeriesResult(path, tuple(results))
+
+
+def list_notebooks(folder: Path = ROOT / "notebooks") -> pd.DataFrame:
+    """Return the notebooks of the series: one row each, index `notebook` ("01"), file and title (without number)."""
+    import nbformat
+    import pandas as pd
+
+    paths = _select_notebooks(folder, None)
+    rows = [(path.name[:2], path.name, title_of(nbformat.read(path, as_version=4))) for path in paths]
+    return pd.DataFrame(rows, columns=["notebook", "file", "title"]).set_index("notebook")
 
 
 # ------------------------------------------------------------------------------- what to run, with what

@@ -217,8 +217,8 @@ def _ask(kind, truth, answer, **options):
 
 
 @pytest.mark.parametrize("answer", [
-    0.83, "0.83", " .83 ", "83 %", "83%", "0,83", np.float32(0.83), np.float64(0.834), np.array(0.83),
-    np.array([[0.83]]), [0.83], (0.83,), {0.83}, pd.Series([0.83]), pd.DataFrame([[0.83]]), Fraction(83, 100), Decimal("0.83"), ["0.83"],
+    0.83, "0.83", " .83 ", "83 %", "83%", "0,83", np.float32(0.83), np.float64(0.834), np.array(0.83), [0.83], (0.83,),
+    np.array([[0.83]]), {0.83}, pd.Series([0.83]), pd.DataFrame([[0.83]]), Fraction(83, 100), Decimal("0.83"), ["0.83"],
 ])  # fmt: skip
 def test_a_share_in_every_correct_form(answer):
     assert _ask("share", 0.83, answer, tolerance=0.006).state == "right"
