@@ -118,25 +118,23 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
         found = _read(exercise, answer)
     except UnreadableAnswer as error:
         return Verdict(exercise.id, "unread", f"{error} Nothing was counted; try again.")
-    known = {"truth": exercise.truth, **dict(enumerate(wrong for wrong, _ in exercise.mistakes))}
-    known = {name: _expected(exercise, value, objects) for name, value in known.items()}
-    truth = known.pop("truth")
+    truth = _expected(exercise, exercise.truth, objects)
     if _same(exercise, found, truth):
         return Verdict(exercise.id, "right", f"Right. {exercise.why}")
-    return Verdict(exercise.id, "wrong", f"Not yet. {_hint(exercise, found, truth, known)}")
+    return Verdict(exercise.id, "wrong", f"Not yet. {_hint(exercise, found, truth, objects)}")
 
 
-def _hint(exercise: Exercise, found: Any, truth: Any, mistakes: Mapping[int, Any]) -> str:
+def _hint(exercise: Exercise, found: Any, truth: Any, objects: Mapping[str, Any]) -> str:
     """Return the hint that fits a wrong answer."""
     forms = [found]
     if exercise.kind == "share" and abs(found) > 1:
         forms.append(found / 100)
         if _same(exercise, forms[1], truth):
             return "The number is right as a percentage; a share lies between 0 and 1, so divide by 100."
-    for form in forms:
-        for place, wrong in mistakes.items():
-            if _same(exercise, form, wrong):
-                return exercise.mistakes[place][1]
+    for wrong, hint in exercise.mistakes:
+        expected = _expected(exercise, wrong, objects)
+        if any(_same(exercise, form, expected) for form in forms):
+            return hint
     if exercise.kind == "list" and len(found) != len(truth):
         return f"{len(truth)} values are asked for, and these are {len(found)}. {exercise.hint}"
     return exercise.hint
