@@ -119,25 +119,38 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
     except UnreadableAnswer as error:
         return Verdict(exercise.id, "unread", f"{error} Nothing was counted; try again.")
     truth = _expected(exercise, exercise.truth, objects)
-    if _same(exercise, found, truth):
-        return Verdict(exercise.id, "right", f"Right. {exercise.why}")
-    return Verdict(exercise.id, "wrong", f"Not yet. {_hint(exercise, found, truth, objects)}")
+    mistakes = [(_expected(exercise, value, objects), hint) for value, hint in exercise.mistakes]
+    if not _same(exercise, found, truth):
+        return Verdict(exercise.id, "wrong", f"Not yet. {_hint(exercise, found, truth, mistakes)}")
+    beside = _nearer(found, truth, mistakes)
+    if beside:
+        more = "(If you only rounded: give more digits, both are close.)"
+        return Verdict(exercise.id, "wrong", f"Not yet. {beside} {more}")
+    return Verdict(exercise.id, "right", f"Right. {exercise.why}")
 
 
-def _hint(exercise: Exercise, found: Any, truth: Any, objects: Mapping[str, Any]) -> str:
-    """Return the hint that fits a wrong answer."""
+def _hint(exercise: Exercise, found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
+    """Return the hint that fits a wrong answer; `mistakes` are pairs of what was answered, as read, and its hint."""
     forms = [found]
     if exercise.kind == "share" and abs(found) > 1:
         forms.append(found / 100)
         if _same(exercise, forms[1], truth):
             return "The number is right as a percentage; a share lies between 0 and 1, so divide by 100."
-    for wrong, hint in exercise.mistakes:
-        expected = _expected(exercise, wrong, objects)
-        if any(_same(exercise, form, expected) for form in forms):
+    for wrong, hint in mistakes:
+        if any(_same(exercise, form, wrong) for form in forms):
             return hint
     if exercise.kind == "list" and len(found) != len(truth):
         return f"{len(truth)} values are asked for, and these are {len(found)}. {exercise.hint}"
     return exercise.hint
+
+
+def _nearer(found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
+    """Return the hint of a mistake that is nearer than the truth to a number within the tolerance of it, or ""."""
+    # on some data the accuracy, say, all but equals the balanced accuracy, and a tolerance would let it pass
+    for wrong, hint in mistakes:
+        if isinstance(truth, float) and isinstance(wrong, float) and abs(found - wrong) + 1e-9 < abs(found - truth):
+            return hint
+    return ""
 
 
 # ------------------------------------------------------------------------------------------ the right answer
@@ -154,6 +167,7 @@ def _expected(exercise: Exercise, value: Any, objects: Mapping[str, Any]) -> Any
 
 
 def _same(exercise: Exercise, found: Any, expected: Any) -> bool:
+    """Return whether an answer is the expected one, within the tolerance."""
     if isinstance(expected, OneOf):
         return any(_same(exercise, found, each) for each in expected.values)
     if isinstance(expected, Between):

@@ -244,6 +244,15 @@ def test_a_percentage_for_a_share_gets_a_hint_of_its_own():
     assert _ask("number", 0.83, 83, tolerance=0.006).text == "Not yet. General hint."
 
 
+def test_a_mistake_beside_the_truth_is_told_from_it_by_its_digits():
+    mistakes = ((0.70946, "That is plain accuracy."),)
+    for answer, state in ((0.71081, "right"), (0.711, "right"), (0.714, "right"), (0.70946, "wrong"), (0.709, "wrong")):
+        verdict = _ask("share", 0.71081, answer, tolerance=0.006, mistakes=mistakes)
+        assert (verdict.state, "plain accuracy" in verdict.text) == (state, state == "wrong")
+        assert ("give more digits" in verdict.text) == (state == "wrong")
+    assert _ask("share", 0.5, 0.503, tolerance=0.006, mistakes=((0.5, "The same."),)).state == "right"
+
+
 @pytest.mark.parametrize("answer", [
     [90, 180], (180.0, 90), {90, 180}, np.array([90, 180]), pd.Series([180, 90]), "90, 180", pd.Index([90, 180]),
     [180, 90, 90], range(90, 181, 90), {90: "a", 180: "b"}.keys(), np.array([[90], [180]], dtype=np.float32),
