@@ -22,6 +22,10 @@ Each module is one room of the house; imports go one way, from the bottom of thi
 - `runs`: run folders, where results are saved and found again, listed and compared
 - `study`: trials of settings that any number of processes share, none lost and none counted twice
 - `tune`: the search for batch size, learning rate and epochs, and how far its best score is to be believed
+- `machine`: whether this machine has what the notebooks need
+- `grading`: reading an answer and judging it
+- `questions`: the exercises of all notebooks, as data
+- `exercises`: checking answers in the notebooks, and what was solved
 - `realism`: how close the synthetic twin comes to genuine cells
 - `report`: a run's notebooks as HTML that needs no network
 - `cards`: the model card of a run

@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `classify`, `app`, `paper`, `data …`."""
+"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `progress`, `classify`, `app`, `paper`, `data`."""
 
 from __future__ import annotations
 
@@ -405,6 +405,49 @@ def card(
 
     for path in write_card(run_folder, out):
         typer.echo(f"Card: {path}")
+
+
+@app.command()
+def progress(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per exercise.")] = None,
+) -> None:
+    """Sum up, by notebook, which exercises were solved on this machine."""
+    import json
+
+    from allkit.exercises import load_progress, progress_path, summarise_progress
+    from allkit.runs import saving, to_plain
+
+    found, trouble = load_progress()
+    by_notebook = summarise_progress(found)
+    if trouble:
+        typer.echo(trouble, err=True)
+    if csv:
+        with saving(csv) as temporary:
+            found.to_csv(temporary, index=False)
+        typer.echo(f"One row per exercise: {csv}", err=as_json)
+    if as_json:
+        content = {"notebooks": by_notebook.reset_index(), "exercises": found}
+        typer.echo(json.dumps(to_plain(content), indent=2))
+    elif not csv:
+        _echo_progress(by_notebook, str(progress_path()))
+
+
+def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
+    _echo_table([
+        {
+            "notebook": notebook,
+            "solved": f"{row['done']} of {row['exercises']}",
+            "at the first try": str(row["first_try"]),
+            "tries": str(row["tries"]),
+        }
+        for notebook, row in by_notebook.iterrows()
+    ])  # fmt: skip
+    total = by_notebook.sum()
+    if total["tries"]:
+        typer.echo(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
+    else:
+        typer.echo('\nNothing was answered yet: the notebooks end in exercises, answered with check("01.1", answer).')
 
 
 @app.command()

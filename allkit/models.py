@@ -249,24 +249,36 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
     Raises:
         AllkitError: no file and no network; says which file to put where.
     """
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    names = [_weights_file(name, alpha, size) for size in dict.fromkeys((image_size, 224))]
-    for file in names:
-        if (home / file).is_file():
-            return home / file
+    found = local_weights(name, alpha, image_size)
+    if found:
+        return found
+    file = _weights_home() / _weights_file(name, alpha, 224)
     keras = import_keras()
     try:
         network = getattr(keras.applications, BACKBONES[name].application)
         options = {"alpha": alpha} if BACKBONES[name].widths else {}
         network(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
-        return home / names[-1]
+        return file
     except Exception as error:
         raise AllkitError(
             f"ImageNet weights for {TITLES[name]} are not on this machine and could not be downloaded "
-            f"({type(error).__name__}). Put the file {names[-1]} of Keras' applications into {home}, or set "
+            f"({type(error).__name__}). Put the file {file.name} of Keras' applications into {file.parent}, or set "
             "KERAS_HOME to the folder above a folder models/ that holds it, or train from scratch: "
             "-p weights none, or weights = 'none' in the notebook."
         ) from error
+
+
+def local_weights(name: str, alpha: float, image_size: int) -> Path | None:
+    """Return the file of ImageNet weights that `find_weights` would take from this machine; None: it is not there.
+
+    Raises AllkitError for an `alpha` for which there are none anywhere.
+    """
+    files = [_weights_home() / _weights_file(name, alpha, size) for size in (image_size, 224)]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _weights_home() -> Path:
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
 
 
 def _weights_file(name: str, alpha: float, image_size: int) -> str:

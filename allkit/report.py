@@ -63,7 +63,7 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
         notebook = nbformat.read(copy, as_version=4)
     except ValueError as error:  # half-written: the run was killed
         raise AllkitError(f"{copy} is no complete notebook; run it again before publishing.") from error
-    title = _title(notebook) or _without_number(copy.stem)
+    title = title_of(notebook) or _without_number(copy.stem)
     notebook.metadata["title"] = title
     replace_live_outputs(notebook)
     resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
@@ -72,7 +72,7 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
     return title
 
 
-def _title(notebook: nbformat.NotebookNode) -> str:
+def title_of(notebook: nbformat.NotebookNode) -> str:
     """Return the text of the first first-level heading."""
     for cell in notebook.cells:
         heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
@@ -242,7 +242,7 @@ def time_by_part(copy: Path) -> pd.DataFrame:
 
     notebook = nbformat.read(copy, as_version=4)
     last, heading, seconds = _time_of(notebook.metadata, "start_time"), OPENING, {}
-    imports, title = _imports_cell(notebook.cells), _title(notebook)
+    imports, title = _imports_cell(notebook.cells), title_of(notebook)
     for position, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             found = _last_heading(cell.source)

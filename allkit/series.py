@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from allkit import ROOT, AllkitError
-from allkit.report import publish_report
+from allkit.report import publish_report, title_of
 from allkit.runs import (
     FORMAT,
     SYNTHETIC,
@@ -40,6 +40,7 @@ from allkit.runs import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from distributed import Client, Future
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "SeriesResult",
     "SweepResult",
     "SweepRun",
+    "list_notebooks",
     "load_data",
     "open_run",
     "publish_report",
@@ -155,6 +157,16 @@ def run_series(
             if result.status == "interrupted":
                 break
     return SeriesResult(path, tuple(results))
+
+
+def list_notebooks(folder: Path = ROOT / "notebooks") -> pd.DataFrame:
+    """Return the notebooks of the series: one row each, index `notebook` ("01"), file and title (without number)."""
+    import nbformat
+    import pandas as pd
+
+    paths = _select_notebooks(folder, None)
+    rows = [(path.name[:2], path.name, title_of(nbformat.read(path, as_version=4))) for path in paths]
+    return pd.DataFrame(rows, columns=["notebook", "file", "title"]).set_index("notebook")
 
 
 # ------------------------------------------------------------------------------- what to run, with what

@@ -18,7 +18,7 @@ def notebook(request):
 
 
 def test_the_series_is_complete():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(12)]
 
 
 def test_the_page_on_genuine_cells_is_saved_without_them():
@@ -50,7 +50,8 @@ def test_parameters_are_the_quick_run_on_synthetic_data(path):
 
 def test_length(notebook):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert 25 <= len(notebook.cells) <= 45
+    least = 15 if "Start here" in notebook.cells[0].source else 25  # the first page has nothing to compute
+    assert least <= len(notebook.cells) <= 45
     assert 0.35 <= 1 - len(code) / len(notebook.cells) <= 0.65
     assert max(len(cell.source.splitlines()) for cell in code) <= 25
 

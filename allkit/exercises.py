@@ -1,0 +1,163 @@
+"""Checking answers in the notebooks, and keeping track of what was solved.
+
+`check("02.3", answer)` compares an answer with the exercise of that number in `allkit.questions`, says what it found in
+a sentence and notes it in `progress.json` beside the run folders. A blank is only called one: notebooks that run
+without a reader pass, and leave no trace.
+
+To add an exercise, as an instructor:
+
+1. In `allkit/questions.py`, add an `Exercise` to the tuple of its notebook (`allkit.grading.Exercise` says what each
+   field means). A truth that depends on the data is a function of the notebook's objects, so that it also holds for
+   other data.
+2. In the notebook, add a markdown cell with the question and a code cell: `answer = ...`, then
+   `check("02.5", answer, split=split)`, with the objects that the exercise names in `given`.
+3. In `notebooks/solutions/`, add a worked solution and two plausible wrong answers; `tests/test_exercises.py` fails
+   until they are there and the hints fit.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from allkit import AllkitError, runs_root
+from allkit.grading import Verdict, judge
+from allkit.questions import EXERCISES
+from allkit.runs import read_json, save_json, timestamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Version of the layout of progress.json."""
+
+
+def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
+    """Return what an answer is worth: right, or a hint, or that nothing was answered yet. Never raises.
+
+    Args:
+        exercise: its number, "02.3".
+        answer: whatever was answered; `...` or None is a blank.
+        given: objects of the notebook that the question is about, by the names that the exercise asks for.
+
+    Returns:
+        The verdict; a notebook shows it as a sentence. Right and wrong answers are noted in progress.json: how many
+        tries, whether the first was right, and when. The answers themselves are not kept.
+    """
+    number = _full_number(str(exercise))
+    if number not in EXERCISES:
+        return Verdict(
+            number, "not posed", f"There is no such exercise; notebook {number[:2]} has {_siblings(number)}."
+        )
+    found = EXERCISES[number]
+    missing = [name for name in found.given if name not in given or given[name] is ...]
+    if missing:
+        call = ", ".join(f"{name}={name}" for name in found.given)
+        return Verdict(number, "not posed", f'Hand over what the question is about: check("{number}", answer, {call}).')
+    try:
+        verdict = judge(found, answer, given)
+    except Exception as error:  # a student who overwrote `train` has a right to a sentence, too
+        what = ", ".join(found.given) or "what was answered"
+        text = f"This could not be checked ({type(error).__name__}: {error}). Run the cells that make {what} again."
+        return Verdict(number, "not posed", text)
+    return _noted(verdict)
+
+
+def _full_number(number: str) -> str:
+    """Return "02.3" for "2.3" as well."""
+    match = re.fullmatch(r"\s*(\d{1,2})\.(\d+)\s*", number)
+    return f"{int(match[1]):02d}.{int(match[2])}" if match else number.strip()
+
+
+def _siblings(number: str) -> str:
+    return ", ".join(key for key in EXERCISES if key.partition(".")[0] == number[:2]) or "none"
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+def progress_path() -> Path:
+    """Return where progress is kept: progress.json beside the run folders."""
+    return runs_root() / "progress.json"
+
+
+def _noted(verdict: Verdict) -> Verdict:
+    """Note a right or wrong answer; return the verdict, with a sentence more where that went wrong."""
+    if verdict.state not in ("right", "wrong"):
+        return verdict
+    try:
+        kept, moved = _read_progress()
+        entry = kept.get(verdict.id, {"tries": 0, "first_try": verdict.state == "right", "begun": timestamp()})
+        if entry.get("done"):  # solved is solved: running the notebook again changes nothing
+            return verdict
+        entry["tries"] += 1
+        entry["done"] = timestamp() if verdict.state == "right" else None
+        save_json(progress_path(), {"format": FORMAT, "exercises": dict(sorted((kept | {verdict.id: entry}).items()))})
+        trouble = moved
+    except (AllkitError, OSError) as error:
+        trouble = f"Progress was not noted: {error}"
+    return Verdict(verdict.id, verdict.state, f"{verdict.text} ({trouble})") if trouble else verdict
+
+
+def _read_progress() -> tuple[dict[str, dict[str, Any]], str]:
+    """Return the entries of progress.json, and a sentence if it was unreadable and had to be moved aside."""
+    path = progress_path()
+    if not path.exists():
+        return {}, ""
+    try:
+        content = read_json(path)
+        entries = content.get("exercises")
+        if content.get("format") == FORMAT and isinstance(entries, dict) and all(map(_is_entry, entries.values())):
+            return entries, ""
+    except AllkitError:
+        pass
+    aside = path.with_name(f"progress-unreadable-{re.sub(r'[^0-9]', '', timestamp())}.json")
+    path.rename(aside)
+    return {}, f"The file of your progress could not be read and was moved to {aside}; counting starts anew."
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("tries"), int) and {"first_try", "begun"} <= set(entry)
+
+
+def load_progress() -> tuple[pd.DataFrame, str]:
+    """Return one row per exercise, and a sentence if what was kept could not be read ("" otherwise).
+
+    Columns: exercise ("02.3"), notebook ("02"), level, tries (count), first_try (whether the first try was right; None
+    before one), done (whether it is solved), begun and solved (UTC, ISO 8601, or None).
+    """
+    import pandas as pd
+
+    kept, moved = _read_progress()
+    rows = []
+    for number, exercise in EXERCISES.items():
+        entry = kept.get(number, {})
+        rows.append(
+            {
+                "exercise": number,
+                "notebook": exercise.notebook,
+                "level": exercise.level,
+                "tries": entry.get("tries", 0),
+                "first_try": entry.get("first_try"),
+                "done": bool(entry.get("done")),
+                "begun": entry.get("begun"),
+                "solved": entry.get("done"),
+            }
+        )
+    return pd.DataFrame(rows).astype({"first_try": object}), moved
+
+
+def summarise_progress(progress: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per notebook: exercises, tried, done, first_try (counts of exercises), tries (sum).
+
+    `progress` is the table of `load_progress`.
+    """
+    marked = progress.assign(tried=progress["tries"] > 0, first_try=progress["first_try"].eq(True))
+    return marked.groupby("notebook").agg(
+        exercises=("exercise", "size"),
+        tried=("tried", "sum"),
+        done=("done", "sum"),
+        first_try=("first_try", "sum"),
+        tries=("tries", "sum"),
+    )

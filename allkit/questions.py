@@ -1,0 +1,882 @@
+"""The exercises of the series, as data: what is right, which mistakes get which hint.
+
+How to add one: see `allkit.exercises`. The questions in words stand in the notebooks. Nothing here may hold for the
+synthetic twin alone: what depends on the data is computed from the notebook's own objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allkit.data import class_order
+from allkit.evaluate import classes_of, evaluate_predictions, probabilities_of
+from allkit.grading import Between, Exercise, OneOf
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# ------------------------------------------------------------------------------------ truths that need the data
+
+
+def _people_of_smallest(train: pd.DataFrame) -> int:
+    return _of_smallest(train)["subject"].nunique()
+
+
+def _of_smallest(train: pd.DataFrame) -> pd.DataFrame:
+    return train[train["label"] == train["label"].value_counts().idxmin()]
+
+
+def _people_unknown(train: pd.DataFrame) -> str:
+    return "whose images these are is unknown." if train["subject"].isna().any() else ""
+
+
+def _column_aucs(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUC of each measured number, one row per class; below 0.5, smaller numbers speak for the class."""
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    classes = class_order(measured["label"])
+    classes = classes[:1] if len(classes) == 2 else classes
+    numbers = measured.drop(columns="label").dropna(axis=1)
+    return pd.DataFrame(
+        {name: [roc_auc_score(measured["label"] == label, numbers[name]) for label in classes] for name in numbers}
+    )
+
+
+def _best_columns(measured: pd.DataFrame, either_way: bool = True) -> OneOf:
+    aucs = _column_aucs(measured)
+    reached = (aucs.where(aucs >= 0.5, 1 - aucs) if either_way else aucs).mean()
+    return OneOf(tuple(reached.index[reached >= reached.max() - 0.005]))
+
+
+def _largest_step(measured: pd.DataFrame) -> str:
+    means = measured.groupby("label").mean(numeric_only=True)
+    return (means.max() - means.min()).idxmax()
+
+
+def _leaked(index: pd.DataFrame, seed: int, step: int = 1, column: str = "share") -> float:
+    from allkit.augment import augment_then_split, count_leaked_copies
+
+    return count_leaked_copies(augment_then_split(index, seed=seed + step))[column].iloc[-1]
+
+
+def _stage(stages: pd.DataFrame, column: str) -> OneOf:
+    return OneOf(tuple(stages.loc[stages[column] == stages[column].max(), "stage"]))
+
+
+def _mean_precision(predictions: pd.DataFrame) -> float:
+    measures = evaluate_predictions(predictions)
+    return float(np.mean([measures[f"precision_{name}"] for name in classes_of(predictions)]))
+
+
+def _share_of_largest(rows: pd.DataFrame) -> float:
+    return rows["label"].value_counts(normalize=True).max()
+
+
+def _called(predictions: dict[str, pd.DataFrame], threshold: float, positive: bool = True) -> float:
+    """Return sensitivity, or else specificity, of the first network with this threshold."""
+    table = next(iter(predictions.values()))
+    first = table["label"] == classes_of(table)[0]
+    called = probabilities_of(table)[:, 0] >= threshold
+    return float(called[first].mean() if positive else (~called[~first]).mean())
+
+
+def _sure(predictions: pd.DataFrame) -> np.ndarray:
+    return probabilities_of(predictions).max(axis=1) >= 0.9
+
+
+def _right_where_sure(predictions: pd.DataFrame) -> float:
+    return evaluate_predictions(predictions[_sure(predictions)])["accuracy"]
+
+
+def _moved(predictions: pd.DataFrame, low: float, high: float) -> int:
+    first = probabilities_of(predictions)[:, 0]
+    return int(((first >= low) & (first < high)).sum())
+
+
+def _slips_through(declines: pd.DataFrame, most: bool = False) -> OneOf:
+    others = declines["declined"].iloc[1:]
+    return OneOf(tuple(others.index[others == (others.max() if most else others.min())]))
+
+
+def _ppv(best: np.ndarray, prevalence: float) -> float:
+    sensitivity, specificity = best.diagonal() / best.sum(axis=1)
+    hits, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    return hits / (hits + alarms)
+
+
+def _by_arm(found: pd.DataFrame, probe: str = "nearest neighbours") -> pd.Series:
+    return found[found["probe"] == probe].groupby("arm", sort=False)["auc"].mean()
+
+
+_PAPER, _IMAGE, _PERSON = "augment, then split", "by image", "by subject, duplicates merged"
+
+
+def _step(first: str, second: str, probe: str = "nearest neighbours") -> Callable[..., float]:
+    return lambda found: _by_arm(found, probe)[first] - _by_arm(found, probe)[second]
+
+
+def _arms_missing(found: pd.DataFrame) -> str:
+    return "" if {_PAPER, _IMAGE, _PERSON} <= set(found["arm"]) else "these data do not allow all the splits it needs."
+
+
+def _shares_files(found: pd.DataFrame) -> OneOf:
+    shared = found.groupby("arm", sort=False)["file"].mean()
+    return OneOf(tuple(shared.index[shared == shared.max()]))
+
+
+def _coverage(simulated: pd.DataFrame, unit: str, column: str = "covers") -> float:
+    return simulated[(simulated["resampled"] == unit) & (simulated["subjects"] == 10)][column].iat[0]
+
+
+def _threshold_at(predictions: dict[str, pd.DataFrame], wanted: float, of: str = "specificity") -> Between:
+    """Return all thresholds that do the same as the lowest (highest) with so much specificity (sensitivity)."""
+    table = next(iter(predictions.values()))
+    first = (table["label"] == classes_of(table)[0]).to_numpy()
+    scores = probabilities_of(table)[:, 0]
+    cuts = np.append(np.unique(scores), np.nextafter(1, 2))
+    right = [(scores[~first] < cut).mean() if of == "specificity" else (scores[first] >= cut).mean() for cut in cuts]
+    good = np.flatnonzero(np.array(right) >= wanted - 1e-9)
+    place = good.min() if of == "specificity" else good.max()
+    below = cuts[place - 1] if place else 0.0
+    return Between(float(np.nextafter(below, 1)), float(cuts[place]))
+
+
+def _map_score(scores: pd.DataFrame, method: str, column: str = "pointing") -> float:
+    return scores[(scores["mask"] == "cell") & (scores["method"] == method)][column].mean()
+
+
+def _no_outlines(scores: pd.DataFrame) -> str:
+    return "" if "method" in scores else "the outlines of the cells are not known, so no map can be scored."
+
+
+def _fall(name: str, to: str) -> Callable[..., float]:
+    return lambda reached: reached[name]["mark as in training"] - reached[name][to]
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values))
+
+
+# ------------------------------------------------------------------------------------------------ the exercises
+
+
+def _explain(number: str, truth: str, why: str, *, misconception: str, **hints: str) -> Exercise:
+    """Return a question whose answer is a letter; `hints` maps each wrong letter to what is wrong about it."""
+    letters = sorted([truth, *hints])
+    hint = f"The answer is one of the letters {letters[0]} to {letters[-1]}."
+    mistakes = tuple(hints.items())
+    return Exercise(number, "explain", "choice", truth, why, hint, mistakes, misconception=misconception)
+
+
+_START = (
+    Exercise(
+        id="00.1",
+        level="look",
+        kind="number",
+        given=("index",),
+        truth=lambda index: len(index),
+        mistakes=(
+            (
+                lambda index: int(index["label"].notna().sum()),
+                "These are the images with a label. Some have none; `len(index)` counts all rows.",
+            ),
+            (lambda index: index.shape[1], "That is the number of columns. One row is one image: `len(index)`."),
+        ),
+        why="One row is one image. Any form of the number would have done: an integer, a float, a text, an array.",
+        hint="Ask Python: `answer = len(index)`.",
+    ),
+    _explain(
+        "00.2",
+        "b",
+        "The kit teaches and compares methods. Nothing it prints is about a person's health.",
+        misconception="a network's answer is a diagnosis",
+        a="A network's probability is about its own scores, on images like those it learned from.",
+        c="To decline is no finding either: the kit declines blurred pictures and pictures of cats.",
+    ),
+)
+
+_EXPLORE = (
+    Exercise(
+        id="01.1",
+        level="look",
+        kind="number",
+        given=("train",),
+        unless=_people_unknown,
+        truth=_people_of_smallest,
+        mistakes=(
+            (lambda train: len(_of_smallest(train)), "These are its images. How many different names of `subject`?"),
+            (lambda train: train["subject"].nunique(), "These are the people of all classes together."),
+        ),
+        why="However many cells there are, what is known about this class is known from these few people.",
+        hint="Take the rows of the class with the fewest images and count the different values of `subject`.",
+    ),
+    Exercise(
+        id="01.2",
+        level="compute",
+        kind="share",
+        given=("train",),
+        tolerance=0.006,
+        truth=lambda train: 1 / train["label"].nunique(),
+        mistakes=(
+            (_share_of_largest, "That is the plain accuracy. Take the recall of each class first, then their mean."),
+            (0, "One class is always right: its recall is 1. The other classes have 0. Now the mean of all."),
+            (1, "Only the largest class is always right. What about the others?"),
+        ),
+        why="Recall 1 for one class and 0 for all others: the mean gives the lazy answer away, whatever the imbalance.",
+        hint="Balanced accuracy is the mean over the classes of the share of images that are recognised.",
+        misconception="accuracy under imbalance",
+    ),
+    Exercise(
+        id="01.3",
+        level="change",
+        kind="name",
+        given=("measured",),
+        truth=_best_columns,
+        mistakes=(
+            (
+                lambda measured: _best_columns(measured, either_way=False),
+                "The highest AUC, but 0.2 is farther from guessing than 0.7: smaller may be as good a rule as larger.",
+            ),
+            (
+                _largest_step,
+                "Its means lie farthest apart, but in units of its own. The AUC compares numbers of any unit.",
+            ),
+        ),
+        why="Farthest from guessing, in either direction. Whether it is best on other images, nobody has asked yet.",
+        hint="For every column compute `roc_auc_score`, turn values below 0.5 round (1 - AUC), and take the largest.",
+    ),
+    _explain(
+        "01.4",
+        "c",
+        "The next patient is not in the training part, so only the split by subject asks about her.",
+        misconception="leakage",
+        a="More people in training would help on new people. But this test asks about the same people.",
+        b="Both are tested on as many images. What differs is whose they are.",
+        d="The mean of the answers to two different questions answers neither.",
+    ),
+)
+
+
+def _turned(i: float, j: float) -> tuple[float, float]:
+    return 4 - j, i
+
+
+_ROTATE = (
+    Exercise(
+        id="02.1",
+        level="look",
+        kind="set",
+        truth=(90, 180, 270),
+        mistakes=(
+            ((90, 270), "Half a turn is exact as well: sine 0, cosine -1."),
+            ((180,), "At quarter turns sine and cosine are whole numbers, too."),
+            ((90, 180), "Turn by 90 degrees once more. Is anything lost?"),
+            ((45, 90, 135, 180, 270), "At 45 degrees the next pixel lands 0.7 rows and 0.7 columns away."),
+        ),
+        why="Only where sine and cosine are -1, 0 or 1 do whole rows and columns land on whole ones.",
+        hint="Look at sine and cosine of each angle: all pixels land on pixels only if both are whole numbers.",
+    ),
+    Exercise(
+        id="02.2",
+        level="compute",
+        kind="function",
+        truth=_turned,
+        inputs=((0, 0), (0, 4), (1, 3), (2, 2), (3, 0)),
+        mistakes=(
+            (lambda i, j: (j, 4 - i), "That is -90 degrees, clockwise on the screen. Mind the sign of the sine."),
+            (lambda i, j: (i, 4 - j), "That is a mirror image: a flip. In a quarter turn rows become columns."),
+            (lambda i, j: (j, i), "That mirrors the image at its diagonal. Where does the top left pixel (0, 0) go?"),
+            (lambda i, j: (-j, i), "Turned about the top left corner. Subtract the centre (2, 2) and add it again."),
+        ),
+        tolerance=0.01,
+        why="Rows count downwards, so plus 90 degrees turns counter-clockwise: top left goes to bottom left.",
+        hint="Put the cosine of 90 degrees (0), its sine (1) and the centre (2, 2) into both equations.",
+    ),
+    Exercise(
+        id="02.3",
+        level="change",
+        kind="share",
+        given=("index", "seed"),
+        tolerance=0.0006,
+        truth=_leaked,
+        mistakes=(
+            (lambda index, seed: _leaked(index, seed, step=0), "That is the share with the old seed. Pass `seed + 1`."),
+            (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. The share is asked for."),
+        ),
+        why="The seed decides which cells leak, and hardly how many: that follows from how many copies are made.",
+        hint="Split with `augment.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
+    ),
+    _explain(
+        "02.4",
+        "d",
+        "It has learned this very cell's label. A rotated copy is a new image and not a new cell.",
+        misconception="leakage",
+        a="The pixels differ; the cell and its label do not, and a network learns to see past a turn.",
+        b="The guard looks at people and contents. Numbers of images are no leak.",
+        c="More test images make the score steadier. They do not make it too high.",
+    ),
+)
+
+_MOBILENET = (
+    Exercise(
+        id="03.1",
+        level="look",
+        kind="name",
+        given=("stages",),
+        truth=lambda stages: _stage(stages, "parameters"),
+        mistakes=(
+            (
+                lambda stages: _stage(stages, "multiply_adds"),
+                "That stage does the most work. Parameters are what is stored.",
+            ),
+            (lambda stages: stages["stage"].iloc[-1], "It is large, and not the largest: read the column of numbers."),
+        ),
+        why="Late stages have many channels, and a pointwise convolution stores channels times channels.",
+        hint="Find the largest number in the column `parameters` of `stages`, and give the name of its `stage`.",
+    ),
+    Exercise(
+        id="03.2",
+        level="compute",
+        kind="share",
+        given=("predictions",),
+        tolerance=0.006,
+        truth=lambda predictions: evaluate_predictions(predictions)["balanced_accuracy"],
+        mistakes=(
+            (
+                lambda predictions: evaluate_predictions(predictions)["accuracy"],
+                "That is the plain accuracy: the diagonal over all images, so the larger class counts for more.",
+            ),
+            (_mean_precision, "You divided by the columns: that is precision. Recall divides by the rows, the truth."),
+        ),
+        why="Every class counts the same, however many images it has.",
+        hint="Divide each number on the diagonal of `counts` by the sum of its row; then take the mean.",
+        misconception="accuracy under imbalance",
+    ),
+    Exercise(
+        id="03.3",
+        level="change",
+        kind="number",
+        tolerance=0.06,
+        truth=25 * 512 / (25 + 512),
+        mistakes=(
+            (9 * 512 / (9 + 512), "That is for a window of 3 × 3. A window of 5 × 5 has 25 places."),
+            (25.0, "The pointwise convolution is not free: add its M · N."),
+            (512.0, "Mixing channels and filtering add up: 25 · M + M · N."),
+        ),
+        why="The larger the window, the more is saved. The limit is the number of its places.",
+        hint="25 · M · N over 25 · M + M · N, with M = N = 512.",
+    ),
+    _explain(
+        "03.4",
+        "c",
+        "Choose on the validation part, open the test once. What was used to choose cannot judge the choice.",
+        misconception="the test set used for choosing",
+        a="The best of five is partly luck, and the luck lies in just these test images.",
+        b="All five were tested on the same images; the mean is fair, but of networks that you would not use.",
+        d="A tenth run, or a hundredth, makes the best of them look better still, without being better.",
+    ),
+)
+
+_EFFICIENTNET = (
+    Exercise(
+        id="04.1",
+        level="look",
+        kind="number",
+        given=("stages", "small"),
+        tolerance=0.06,
+        truth=lambda stages, small: stages["parameters"].sum() / small["parameters"].sum(),
+        mistakes=(
+            (
+                lambda stages, small: stages["multiply_adds"].sum() / small["multiply_adds"].sum(),
+                "That is the ratio of the work. Parameters are the numbers that are stored.",
+            ),
+            (
+                lambda stages, small: small["parameters"].sum() / stages["parameters"].sum(),
+                "Upside down: how many times as *many*?",
+            ),
+            (
+                lambda stages, small: stages["layers"].sum() / small["layers"].sum(),
+                "That is the ratio of the layers. Take the column `parameters`.",
+            ),
+        ),
+        why="More parameters are room for more rules, and for learning more cells by heart.",
+        hint="Divide the sums of the column `parameters` of `stages` and `small`.",
+    ),
+    Exercise(
+        id="04.2",
+        level="compute",
+        kind="list",
+        tolerance=0.01,
+        truth=(4, 10),
+        mistakes=(
+            ((10, 4), "Right numbers, other order: the average comes first."),
+            ((16, 10), "The first is the sum. The average divides it by the number of places."),
+        ),
+        why="The maximum keeps the one strongest place; the average asks how much of the image speaks for the feature.",
+        hint="Average and maximum over all four places of the map.",
+    ),
+    Exercise(
+        id="04.3",
+        level="change",
+        kind="number",
+        tolerance=0.0002,
+        truth=1 / 255,
+        mistakes=(
+            (1.0, "That is what you feed in. The network divides by 255 once more."),
+            (255.0, "That is a pixel of the file. It is divided twice on its way."),
+            (0.5, "Divide twice: 255 / 255 / 255."),
+        ),
+        why="All images turn almost black, nothing fails, and no message appears. Such mistakes are found by looking.",
+        hint="Divide 255 by 255, as the careless colleague does, and then once more, as the network does.",
+    ),
+    _explain(
+        "04.4",
+        "b",
+        "The loss is answers plus penalty, and the penalty can shrink without one better answer.",
+        misconception="a falling loss as proof of better answers",
+        a="Then more answers would be right, and the validation accuracy would rise.",
+        c="Learning by heart looks otherwise: the training loss falls, and the validation loss does not.",
+        d="A learning rate changes how fast a loss falls, not what it is made of.",
+    ),
+)
+
+_COMPARE = (
+    Exercise(
+        id="05.1",
+        level="look",
+        kind="number",
+        given=("difference",),
+        truth=lambda difference: int((difference["verdict"] != "cannot be told").sum()),
+        mistakes=(
+            (
+                lambda difference: int((difference["verdict"] == "cannot be told").sum()),
+                "These are the others.",
+            ),
+            (lambda difference: len(difference), "These are all rows. Read the column `verdict`."),
+            (
+                lambda difference: int((difference["value"] != 0).sum()),
+                "Some difference there nearly always is. Read the column `verdict`.",
+            ),
+        ),
+        why="A difference counts only where its interval excludes zero.",
+        hint="Count the rows of `difference` whose `verdict` names a network.",
+    ),
+    Exercise(
+        id="05.2",
+        level="compute",
+        kind="share",
+        given=("parts",),
+        tolerance=0.006,
+        truth=lambda parts: _share_of_largest(parts.test),
+        mistakes=(
+            (lambda parts: 1 / parts.test["label"].nunique(), "That is the lazy answer's *balanced* accuracy."),
+            (lambda parts: _share_of_largest(parts.train), "That is the largest class's share of the training part."),
+        ),
+        why="An accuracy below this is worse than no network at all.",
+        hint="Which share of the test part's labels is the most frequent one?",
+        misconception="accuracy under imbalance",
+    ),
+    Exercise(
+        id="05.3",
+        level="change",
+        kind="share",
+        given=("predictions",),
+        tolerance=0.006,
+        truth=lambda predictions: _called(predictions, 0.9),
+        mistakes=(
+            (lambda predictions: _called(predictions, 0.5), "That is for the threshold 0.5."),
+            (
+                lambda predictions: _called(predictions, 0.9, positive=False),
+                "That is specificity: the other class.",
+            ),
+            (
+                lambda predictions: evaluate_predictions(next(iter(predictions.values())))["auc"],
+                "That is the AUC. It tries all thresholds, so moving one does not change it.",
+            ),
+        ),
+        why="Not one image is ranked differently, the AUC stays as it is, and yet the decisions are others.",
+        hint="Of the test images whose label is the first class: which share has a probability of 0.9 or more?",
+    ),
+    _explain(
+        "05.4",
+        "a",
+        "Ranked well, cut in the wrong place. A threshold chosen on validation images mends it without training.",
+        misconception="a high AUC with a bad threshold",
+        b="An AUC needs no threshold, and is not wrong because a threshold is.",
+        c="Balanced accuracy does not see imbalance: every class counts the same.",
+        d="The same images give both numbers. Luck with the images would show in both.",
+    ),
+)
+
+_CLASSIFY = (
+    Exercise(
+        id="06.1",
+        level="look",
+        kind="name",
+        given=("declines",),
+        truth=_slips_through,
+        mistakes=(
+            (lambda declines: declines.index[0], "These are the images that it should answer. Look at the rows below."),
+            (
+                lambda declines: _slips_through(declines, most=True),
+                "Declined most often. The least is asked for.",
+            ),
+        ),
+        why="These get an answer although none is deserved, and the answer looks like any other.",
+        hint="Below the first row, which name has the smallest number in the column `declined`?",
+    ),
+    Exercise(
+        id="06.2",
+        level="compute",
+        kind="share",
+        given=("predictions",),
+        tolerance=0.006,
+        unless=lambda predictions: "" if _sure(predictions).any() else "the network is never that sure of itself.",
+        truth=_right_where_sure,
+        mistakes=(
+            (
+                lambda predictions: _mean(_sure(predictions)),
+                "That is how often it is so sure. How often right then?",
+            ),
+            (
+                lambda predictions: evaluate_predictions(predictions)["accuracy"],
+                "That is its accuracy on all test images. Take those with a probability of 0.9 or more.",
+            ),
+            (
+                lambda predictions: _mean(probabilities_of(predictions)[_sure(predictions)].max(axis=1)),
+                "That is how sure it says it is. Compare what it says with the truth.",
+            ),
+        ),
+        why="If this is well below 0.9, the network claims more than it can. Notebook 9 mends that.",
+        hint="Keep the rows whose largest probability is at least 0.9; in how many of them is that class the label?",
+        misconception="a confident answer is a correct one",
+    ),
+    Exercise(
+        id="06.3",
+        level="change",
+        kind="number",
+        given=("predictions",),
+        unless=lambda predictions: "" if len(classes_of(predictions)) == 2 else "thresholds belong to two classes.",
+        truth=lambda predictions: _moved(predictions, 0.5, 0.9),
+        mistakes=(
+            (lambda predictions: _moved(predictions, 0.9, 1.1), "These keep their label. Which ones lose it?"),
+            (
+                lambda predictions: _moved(predictions, 0.0, 0.9),
+                "Many of these were called negative with 0.5 as well. Only those in between change.",
+            ),
+        ),
+        why="The network is the same. Moving a threshold trades one kind of mistake for the other.",
+        hint="Count the rows whose probability of the first class is at least 0.5 and below 0.9.",
+    ),
+    _explain(
+        "06.4",
+        "c",
+        "A plausible place is no sound reason. Notebook 10 tests maps against a known truth.",
+        misconception="saliency as proof",
+        a="The map says where features spoke, not whether they are features of leukemia.",
+        b="A nucleus lies in the middle of nearly every picture here, and so does a map that knows nothing.",
+        d="The map is computed from the network's own features, so it says something. It proves little.",
+    ),
+)
+
+_PAPER_READ = (
+    Exercise(
+        id="07.1",
+        level="look",
+        kind="number",
+        given=("audit",),
+        truth=lambda audit: int((audit["verdict"] == "contradicted").sum()),
+        mistakes=(
+            (lambda audit: int((audit["verdict"] == "confirmed").sum()), "These are the confirmed ones."),
+            (
+                lambda audit: int((audit["verdict"] != "confirmed").sum()),
+                "What cannot be told is not contradicted: the paper may well be right there.",
+            ),
+            (lambda audit: len(audit), "These are all claims. Read the column `verdict`."),
+        ),
+        why="Each of them by numbers that the authors, or the publishers of the data, printed themselves.",
+        hint="Count the rows of `audit` whose `verdict` is contradicted.",
+    ),
+    Exercise(
+        id="07.2",
+        level="compute",
+        kind="set",
+        truth=(3, 6, 9),
+        mistakes=(
+            ((3,), "Two of three, yes. Which larger numbers give the same fraction?"),
+            ((3, 6), "One more: the fraction two thirds can be written with a larger denominator below ten."),
+            ((2, 4, 6), "These are right answers. How many images is each out of?"),
+            ((2, 3, 4, 6, 9), "Mind the first decimal: 66.7, not 50.0 or 75.0."),
+        ),
+        why="A printed percentage is a fraction in disguise. A few more of them would leave one size.",
+        hint="For each n from 1 to 9, look whether some whole k gives 100 · k / n that rounds to 66.7.",
+    ),
+    Exercise(
+        id="07.3",
+        level="change",
+        kind="share",
+        given=("best",),
+        tolerance=0.006,
+        truth=lambda best: _ppv(best, 0.05),
+        mistakes=(
+            (
+                lambda best: best[0, 0] / best[:, 0].sum(),
+                "That is the precision among the paper's test images, two thirds of which are leukemic.",
+            ),
+            (
+                lambda best: best[0, 0] / best[0].sum(),
+                "That is the sensitivity: of the leukemic, how many are called so. Turn the question round.",
+            ),
+            (
+                lambda best: 0.05 * best[0, 0] / best[0].sum(),
+                "These are the true alarms among all people. Divide by all alarms, the false ones included.",
+            ),
+        ),
+        why="Where the disease is rare, most alarms are false, although the printed precision looked good.",
+        hint="Out of 1,000 people 50 are ill. How many of the 50, and how many of the 950, are called ill?",
+        misconception="accuracy under imbalance",
+    ),
+    _explain(
+        "07.4",
+        "b",
+        "On images that were learned from, memory counts as skill. The paper's own test figure is the lower one.",
+        misconception="training accuracy as the result",
+        a="Three decimals say how it was printed, not what it was measured on.",
+        c="A split by image makes a *test* accuracy too good. This one is not from a test part at all.",
+        d="Later epochs usually have a higher one. The trouble is with the images, not with the epoch.",
+    ),
+)
+
+_LEAKAGE = (
+    Exercise(
+        id="08.1",
+        level="look",
+        kind="name",
+        given=("found",),
+        unless=_arms_missing,
+        truth=_shares_files,
+        mistakes=(
+            (_IMAGE, "That split shares people and microscope images. Read the column `file`."),
+            ("by subject, as named", "That one shares bytes, because some names share images. Read the column `file`."),
+        ),
+        why="The very cells of the test were trained on, merely turned or mirrored.",
+        hint="In the table of what training and test share, find the largest number of the column `file`.",
+    ),
+    Exercise(
+        id="08.2",
+        level="compute",
+        kind="number",
+        given=("found",),
+        unless=_arms_missing,
+        tolerance=0.0016,
+        truth=_step(_PAPER, _PERSON),
+        mistakes=(
+            (_step(_PAPER, _IMAGE), "That is what the copies add. Add what knowing the people adds."),
+            (_step(_IMAGE, _PERSON), "That is what knowing the people adds. Add what the copies add."),
+            (_step(_PAPER, _PERSON, "logistic regression"), "That is for logistic regression, which cannot remember."),
+            (_step(_PERSON, _PAPER), "The right size with the wrong sign: first minus second."),
+        ),
+        why="The classifier is the same. All of this comes from how the test was drawn.",
+        hint="In the table of the gaps, add both rows of the column `nearest neighbours`.",
+    ),
+    Exercise(
+        id="08.3",
+        level="compute",
+        kind="number",
+        given=("gap",),
+        tolerance=0.06,
+        truth=lambda gap: gap["measured"].loc[1.0] / gap["error"].loc[1.0],
+        mistakes=(
+            (lambda gap: gap["measured"].loc[1.0], "That is the difference itself. Divide it by its standard error."),
+            (lambda gap: gap["error"].loc[1.0] / gap["measured"].loc[1.0], "Upside down: how many errors fit into it?"),
+            (lambda gap: gap["true"].loc[1.0] / gap["error"].loc[1.0], "That is the true difference. Take `measured`."),
+            (
+                lambda gap: gap["measured"].loc[2.0] / gap["error"].loc[2.0],
+                "That is the setting 2. Take the row of the setting 1.",
+            ),
+        ),
+        why="Below about two, so many runs could not have told the difference from nothing.",
+        hint="Divide `measured` by `error` in the row 1.0 of `gap`.",
+    ),
+    _explain(
+        "08.4",
+        "d",
+        "More cells of the same people show each person more thoroughly. New people are what is missing.",
+        misconception="leakage",
+        a="A leak does not thin out: every test cell still has cells of the same person in training.",
+        b="Seeds move the result up and down. A leak pushes it up, whatever the seed.",
+        c="The intervals would shrink, around a value that is still too high.",
+    ),
+)
+
+_BETTER = (
+    Exercise(
+        id="09.1",
+        level="look",
+        kind="share",
+        given=("simulated",),
+        tolerance=0.006,
+        truth=lambda simulated: _coverage(simulated, "cells"),
+        mistakes=(
+            (lambda simulated: _coverage(simulated, "subjects"), "These are the intervals over people."),
+            (lambda simulated: _coverage(simulated, "cells", "sees"), "That is `sees`. Read the column `covers`."),
+            (0.95, "That is what they promise. How often do they hold the truth in the simulation?"),
+        ),
+        why="They promise 95 %. Cells of one person are no independent witnesses.",
+        hint="In `simulated`: 10 subjects, resampled are the cells, column `covers`.",
+        misconception="many cells are many witnesses",
+    ),
+    Exercise(
+        id="09.2",
+        level="change",
+        kind="number",
+        given=("validation", "predictions"),
+        truth=lambda validation, predictions: _threshold_at(validation, 0.8),
+        mistakes=(
+            (
+                lambda validation, predictions: _threshold_at(predictions, 0.8),
+                "That was found on the test images. Whoever chooses there has nothing left to judge the choice by.",
+            ),
+            (
+                lambda validation, predictions: _threshold_at(validation, 0.8, of="sensitivity"),
+                "With this one the *sensitivity* is 0.8. Specificity is about the other class.",
+            ),
+            (0.8, "0.8 is the specificity that is wanted. Which threshold brings it about?"),
+        ),
+        tolerance=1e-4,
+        why="Chosen on validation images. What specificity comes out on the test part is another question.",
+        hint="In `curves[first]`, take the lowest `threshold` among the rows with a `specificity` of 0.8 or more.",
+        misconception="the test set used for choosing",
+    ),
+    _explain(
+        "09.3",
+        "c",
+        "Absence of evidence. The interval says which differences are still possible.",
+        misconception="no difference found means no difference",
+        a="That is no evidence of equality: so few people may not show a difference that is there.",
+        b="p is no probability that a network is better. It says how often chance alone would do as much.",
+        d="Asking until p is small makes sure that it once is, by luck.",
+    ),
+)
+
+_LOOKS = (
+    Exercise(
+        id="10.1",
+        level="look",
+        kind="share",
+        given=("scores",),
+        unless=_no_outlines,
+        tolerance=0.006,
+        truth=lambda scores: _map_score(scores, "centre blob"),
+        mistakes=(
+            (lambda scores: _map_score(scores, "random map"), "That is the map drawn by lot."),
+            (lambda scores: _map_score(scores, "centre blob", "overlap"), "That is the overlap. Read `pointing`."),
+        ),
+        why="And it knows nothing of the image. This is the number that a network's map has to beat.",
+        hint="In `scores`: the rows with mask cell and method centre blob, mean of the column `pointing`.",
+        misconception="saliency as proof",
+    ),
+    Exercise(
+        id="10.2",
+        level="compute",
+        kind="number",
+        given=("reached",),
+        tolerance=0.006,
+        truth=_fall("trained with the mark", "mark on the others"),
+        mistakes=(
+            (_fall("trained with the mark", "no mark"), "That is the fall when the mark is taken away. Move it."),
+            (_fall("trained without", "mark on the others"), "That is the network that never saw a mark."),
+            (
+                lambda reached: -_fall("trained with the mark", "mark on the others")(reached),
+                "The right size. How much is *lost* is asked for: before minus after.",
+            ),
+        ),
+        why="No cell was changed, only a corner. That part of the answers came from the mark.",
+        hint="Take the column of the network trained with the mark: first row minus last row.",
+    ),
+    _explain(
+        "10.3",
+        "d",
+        "Change what you suspect, and see whether the answer changes. That is an experiment; a map is a picture.",
+        misconception="saliency as proof",
+        a="A blob in the centre lies on the nucleus, too, and has never seen a cell.",
+        b="Places of a coarse map overlap: what was found in a corner may be drawn elsewhere.",
+        c="Agreement of two maps says how alike the methods are. Both may miss the same thing.",
+    ),
+)
+
+
+def _chosen_on_validation(validation: list[float], test: list[float]) -> float:
+    return test[int(np.argmax(validation))]
+
+
+_TUNING = (
+    Exercise(
+        id="11.1",
+        level="compute",
+        kind="number",
+        tolerance=0.006,
+        truth=0.80 + 0.02 * 1.8675,  # expected largest of 20 standard normal numbers
+        mistakes=(
+            (0.80, "That is what each is worth. The *best* of twenty is expected to look better than it is."),
+            (
+                0.82,
+                "One deviation above, as a single trial may easily be. The best of twenty is luckier.",
+            ),
+            (0.86, "Three standard deviations are rare even for the best of twenty: simulate it."),
+        ),
+        why="Nothing was gained by choosing, and the best looks much better. This is the optimism of the best of many.",
+        hint="Draw 20 normal numbers (mean 0.80, deviation 0.02), note the largest; do so 10,000 times; take the mean.",
+        misconception="the test set used for choosing",
+    ),
+    Exercise(
+        id="11.2",
+        level="change",
+        kind="function",
+        truth=_chosen_on_validation,
+        inputs=(
+            ([0.81, 0.90, 0.85], [0.80, 0.82, 0.86]),
+            ([0.70, 0.60], [0.65, 0.75]),
+            ([0.5, 0.7, 0.6], [0.9, 0.6, 0.8]),
+        ),
+        tolerance=1e-6,
+        mistakes=(
+            (lambda validation, test: max(test), "That is the best on the *test* part: the test has chosen."),
+            (
+                lambda validation, test: max(validation),
+                "That is the validation score of the best, lifted by having been chosen. Report its test score.",
+            ),
+            (
+                lambda validation, test: sum(test) / len(test),
+                "That is the mean of all. Which one would you use?",
+            ),
+        ),
+        why="Validation chooses, the test judges the one that was chosen, once.",
+        hint="Find the place of the largest validation score, and return the test score at the same place.",
+        misconception="the test set used for choosing",
+    ),
+    _explain(
+        "11.3",
+        "b",
+        "The best of many is good and lucky. On fresh images the luck is gone and what is good remains.",
+        misconception="the test set used for choosing",
+        a="Overfitting by training may add to it, but choosing alone makes such a gap, even without training.",
+        c="Then the gap would go either way. The best of many is nearly always too high where it was chosen.",
+        d="More trials make the best validation score higher still, and the gap wider.",
+    ),
+)
+
+EXERCISES: dict[str, Exercise] = {
+    exercise.id: exercise
+    for of_notebook in (
+        _START, _EXPLORE, _ROTATE, _MOBILENET, _EFFICIENTNET, _COMPARE, _CLASSIFY, _PAPER_READ, _LEAKAGE, _BETTER,
+        _LOOKS, _TUNING,
+    )
+    for exercise in of_notebook
+}  # fmt: skip
+"""All exercises by number, in the order of the series."""

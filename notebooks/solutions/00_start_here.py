@@ -1,0 +1,19 @@
+"""Worked solutions of notebook 00, and for each exercise two plausible wrong answers with words of the hint they get."""
+
+
+def exercise_00_1(index):
+    # One row of the table is one image, and len() counts rows.
+    return len(index)
+
+
+def wrong_00_1(index):
+    return [(index["label"].count(), "with a label"), (len(index.columns), "number of columns")]
+
+
+def exercise_00_2():
+    # A probability of a network is about its own scores. Only a doctor with the whole patient can say more.
+    return "b"
+
+
+def wrong_00_2():
+    return [("a", "its own scores"), ("C", "no finding either")]

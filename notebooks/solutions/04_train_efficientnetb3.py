@@ -1,0 +1,41 @@
+"""Worked solutions of notebook 04, and for each exercise two plausible wrong answers with words of the hint they get."""
+
+import numpy as np
+
+
+def exercise_04_1(stages, small):
+    # How many times as many numbers are stored.
+    return round(stages["parameters"].sum() / small["parameters"].sum(), 1)
+
+
+def wrong_04_1(stages, small):
+    ratio = stages.drop(columns=["stage", "output"]).sum() / small.drop(columns=["stage", "output"]).sum()
+    return [(ratio["multiply_adds"], "ratio of the work"), (1 / ratio["parameters"], "Upside down")]
+
+
+def exercise_04_2():
+    # Average: (0 + 2 + 4 + 10) / 4. Maximum: the one largest.
+    feature_map = np.array([[0, 2], [4, 10]])
+    return [feature_map.mean(), feature_map.max()]
+
+
+def wrong_04_2():
+    return [([10, 4], "other order"), ([16, 10], "the sum")]
+
+
+def exercise_04_3():
+    # Divided once by hand and once by the network's first layer.
+    return 255 / 255 / 255
+
+
+def wrong_04_3():
+    return [(1.0, "once more"), (255, "divided twice")]
+
+
+def exercise_04_4():
+    # The loss is the answers' loss plus the penalty on the weights. Only the penalty has shrunk.
+    return "b"
+
+
+def wrong_04_4():
+    return [("a", "validation accuracy would rise"), ("c", "by heart")]

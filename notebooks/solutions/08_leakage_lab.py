@@ -1,0 +1,45 @@
+"""Worked solutions of notebook 08, and for each exercise two plausible wrong answers with words of the hint they get."""
+
+
+def exercise_08_1(found):
+    # Copies made before the split put the same file on both sides.
+    return found.groupby("arm")["file"].mean().idxmax()
+
+
+def wrong_08_1(found):
+    return [("by image", "people and microscope images"), ("by subject, as named", "shares bytes")]
+
+
+def exercise_08_2(found):
+    # Both rows of the table of gaps together: from the paper's order down to the split by subject.
+    auc = found[found["probe"] == "nearest neighbours"].groupby("arm")["auc"].mean()
+    return auc["augment, then split"] - auc["by subject, duplicates merged"]
+
+
+def wrong_08_2(found):
+    auc = found.groupby(["probe", "arm"])["auc"].mean()
+    weighs, remembers = auc["logistic regression"], auc["nearest neighbours"]
+    cannot_remember = weighs["augment, then split"] - weighs["by subject, duplicates merged"]
+    return [
+        (remembers["augment, then split"] - remembers["by image"], "what the copies add"),
+        (cannot_remember, "cannot remember"),
+    ]
+
+
+def exercise_08_3(gap):
+    # As many standard errors as fit into the difference.
+    return gap.loc[1.0, "measured"] / gap.loc[1.0, "error"]
+
+
+def wrong_08_3(gap):
+    row, other = gap.loc[1.0], gap.loc[2.0]
+    return [(row["true"] / row["error"], "the true difference"), (other["measured"] / other["error"], "the setting 2")]
+
+
+def exercise_08_4():
+    # Ten times as many cells of the same people: each test cell still has its person in training.
+    return "d"
+
+
+def wrong_08_4():
+    return [("a", "does not thin out"), ("c", "still too high")]

@@ -1,0 +1,483 @@
+"""The exercises: solutions pass, blanks are blanks, wrong answers get the hint that fits; progress is kept."""
+
+import inspect
+import json
+import re
+import runpy
+import subprocess
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from allkit import ROOT, cli, exercises, paper
+from allkit.data import load_index
+from allkit.exercises import check, load_progress, progress_path, summarise_progress
+from allkit.grading import KINDS, LEVELS, Between, Exercise, OneOf, judge
+from allkit.questions import EXERCISES
+
+SOLUTIONS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.py"))}
+NOTEBOOKS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+
+
+@pytest.fixture(autouse=True)
+def own_runs(monkeypatch, tmp_path):
+    """Keep the progress of the tests out of the user's."""
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path / "runs"))
+
+
+# ----------------------------------------------------------------------------------- objects of the notebooks
+
+
+def _predictions(seed, images=80, shift=1.0, classes=("ALL", "HEM")):
+    rng = np.random.default_rng(seed)
+    label = np.where(np.arange(images) < 0.7 * images, classes[0], classes[1])
+    score = 1 / (1 + np.exp(-rng.normal(np.where(label == classes[0], 0.5 + shift, -shift), 1.5)))
+    table = pd.DataFrame({"path": [f"{k}.png" for k in range(images)], "label": label, "subject": "1"})
+    return table.assign(**{f"p_{classes[0]}": score, f"p_{classes[1]}": 1 - score})
+
+
+def _measured():
+    rng, first = np.random.default_rng(3), np.arange(60) < 30
+    numbers = {
+        "area": rng.normal(first * 1.0, 1),  # the larger, the more it is ALL
+        "perimeter": rng.normal(first * 30.0, 100),  # means far apart, and yet poor
+        "texture": rng.normal(first * -3.0, 1),  # the best, the other way round
+    }
+    return pd.DataFrame({"label": np.where(first, "ALL", "HEM"), **numbers})
+
+
+def _stages(factor=1):
+    rows = [("stem", 3, 900, 9000), ("block 1", 6, 2000, 70000), ("block 2", 7, 90000, 60000), ("head", 5, 8000, 900)]
+    table = pd.DataFrame(rows, columns=["stage", "layers", "parameters", "multiply_adds"]).assign(output="")
+    return table.assign(parameters=table["parameters"] * factor, multiply_adds=table["multiply_adds"] * 3 * factor)
+
+
+def _found():
+    arms = {"augment, then split": (0.90, 0.86, 0.3), "by image": (0.75, 0.83, 0),
+            "by subject, as named": (0.74, 0.82, 0), "by subject, duplicates merged": (0.65, 0.77, 0)}  # fmt: skip
+    rows = []
+    for arm, (remembers, weighs, file) in arms.items():
+        for seed in range(3):
+            for probe, auc in (("nearest neighbours", remembers), ("logistic regression", weighs)):
+                rows.append({"arm": arm, "seed": seed, "probe": probe, "auc": auc + 0.01 * seed, "file": file})
+    return pd.DataFrame(rows)
+
+
+def _scores():
+    values = {"MobileNet, Grad-CAM": (0.6, 0.4), "random map": (0.2, 0.3), "centre blob": (0.95, 0.7)}
+    rows = [
+        {"mask": mask, "method": method, "pointing": pointing * size, "overlap": overlap * size}
+        for mask, size in (("cell", 1), ("nucleus", 0.8))
+        for method, (pointing, overlap) in values.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _simulated():
+    rows = [
+        (5, "subjects", 0.85, 0.2),
+        (5, "cells", 0.70, 0.4),
+        (10, "subjects", 0.91, 0.23),
+        (10, "cells", 0.72, 0.43),
+    ]
+    return pd.DataFrame(rows, columns=["subjects", "resampled", "covers", "sees"])
+
+
+@pytest.fixture(scope="module")
+def objects(twin):
+    """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
+    index = load_index(twin)
+    both = {"MobileNet": _predictions(1), "EfficientNetB3": _predictions(2)}
+    test, train = _predictions(1), _predictions(1, images=30).iloc[:25]
+    matrix = paper.reconstruct_confusion(paper.load_report("mobilenet"))[0]
+    told = pd.DataFrame({"value": [0.1, 0.0, -0.1, 0.2], "verdict": ["MobileNet", *["cannot be told"] * 3]})
+    ways = pd.Index(["mark as in training", "no mark", "mark on the others"])
+    reached = pd.DataFrame({"trained with the mark": [0.87, 0.53, 0.2], "trained without": [0.61, 0.6, 0.58]}, ways)
+    dial = {"measured": [0.0, 0.012, 0.07], "error": [0.003, 0.004, 0.005], "true": [0.0, 0.008, 0.05]}
+    declined = pd.Series({"test images": 0.08, "out of focus": 0.6, "two cells": 1.0, "text": 1.0}, name="declined")
+    return {
+        "00": {"index": index},
+        "01": {"train": index[(index["part"] == "train") & index["label"].notna()], "measured": _measured()},
+        "02": {"index": index, "seed": 1},
+        "03": {"stages": _stages(), "predictions": test},
+        "04": {"stages": _stages(7).assign(multiply_adds=1000), "small": _stages()},
+        "05": {"difference": told, "parts": SimpleNamespace(train=train, test=test), "predictions": both},
+        "06": {"declines": declined.to_frame(), "predictions": test},
+        "07": {"audit": paper.audit_paper(), "best": matrix},
+        "08": {"found": _found(), "gap": pd.DataFrame(dial, index=pd.Index([0.0, 1.0, 2.0], name="dial"))},
+        "09": {"simulated": _simulated(), "predictions": both,
+               "validation": {title: _predictions(seed) for seed, title in enumerate(both, 5)}},
+        "10": {"scores": _scores(), "reached": reached.to_dict()},
+        "11": {},
+    }  # fmt: skip
+
+
+def _solutions(number, what):
+    """Return the function exercise_NN_M or wrong_NN_M of the notebook's file of solutions."""
+    notebook, place = number.split(".")
+    return runpy.run_path(str(SOLUTIONS[notebook]))[f"{what}_{notebook}_{place}"]
+
+
+def _with(function, objects):
+    return function(**{name: objects[name] for name in inspect.signature(function).parameters})
+
+
+# ----------------------------------------------------------------------------- every exercise does what it says
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_solution_is_right_and_blank_is_not_answered(number, objects):
+    given = objects[EXERCISES[number].notebook]
+    answer = _with(_solutions(number, "exercise"), given)
+    verdict = judge(EXERCISES[number], answer, given)
+    assert verdict.state == "right", verdict
+    assert check(number, answer, **given) == verdict
+    for blank in (..., None, ""):
+        assert check(number, blank, **given).state == "blank"
+    assert "Not answered yet" in str(check(number, **given))
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_plausible_mistakes_get_the_hint_that_fits(number, objects):
+    exercise, given = EXERCISES[number], objects[EXERCISES[number].notebook]
+    wrong = _with(_solutions(number, "wrong"), given)
+    assert len(wrong) == 2
+    for answer, words in wrong:
+        verdict = judge(exercise, answer, given)
+        assert (verdict.state, verdict.text.count(words)) == ("wrong", 1), verdict
+        assert verdict.text.removeprefix("Not yet. ") in [hint for _, hint in exercise.mistakes]
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_any_other_wrong_answer_gets_the_general_hint_and_never_the_truth(number, objects):
+    exercise, given = EXERCISES[number], objects[EXERCISES[number].notebook]
+    other = {"choice": "z", "name": "nobody", "set": [7], "list": [-7, -8], "function": lambda *_: (-7.5, -8)}
+    if exercise.kind == "function" and exercise.notebook != "02":
+        other["function"] = lambda *_: -7.5
+    verdict = judge(exercise, other.get(exercise.kind, -77.0), given)
+    assert (verdict.state, verdict.text) == ("wrong", f"Not yet. {exercise.hint}")
+
+
+def test_every_exercise_has_a_solution_and_no_solution_lacks_its_exercise():
+    expected = {f"{what}_{number.replace('.', '_')}" for number in EXERCISES for what in ("exercise", "wrong")}
+    found = {
+        name
+        for path in SOLUTIONS.values()
+        for name in runpy.run_path(str(path))
+        if re.fullmatch(r"(exercise|wrong)_\d\d_\d+", name)
+    }
+    assert found == expected
+
+
+def test_each_notebook_has_three_to_five_from_looking_to_explaining_and_one_on_a_misconception():
+    for notebook in SOLUTIONS:
+        own = [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
+        assert len(own) == 2 if notebook == "00" else 3 <= len(own) <= 5
+        assert [exercise.id for exercise in own] == [f"{notebook}.{k + 1}" for k in range(len(own))]
+        levels = [LEVELS.index(exercise.level) for exercise in own]
+        assert levels == sorted(levels)
+        assert (levels[0] <= 1, own[-1].level) == (True, "explain")
+        assert any(exercise.misconception for exercise in own)
+        assert all(exercise.kind in KINDS and len(exercise.mistakes) >= 2 for exercise in own)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebook_asks_its_exercises_and_leaves_them_blank(notebook):
+    cells, asked = nbformat.read(NOTEBOOKS[notebook], as_version=4).cells, []
+    for before, cell in pairwise(cells):
+        found = re.search(r'check\("([\d.]+)", answer(.*)\)', cell.source) if cell.cell_type == "code" else None
+        if not found:
+            assert cell.cell_type != "code" or "check(" not in cell.source
+            continue
+        exercise, names = EXERCISES[found[1]], dict(re.findall(r"(\w+)=(\w+)", found[2]))
+        asked.append(found[1])
+        assert cell.source.startswith("answer = ...\n")
+        assert "Not answered yet" in cell.outputs[0]["data"]["text/markdown"]
+        assert names == {name: name for name in exercise.given}
+        assert (before.cell_type, f"**{found[1]}" in before.source) == ("markdown", True)
+        if exercise.kind == "choice":
+            letters = re.findall(r"^- \*\*([a-z])\*\*", before.source, re.MULTILINE)
+            assert letters == sorted([exercise.truth, *(wrong for wrong, _ in exercise.mistakes)])
+    assert asked == [number for number in EXERCISES if number.startswith(notebook)]
+
+
+# ------------------------------------------------------------------------------------------ forms of an answer
+
+
+def _ask(kind, truth, answer, **options):
+    exercise = Exercise("99.1", "look", kind, truth, "Because.", "General hint.", **options)
+    return judge(exercise, answer, {})
+
+
+@pytest.mark.parametrize("answer", [
+    0.83, "0.83", " .83 ", "83 %", "83%", "0,83", np.float32(0.83), np.float64(0.834), np.array(0.83), [0.83], (0.83,),
+    np.array([[0.83]]), {0.83}, pd.Series([0.83]), pd.DataFrame([[0.83]]), Fraction(83, 100), Decimal("0.83"), ["0.83"],
+])  # fmt: skip
+def test_a_share_in_every_correct_form(answer):
+    assert _ask("share", 0.83, answer, tolerance=0.006).state == "right"
+
+
+@pytest.mark.parametrize("answer", [1234, 1234.0, "1234", "1,234", "1 234", np.int8(12) * 0 + np.int64(1234), "1_234"])
+def test_a_count_in_every_correct_form(answer):
+    assert _ask("number", 1234, answer).state == "right"
+
+
+def test_tensors():
+    tf = pytest.importorskip("tensorflow")
+    assert _ask("share", 0.83, tf.constant(0.83), tolerance=0.006).state == "right"
+    assert _ask("number", 5, tf.constant([5])).state == "right"
+    assert _ask("list", (1, 2), tf.constant([1.0, 2.0])).state == "right"
+    assert _ask("set", (90, 180), tf.Variable([180, 90])).state == "right"
+
+
+def test_a_percentage_for_a_share_gets_a_hint_of_its_own():
+    mistakes = ((0.5, "That is one half."),)
+    assert "divide by 100" in _ask("share", 0.83, 83, tolerance=0.006).text
+    assert "one half" in _ask("share", 0.83, 50, tolerance=0.006, mistakes=mistakes).text
+    assert _ask("number", 0.83, 83, tolerance=0.006).text == "Not yet. General hint."
+
+
+def test_a_mistake_beside_the_truth_is_told_from_it_by_its_digits():
+    mistakes = ((0.70946, "That is plain accuracy."),)
+    for answer, state in ((0.71081, "right"), (0.711, "right"), (0.714, "right"), (0.70946, "wrong"), (0.709, "wrong")):
+        verdict = _ask("share", 0.71081, answer, tolerance=0.006, mistakes=mistakes)
+        assert (verdict.state, "plain accuracy" in verdict.text) == (state, state == "wrong")
+        assert ("give more digits" in verdict.text) == (state == "wrong")
+    assert _ask("share", 0.5, 0.503, tolerance=0.006, mistakes=((0.5, "The same."),)).state == "right"
+
+
+@pytest.mark.parametrize("answer", [
+    [90, 180], (180.0, 90), {90, 180}, np.array([90, 180]), pd.Series([180, 90]), "90, 180", pd.Index([90, 180]),
+    [180, 90, 90], range(90, 181, 90), {90: "a", 180: "b"}.keys(), np.array([[90], [180]], dtype=np.float32),
+])  # fmt: skip
+def test_a_set_in_every_correct_form(answer):
+    assert _ask("set", (90, 180), answer).state == "right"
+
+
+def test_a_set_of_names_heeds_no_case_and_a_mask_is_no_set():
+    assert _ask("set", ("H3", "H10"), ["h10", " H3"]).state == "right"
+    assert _ask("set", (90, 180), pd.Series([True, False])).state == "unread"
+
+
+@pytest.mark.parametrize("answer", [[4, 10], (4.0, 10.0), np.array([4, 10]), pd.Series([4, 10]), "4, 10", "[4, 10]"])
+def test_a_list_in_every_correct_form(answer):
+    assert _ask("list", (4, 10), answer).state == "right"
+
+
+def test_a_list_has_an_order_and_a_length():
+    assert _ask("list", (4, 10), [10, 4]).state == "wrong"
+    assert "2 values are asked for" in _ask("list", (4, 10), [4]).text
+    assert "order matters" in _ask("list", (4, 10), {4, 10}).text
+
+
+@pytest.mark.parametrize(
+    "answer", ["b", "B", " b ", "b)", "(b)", "b.", ["b"], np.str_("b"), np.array("b"), pd.Series(["b"])]
+)
+def test_a_letter_in_every_correct_form(answer):
+    assert _ask("choice", "b", answer).state == "right"
+
+
+@pytest.mark.parametrize("answer", ["block 13", "Block  13", "'block 13'", ["block 13"], np.array(["block 13"])])
+def test_a_name_in_every_correct_form(answer):
+    assert _ask("name", "block 13", answer).state == "right"
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, "yes", "True", 1, [True], pd.Series([True])])
+def test_yes_or_no_in_every_correct_form(answer):
+    assert _ask("yes or no", True, answer).state == "right"
+    assert _ask("yes or no", False, answer).state == "wrong"
+
+
+@pytest.mark.parametrize("answer", [
+    lambda i, j: (4 - j, i), lambda i, j: [4.0 - j, i], lambda i, j: np.array([4 - j, i]), lambda i, j: f"{4 - j}, {i}",
+])  # fmt: skip
+def test_a_function_that_returns_every_correct_form(answer):
+    assert _ask("function", lambda i, j: (4 - j, i), answer, inputs=((0, 0), (1, 3))).state == "right"
+
+
+@pytest.mark.parametrize(("answer", "words"), [
+    (3, "A function is asked for"), (lambda i: i, "TypeError"), (lambda i, j: None, "end the function with return"),
+    (lambda i, j: 1 / 0, "ZeroDivisionError"), (lambda i, j: "left", "does not return numbers"),
+])  # fmt: skip
+def test_a_function_that_fails_gets_a_sentence(answer, words):
+    verdict = _ask("function", lambda i, j: (4 - j, i), answer, inputs=((0, 0), (1, 3)))
+    assert (verdict.state, words in verdict.text) == ("unread", True)
+
+
+@pytest.mark.parametrize("kind", ["number", "share", "choice", "name", "list"])
+@pytest.mark.parametrize(
+    "answer", [len, {"a": 1}, object(), float("nan"), pd.NA, b"b", 1j, np.array([]), [[]], lambda: 1]
+)
+def test_another_kind_of_answer_gets_a_sentence(kind, answer):
+    verdict = _ask(kind, {"choice": "b", "name": "b", "list": (4, 10)}.get(kind, 0.5), answer)
+    assert verdict.state in ("unread", "wrong")
+    assert verdict.text.endswith(("try again.", "General hint."))
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_no_answer_ends_in_a_traceback(number, objects):
+    class Hostile:
+        def __array__(self, *_args, **_options):
+            raise RuntimeError("no")
+
+        def __iter__(self):
+            raise RuntimeError("no")
+
+    given = objects[EXERCISES[number].notebook]
+    for answer in (
+        Hostile(),
+        object(),
+        1j,
+        np.nan,
+        True,
+        "",
+        "b\n" * 999,
+        {},
+        [],
+        print,
+        np.zeros((2, 2)),
+        type,
+        -1,
+        10**400,
+    ):
+        assert check(number, answer, **given).state in ("blank", "wrong", "unread", "not posed")
+
+
+def test_numbers_between_and_one_of_several():
+    assert _ask("number", Between(0.3, 0.4), 0.35).state == "right"
+    assert _ask("number", Between(0.3, 0.4), 0.41).state == "wrong"
+    assert _ask("name", OneOf(("area", "radius")), "Radius").state == "right"
+
+
+# ---------------------------------------------------------------------------------------------- other data
+
+
+def test_truth_follows_the_data(objects):
+    """Three classes, other tables: nothing is right only on the synthetic twin."""
+    three = pd.DataFrame({"label": ["a"] * 5 + ["b"] * 3 + ["c"] * 2, "subject": list("1122334455")})
+    assert check("01.2", 1 / 3, train=three).state == "right"
+    assert check("01.2", 0.5, train=three).state == "wrong"
+    assert check("01.1", 1, train=three).state == "right"
+    assert check("05.2", 0.5, parts=SimpleNamespace(train=three, test=three)).state == "right"
+    bare = _measured().drop(columns="texture")
+    assert check("01.3", "area", measured=bare).state == "right"
+
+
+def test_what_cannot_be_asked_is_said_also_of_a_blank(objects):
+    unknown = objects["01"]["train"].assign(subject=None)
+    assert "unknown" in check("01.1", ..., train=unknown).text
+    three = pd.DataFrame({"label": ["a", "b", "c"], "p_a": [0.5, 0, 0], "p_b": [0.5, 1, 0], "p_c": [0, 0, 1.0]})
+    assert "two classes" in check("06.3", 1, predictions=three).text
+    assert "not known" in check("10.1", 1, scores=pd.DataFrame({"mask": []})).text
+    assert "do not allow" in check("08.2", 0.1, found=_found()[lambda t: t["arm"] == "by image"]).text
+    assert not progress_path().exists()
+
+
+def test_what_was_forgotten_or_broken_is_said(objects):
+    assert 'check("01.1", answer, train=train)' in check("01.1", 3).text
+    assert "Run the cells that make train again" in check("01.1", 3, train=5).text
+    assert "notebook 01 has 01.1, 01.2" in check("01.9", 3).text
+    assert check(" 1.4", "c").state == "right"
+    assert check("nonsense").state == "not posed"
+
+
+def test_verdict_is_markdown_in_a_notebook_and_plain_text_elsewhere():
+    verdict = check("2.1", [90, 180])
+    assert verdict._repr_markdown_() == f"**02.1** · {verdict.text}"
+    assert repr(verdict) == str(verdict) == f"02.1: {verdict.text}"
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_counts_tries_until_solved():
+    check("02.1", [90])
+    check("02.1", [90, 180, 270])
+    check("02.1", [90])
+    check("01.4", "c")
+    check("03.3", "no number")  # another kind of answer is no try
+    check("04.4", ...)
+    table = load_progress()[0].set_index("exercise")
+    assert table.loc["02.1", ["tries", "first_try", "done"]].tolist() == [2, False, True]
+    assert table.loc["01.4", ["tries", "first_try", "done"]].tolist() == [1, True, True]
+    assert table.loc["02.1", "begun"] <= table.loc["02.1", "solved"]
+    assert table.drop(index=["02.1", "01.4"])["tries"].sum() == 0
+    summary = summarise_progress(load_progress()[0])
+    assert summary.loc["02"].to_dict() == {"exercises": 4, "tried": 1, "done": 1, "first_try": 0, "tries": 2}
+    assert summary["exercises"].sum() == len(EXERCISES)
+
+
+def test_progress_keeps_no_answers_and_blanks_leave_no_trace(objects):
+    check("02.1", ...)
+    assert not progress_path().parent.exists()
+    check("01.3", "perimeter", measured=objects["01"]["measured"])
+    kept = json.loads(progress_path().read_text())
+    assert set(kept["exercises"]["01.3"]) == {"tries", "first_try", "begun", "done"}
+    assert "perimeter" not in progress_path().read_text()
+    assert [path.name for path in progress_path().parent.iterdir()] == ["progress.json"]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"format": 9}', '{"format": 1, "exercises": {"02.1": 3}}', "\x00"])
+def test_unreadable_progress_is_moved_aside(content):
+    progress_path().parent.mkdir()
+    progress_path().write_text(content)
+    verdict = check("02.1", [90, 180, 270])
+    assert verdict.text.startswith("Right.")
+    (aside,) = progress_path().parent.glob("progress-unreadable-*.json")
+    assert aside.name in verdict.text
+    assert aside.read_text() == content
+    assert load_progress()[0].set_index("exercise").loc["02.1", "done"]
+
+
+def test_a_disk_that_cannot_be_written_spoils_no_verdict(monkeypatch):
+    def refuse(*_):
+        raise exercises.AllkitError("the disk is full")
+
+    monkeypatch.setattr(exercises, "save_json", refuse)
+    assert check("02.1", [90, 180, 270]).text.endswith("(Progress was not noted: the disk is full)")
+
+
+def _run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["allkit", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    return ended.value.code or 0, out.out, out.err
+
+
+def test_command_sums_up_and_exports(monkeypatch, capsys, tmp_path):
+    check("02.1", [90])
+    check("01.4", "c")
+    code, out, _ = _run(monkeypatch, capsys, "progress")
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert (code, lines["01"][:4]) == (0, ["01", "1", "of", "4"])
+    assert "1 of" in out.splitlines()[-1]
+    code, out, _ = _run(monkeypatch, capsys, "progress", "--json")
+    found = json.loads(out)
+    assert {row["notebook"]: row["done"] for row in found["notebooks"]}["01"] == 1
+    assert [row["tries"] for row in found["exercises"] if row["exercise"] == "02.1"] == [1]
+    code, out, _ = _run(monkeypatch, capsys, "progress", "--csv", str(tmp_path / "p.csv"))
+    table = pd.read_csv(tmp_path / "p.csv", dtype=str)
+    assert (code, len(table)) == (0, len(EXERCISES))
+    assert table.set_index("exercise").loc["01.4", "done"] == "True"
+
+
+def test_command_says_where_an_unreadable_file_went(monkeypatch, capsys):
+    progress_path().parent.mkdir()
+    progress_path().write_text("{")
+    code, out, err = _run(monkeypatch, capsys, "progress")
+    assert (code, "progress-unreadable" in err) == (0, True)
+    assert "Nothing was answered yet" in out
+
+
+def test_check_is_imported_lightly():
+    code = "import sys, allkit.exercises; print(set(sys.modules) & {'pandas', 'tensorflow', 'matplotlib'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,62 @@
+"""The check of the machine: what is there, what is missing, and one plain sentence on it."""
+
+import sys
+from collections import namedtuple
+
+import pytest
+
+from allkit import machine
+from allkit.machine import check_machine, summarise_machine
+from allkit.series import list_notebooks
+
+
+@pytest.fixture
+def at_home(monkeypatch, tmp_path):
+    """A machine with a run folder of its own and no weights."""
+    monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path
+
+
+def _states(found):
+    return found.set_index("what")["state"]
+
+
+def test_a_machine_that_is_ready(at_home, twin):
+    found = check_machine(str(twin))
+    assert _states(found)[["Python", "tensorflow", "other packages", "disk", "data"]].eq("fine").all()
+    assert _states(found)["ImageNet weights of MobileNet"] == "optional"
+    sentence = summarise_machine(found[found["state"] != "missing"])  # a small machine may lack memory
+    assert sentence.startswith("Everything is here: ")
+    assert "synthetic images" in sentence
+    assert "ImageNet weights of MobileNet" in sentence
+    assert not (at_home / "runs").exists()
+
+
+def test_weights_are_found_where_keras_looks(at_home, twin):
+    (at_home / "keras" / "models").mkdir(parents=True)
+    (at_home / "keras" / "models" / "efficientnetb3_notop.h5").touch()
+    found = check_machine(str(twin))
+    assert _states(found)["ImageNet weights of EfficientNetB3"] == "fine"
+
+
+def test_what_is_missing_is_said_with_what_to_do(at_home, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    monkeypatch.setattr(machine, "_required", lambda: {"numpy": ">=99", "tqdm": ">=99", "pandas": ""})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage(10, 10, 0))
+    found = check_machine("nowhere/at/all")
+    assert set(found.loc[found["state"] == "missing", "what"]) >= {"Python", "numpy", "other packages", "disk", "data"}
+    sentence = summarise_machine(found)
+    assert sentence.startswith("Not ready yet.")
+    for words in ("install Python 3.13", "make room", "there is no such file or folder"):
+        assert words in sentence
+    assert "tqdm" in found.set_index("what").loc["other packages", "found"]
+    assert found.loc[found["state"] != "missing", "advice"].eq("").all()
+
+
+def test_the_map_names_every_notebook_by_its_title():
+    listed = list_notebooks()
+    assert listed.index[0] == "00"
+    assert listed.loc["01", "title"] == "Explore the data"
+    assert listed["title"].str.len().min() > 5
