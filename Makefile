@@ -66,7 +66,7 @@ notebooks: setup ## execute the notebooks again and save them with their outputs
 	    $(NOTEBOOKS)
 
 lock: ## solve the dependencies anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --extra dev pyproject.toml --upgrade \
+	uv pip compile --universal --python-version 3.11 --extra dev --extra book pyproject.toml --upgrade \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 clean: ## remove the environment and everything that can be made again, except runs/

@@ -731,7 +731,7 @@ def plot_trial_curves(curves: pd.DataFrame, *, ylabel: str, ax: Axes | None = No
         ax: where to draw; a new figure if None.
     """
     ax = _axes(ax)
-    styles = {"complete": ("-", "o", "#0173B2"), "pruned": ("--", "x", "#DE8F05")}
+    styles = {"complete": ("-", "o", BLUE), "pruned": ("--", "x", ORANGE)}
     for (state, _), rows in curves.groupby(["state", "trial"]):
         line, mark, colour = styles[state]
         ax.plot(rows["epoch"], 100 * rows["score"], line, color=colour, linewidth=1, alpha=0.7)
@@ -753,7 +753,7 @@ def plot_study_history(table: pd.DataFrame, *, ylabel: str, ax: Axes | None = No
         ax: where to draw; a new figure if None.
     """
     ax = _axes(ax)
-    for state, mark, colour in (("complete", "o", "#0173B2"), ("pruned", "x", "#DE8F05")):
+    for state, mark, colour in (("complete", "o", BLUE), ("pruned", "x", ORANGE)):
         rows = table[table["state"] == state]
         ax.plot(rows["trial"], 100 * rows["score"], mark, color=colour, label=state)
     table = table.sort_values("trial")

@@ -495,7 +495,7 @@ def _bar(name: str, probability: float, result: Result, trained: TrainedModel) -
             words += f", no answer between {low:.2f} and {high:.2f}"
             marks += _mark(low, high - low, "repeating-linear-gradient(45deg, currentColor 0 1px, transparent 1px 4px)")
         marks += _mark(result.threshold, 0.008, "currentColor")
-    fill = _mark(0, probability, "#0173b2")
+    fill = _mark(0, probability, "#0a4fa3")
     return (
         f"<div role='img' aria-label='{html.escape(words)}' style='position:relative;height:1.2em;"
         f"border:1px solid currentColor'>{fill}{marks}</div><p><small>{html.escape(words)}</small></p>"
