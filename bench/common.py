@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +32,23 @@ def measure(ways: dict[str, Callable[[], object]], repeats: int) -> pd.DataFrame
 
 
 def save(name: str, result: dict) -> None:
-    """Print a result and write it to bench/<name>.json; a small run never replaces the full one."""
-    text = json.dumps({"machine": MACHINE, "mode": "small" if SMALL else "full"} | result, indent=1, ensure_ascii=False)
+    """Print a result as a table and write it to bench/<name>.json; a small run never replaces the full one."""
+    result = {"machine": MACHINE, "mode": "small" if SMALL else "full"} | result
+    text = json.dumps(result, indent=1, ensure_ascii=False)
     (HERE / f"{name}{'-small' if SMALL else ''}.json").write_text(text + "\n")
-    print(text)
+    rows = dict(flatten(result))
+    width = max(map(len, rows))
+    print("\n".join(f"{what:{width}}  {value}" for what, value in rows.items()), flush=True)
+
+
+def flatten(result: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield (what, value) of nested dictionaries and of lists of them; a list of numbers is one value."""
+    if isinstance(result, dict):
+        for key, value in result.items():
+            yield from flatten(value, f"{path} · {key}" if path else str(key))
+    elif isinstance(result, list) and result and isinstance(result[0], dict):
+        for number, value in enumerate(result, 1):
+            first, *_ = value.values()
+            yield from flatten(value, f"{path} · {first}" if isinstance(first, str) else f"{path} · {number}")
+    else:
+        yield path, result
