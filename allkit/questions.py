@@ -190,8 +190,22 @@ _START = (
         why="One row is one image. Any form of the number would have done: an integer, a float, a text, an array.",
         hint="Ask Python: `answer = len(index)`.",
     ),
+    Exercise(
+        id="00.2",
+        level="compute",
+        kind="number",
+        given=("index",),
+        unless=lambda index: "" if index["subject"].notna().any() else "whose images these are is unknown.",
+        truth=lambda index: index["subject"].nunique(),
+        mistakes=(
+            (lambda index: int(index["subject"].count()), "These are images whose person is known, not people."),
+            (lambda index: index["label"].nunique(), "That is the number of classes."),
+        ),
+        why="Images come in plenty, people are few. Keep this number in mind: most of the course is about it.",
+        hint='The people are the different values of one column: `index["subject"].nunique()`.',
+    ),
     _explain(
-        "00.2",
+        "00.3",
         "b",
         "The kit teaches and compares methods. Nothing it prints is about a person's health.",
         misconception="a network's answer is a diagnosis",

@@ -10,10 +10,19 @@ def wrong_00_1(index):
     return [(index["label"].count(), "with a label"), (len(index.columns), "number of columns")]
 
 
-def exercise_00_2():
+def exercise_00_2(index):
+    # Different names in the column `subject`; images without a name do not count.
+    return index["subject"].nunique()
+
+
+def wrong_00_2(index):
+    return [(index["subject"].count(), "not people"), (index["label"].nunique(), "number of classes")]
+
+
+def exercise_00_3():
     # A probability of a network is about its own scores. Only a doctor with the whole patient can say more.
     return "b"
 
 
-def wrong_00_2():
+def wrong_00_3():
     return [("a", "its own scores"), ("C", "no finding either")]
