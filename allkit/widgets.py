@@ -35,10 +35,11 @@ def rotation_explorer(image: np.ndarray, *, note: str = "") -> ipywidgets.Widget
     """
     import ipywidgets as w
 
+    wide = {"style": {"description_width": "7em"}}
     controls = {
-        "angle": w.IntSlider(-90, min=-180, max=180, step=5, description="angle (°)", continuous_update=False),
-        "interpolation": w.Dropdown(options=["nearest", "bilinear"], description="interpolation"),
-        "fill": w.IntSlider(0, min=0, max=255, description="fill (grey)", continuous_update=False),
+        "angle": w.IntSlider(-90, min=-180, max=180, step=5, description="angle (°)", continuous_update=False, **wide),
+        "interpolation": w.Dropdown(options=["nearest", "bilinear"], description="interpolation", **wide),
+        "fill": w.IntSlider(0, min=0, max=255, description="fill (grey)", continuous_update=False, **wide),
     }
 
     def draw(angle: int, interpolation: str, fill: int) -> str:
