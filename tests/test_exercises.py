@@ -179,7 +179,7 @@ def test_every_exercise_has_a_solution_and_no_solution_lacks_its_exercise():
 def test_each_notebook_has_three_to_five_from_looking_to_explaining_and_one_on_a_misconception():
     for notebook in SOLUTIONS:
         own = [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
-        assert len(own) == 2 if notebook == "00" else 3 <= len(own) <= 5
+        assert 3 <= len(own) <= 5
         assert [exercise.id for exercise in own] == [f"{notebook}.{k + 1}" for k in range(len(own))]
         levels = [LEVELS.index(exercise.level) for exercise in own]
         assert levels == sorted(levels)
