@@ -237,6 +237,7 @@ def test_head_first_then_last_blocks(twin, tmp_path):
         alpha=0.25,
         epochs=1,
         head_epochs=1,
+        last_blocks=3,
         best_by="rule",
         rescale=False,  # large inputs keep the gradients of a random network alive
         fine_tune_rate=0.01,
