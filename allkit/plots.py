@@ -455,8 +455,9 @@ def plot_arms(histories: dict[str, pd.DataFrame], measure: str, *, ax: Axes | No
     ax = _axes(ax)
     marks = ("o", "s", "^", "D", "v", "P")  # readable without colour
     palette = line_colours(len(histories))
-    for (name, table), mark, colour in zip(histories.items(), marks, palette, strict=False):
-        ax.plot(table["epoch"], 100 * table[measure], marker=mark, color=colour, label=name)
+    widths = np.linspace(4.5, 1.5, len(histories))  # a line under another still shows
+    for (name, table), mark, colour, width in zip(histories.items(), marks, palette, widths, strict=False):
+        ax.plot(table["epoch"], 100 * table[measure], marker=mark, ms=5 + width, lw=width, color=colour, label=name)
     ax.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ').replace('val', 'validation')} (%)", ylim=(0, 100))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize="small")
