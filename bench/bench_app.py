@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import SMALL, measure, save
+from common import SMALL, measure, ratios, save, spread
 from PIL import Image
 
 from allkit.classify import _prepare, build_limits, classify_bytes, classify_files
@@ -24,8 +24,8 @@ from allkit.images import in_threads
 from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_images
 from allkit.synthetic import draw_cell, make_twin
 
-REPEATS = 15 if SMALL else 40
-FILES = 100 if SMALL else 500
+REPEATS = 10 if SMALL else 40
+FILES = 60 if SMALL else 500
 
 
 def untrained(name: str, size: int, rows: pd.DataFrame) -> TrainedModel:
@@ -59,12 +59,11 @@ def bench_one_answer(trained: TrainedModel) -> dict:
         REPEATS,
     )
     parts = pd.DataFrame([dict(classify_bytes(data, trained).seconds) for _ in range(REPEATS)]).median() * 1000
-    bare = times.loc["bare compiled forward pass", "median"]
     return {
         "network": f"{trained.card['title']}, {size} px",
-        "milliseconds": times.round(2).to_dict("index"),
+        "milliseconds": spread(times),
         "parts of an answer, ms": parts.round(2).to_dict(),
-        "ratio to the bare pass": (times["median"] / bare).round(2).to_dict(),
+        "ratio to the bare pass": ratios(times, to=times["bare compiled forward pass"]),
     }
 
 
@@ -80,15 +79,16 @@ def bench_many_files(trained: TrainedModel, paths: list[str]) -> dict:
         "network alone": lambda: predict_images(trained, ready, batch_size=32),
     }
     times = measure(alone | {"both, overlapping": lambda: list(classify_files(paths, trained))}, repeats=3)
-    slower = times["median"].drop("both, overlapping").max()
+    slower = times[list(alone)].median().idxmax()
+    wall = times[slower].median()
     work = {name: processor_seconds(way) for name, way in alone.items()}
     return {
         "network": f"{trained.card['title']}, {trained.card['input']['image_size']} px",
         "files": len(paths),
-        "milliseconds": times.round(0).to_dict("index"),
+        "milliseconds": spread(times, digits=0),
         "processor seconds": work,
-        "ratio to the slower of the two": round(float(times.loc["both, overlapping", "median"] / slower), 2),
-        "lowest ratio that these cores allow": round(max(1.0, 1000 * sum(work.values()) / os.cpu_count() / slower), 2),
+        "ratio to the slower of the two": ratios(times, to=times[slower])["both, overlapping"],
+        "lowest ratio that these cores allow": round(max(1.0, 1000 * sum(work.values()) / os.cpu_count() / wall), 2),
     }
 
 

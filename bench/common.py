@@ -18,17 +18,29 @@ MACHINE = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.pytho
 
 
 def measure(ways: dict[str, Callable[[], object]], repeats: int) -> pd.DataFrame:
-    """Time several ways of doing a thing, in turn; return median and quartiles in milliseconds."""
+    """Time several ways of doing a thing, in turn; return milliseconds, a row for each round, a column for each way."""
     for way in ways.values():
         way()
-    rows = []
+    rounds = []
     for _ in range(repeats):
+        times = {}
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            rows.append((name, 1000 * (time.perf_counter() - start)))
-    spread = pd.DataFrame(rows, columns=["way", "ms"]).groupby("way", sort=False)["ms"]
-    return spread.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["lower quartile", "median", "upper quartile"], axis=1)
+            times[name] = 1000 * (time.perf_counter() - start)
+        rounds.append(times)
+    return pd.DataFrame(rounds)
+
+
+def spread(rounds: pd.DataFrame, digits: int = 2) -> dict[str, dict[str, float]]:
+    """Return median and quartiles of each way."""
+    found = rounds.quantile([0.25, 0.5, 0.75]).set_axis(["lower quartile", "median", "upper quartile"])
+    return found.round(digits).to_dict()
+
+
+def ratios(rounds: pd.DataFrame, to: pd.Series) -> dict[str, float]:
+    """Return how long each way took as a multiple of `to`: the median over rounds, so that slow minutes cancel."""
+    return rounds.div(to, axis=0).median().round(3).to_dict()
 
 
 def save(name: str, result: dict) -> None:
