@@ -77,7 +77,7 @@ def smaller(split: Split) -> Split:
     """Return a split whose parts are cut down for the small mode."""
     if not SMALL:
         return split
-    parts = {"train": 80, "validation": 30, "test": 60}  # for the times only: nothing is learned from so few
+    parts = {"train": 40, "validation": 30, "test": 60}  # for the times only: nothing is learned from so few
     cut = {
         k: part.sample(min(len(part), parts[k]), random_state=0).reset_index(drop=True)
         for k, part in split.parts.items()
