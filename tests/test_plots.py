@@ -170,6 +170,7 @@ def test_every_line_and_class_takes_its_colour_from_the_palette():
     lines = plots.plot_arms(histories, "accuracy").get_lines()
     assert {line.get_color() for line in lines} == set(plots.PALETTE.values())
     assert len({line.get_marker() for line in lines}) == len(lines), "a second sign beside the colour"
+    assert (np.diff([line.get_linewidth() for line in lines]) < 0).all(), "a line shows under those drawn after it"
 
 
 @pytest.mark.parametrize("share", [1, 30, 50, 59, 75, 99])
