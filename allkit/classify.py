@@ -371,7 +371,7 @@ def _limits_of_distance(quality: pd.DataFrame) -> dict:
     return {**unlike, "limit": (1 + SLACK) * max(distances)}
 
 
-def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
+def _measure_file(path: str) -> dict[str, float]:
     return measure_quality(read_image(path))
 
 

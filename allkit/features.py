@@ -7,9 +7,9 @@ classical baselines that every network must beat.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from allkit import AllkitError
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import pandas as pd
 
 FEATURES: tuple[str, ...] = (
@@ -250,32 +252,71 @@ def measure_files(
     """Return what `measure` says of each file, one row each, in threads and remembered on disk.
 
     Args:
-        measure: a function of the module level, of path, size, time of change and `METHOD`; the last three are
-            there so that a changed file is measured anew.
+        measure: a function of the module level, of a path. A file that has changed is measured anew.
         paths: image files.
         progress: show a progress bar.
-        more: one word for each file that `measure` gets as its last argument, such as how to change the image.
+        more: one word for each file that `measure` gets as its second argument, such as how to change the image.
     """
     import pandas as pd
-    from joblib import Memory
-    from tqdm import tqdm
+
+    from allkit.images import in_threads
+
+    tasks = list(zip(paths, strict=True) if more is None else zip(paths, more, strict=True))
+    keys = [_key_of(measure, *task) for task in tasks]
+    with contextlib.closing(_open_store()) as store:
+        found = {key: values for key in keys if (values := _recall(store, key))}
+        todo = {key: task for key, task in zip(keys, tasks, strict=True) if key not in found}
+        measured = in_threads(lambda task: measure(*task), todo.values(), progress=progress, desc="measuring cells")
+        try:
+            for number, (key, values) in enumerate(zip(todo, measured, strict=True)):
+                found[key] = values
+                _remember(store, key, values, now=number % 64 == 0)
+        finally:  # what was measured before an interruption is kept
+            _remember(store)
+    return pd.DataFrame([found[key] for key in keys], dtype="float64")
+
+
+def _open_store() -> sqlite3.Connection:
+    """Open the file of what has been measured; where the cache's folder cannot be used, one in memory."""
+    import sqlite3
 
     from allkit.images import cache_folder
 
-    paths, words = list(paths), [] if more is None else [list(more)]
-    with contextlib.suppress(OSError):  # a cache that cannot be written is done without
-        measure = Memory(cache_folder() / "features", verbose=0).cache(measure)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(
-            tqdm(
-                pool.map(lambda path, *word: measure(path, *_state_of(path), METHOD, *word), paths, *words),
-                total=len(paths),
-                desc="measuring cells",
-                disable=not progress,
-                leave=False,
-            )
-        )
-    return pd.DataFrame(rows, dtype="float64")
+    def open_at(place: str) -> sqlite3.Connection:
+        store = sqlite3.connect(place, timeout=60)  # other processes may be writing
+        store.execute("CREATE TABLE IF NOT EXISTS measures (key TEXT PRIMARY KEY, found TEXT)")
+        return store
+
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        return open_at(str(cache_folder() / "measures.sqlite"))
+    except (OSError, sqlite3.Error):
+        return open_at(":memory:")
+
+
+def _recall(store: sqlite3.Connection, key: str) -> dict | None:
+    """Return what was measured before, None where it was not or the file is damaged."""
+    import sqlite3
+
+    with contextlib.suppress(sqlite3.Error):
+        row = store.execute("SELECT found FROM measures WHERE key = ?", [key]).fetchone()
+        return json.loads(row[0]) if row else None
+    return None
+
+
+def _remember(store: sqlite3.Connection, key: str = "", values: dict | None = None, now: bool = True) -> None:
+    """Note what was measured, and write it down now or with what comes next; a full disk is no reason to stop."""
+    import sqlite3
+
+    with contextlib.suppress(sqlite3.Error):
+        if values is not None:
+            store.execute("INSERT OR REPLACE INTO measures VALUES (?, ?)", [key, json.dumps(values)])
+        if now:
+            store.commit()
+
+
+def _key_of(measure: Callable, path: str, *words: str) -> str:
+    return json.dumps([measure.__module__, measure.__qualname__, METHOD, path, *_state_of(path), *words])
 
 
 def _state_of(path: str) -> tuple[int, int]:
@@ -286,7 +327,7 @@ def _state_of(path: str) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _measure_file(path: str, size: int, changed: int, method: int) -> dict[str, float]:
+def _measure_file(path: str) -> dict[str, float]:
     from allkit import images
 
     return measure_cell(images.to_common_size(images.read_image(path)))

@@ -325,6 +325,47 @@ def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Mod
     return keras.Model(model.input, cut, name="trunk"), keras.Model(cut, model.output, name=model.name)
 
 
+def fold_normalisation(model: keras.Model) -> keras.Model:
+    """Return a copy for prediction whose batch normalisations are folded into the convolutions before them.
+
+    With fixed statistics a batch normalisation multiplies each channel by one number and adds another, and so can the
+    convolution's kernel and bias: the same results, up to rounding, in little more than half the time.
+    """
+    keras = import_keras()
+    by_name = {layer.name: layer for layer in model.layers}
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = {norm.input._keras_history.operation.name: norm for norm in norms}
+    convolutions = keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+    folds = {name: norm for name, norm in before.items() if isinstance(by_name[name], convolutions)}
+    folded = {norm.name for norm in folds.values()}
+
+    def clone(layer: Any) -> Any:
+        if layer.name in folded:
+            return keras.layers.Identity(name=layer.name)
+        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in folds else {}))
+
+    # only what comes in: an identity knows no mask
+    copy = keras.models.clone_model(
+        model, clone_function=clone, call_function=lambda layer, *inputs, **_: layer(*inputs)
+    )
+    for layer in copy.layers:
+        if norm := folds.get(layer.name):
+            layer.set_weights(_fold(by_name[layer.name], norm))
+        elif layer.name not in folded:
+            layer.set_weights(by_name[layer.name].get_weights())
+    return copy
+
+
+def _fold(convolution: Any, norm: Any) -> list[np.ndarray]:
+    """Return kernel and bias of a convolution that does what this one and its batch normalisation do."""
+    kernel, *bias = convolution.get_weights()
+    mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
+    scale = (np.asarray(norm.gamma) if norm.scale else 1) / np.sqrt(variance + norm.epsilon)
+    shift = (np.asarray(norm.beta) if norm.center else 0) + ((bias[0] if bias else 0) - mean) * scale
+    depthwise = "Depthwise" in type(convolution).__name__
+    return [kernel * (scale[:, None] if depthwise else scale), shift]
+
+
 def count_by_stage(model: keras.Model) -> pd.DataFrame:
     """Count parameters and multiply-adds of one image, stage by stage (Figs. 5 and 6 with numbers).
 
@@ -515,15 +556,15 @@ def load_features(
         returns it. Kept for the same files, preparation, augmentation, seed and weights.
     """
     images = load_part(rows, image_size=image_size, crop=crop)
-    network = TrainedModel(trunk, {"classes": [""]})
 
     def make() -> Iterator[np.ndarray]:
+        network = TrainedModel(fold_normalisation(trunk), {"classes": [""]})
         for view in range(views):
             for start in range(0, len(images), batch_size):
-                batch = np.asarray(images[start : start + batch_size], np.float32)
+                batch = images[start : start + batch_size]
                 if augmentation is not None:
                     batch = augment_batch(batch, augmentation, seed=(seed, view, start))
-                yield network.forward(batch).numpy()
+                yield network.forward(np.asarray(batch, np.float32)).numpy()
 
     copies = rows["augmentation"].tolist() if "augmentation" in rows else []
     layers = [type(layer).__name__ for layer in trunk.layers]

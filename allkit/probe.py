@@ -62,7 +62,7 @@ def measure_numbers(rows: pd.DataFrame, *, progress: bool = False) -> pd.DataFra
     return found[list(FEATURES)]
 
 
-def _measure_copy(path: str, size: int, changed: int, method: int, spec: str) -> dict[str, float]:
+def _measure_copy(path: str, spec: str) -> dict[str, float]:
     return measure_cell(apply_augmentation(to_common_size(read_image(path)), spec))
 
 

@@ -1,12 +1,14 @@
 """How soon a training gets good, whether it waits for data, and whether memory grows (`make bench`).
 
-Writes bench/training.json. Time to quality needs the genuine images and weights that ALLKIT_TEST_CNMC,
+Writes bench/training.json. Time to quality takes hours; interrupted, it goes on after the last training that was done
+when it is started again. It needs the genuine images and weights that ALLKIT_TEST_CNMC,
 ALLKIT_TEST_SMEARS and ALLKIT_TEST_WEIGHTS name, and is left out, with a word, where they are missing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import SMALL, measure, ratios, save
+from common import HERE, SMALL, measure, ratios, save
 
 from allkit.augment import Augmentation
 from allkit.data import load_index
@@ -33,6 +35,9 @@ SEEDS = (123, 124, 125)[: int(os.environ.get("ALLKIT_BENCH_SEEDS", 1 if SMALL el
 ROWS = (300, 3_000) if SMALL else (2_000, 20_000)
 NETWORKS = [("mobilenet", 64, 16, 16)] if SMALL else [("mobilenet", 224, 40, 8), ("efficientnetb3", 128, 16, 8)]
 """Name, image side in px, batch size and number of batches of what is timed waiting for data."""
+
+RUNS = HERE / f"training-runs{'-small' if SMALL else ''}.jsonl"
+SESSION = time.strftime("%Y-%m-%d %H:%M:%S")
 
 RECIPES = {
     "the paper's recipe": {"name": "paper"},
@@ -59,7 +64,7 @@ def find_tasks() -> dict[str, tuple[pd.DataFrame, Split]]:
     return dict(list(tasks.items())[:1]) if SMALL else tasks
 
 
-def bench_recipes(index: pd.DataFrame, how: dict) -> list[dict]:
+def bench_recipes(task: str, index: pd.DataFrame, how: dict) -> list[dict]:
     """Train MobileNet by every recipe on the same images; everything counted, from the files on."""
     rows = []
     for seed in SEEDS:
@@ -68,9 +73,24 @@ def bench_recipes(index: pd.DataFrame, how: dict) -> list[dict]:
             profile = get_profile(
                 settings["name"], "mobilenet", index, alpha=0.75, allow_leak=True, rescale=settings.get("rescale")
             )
-            rows.append({"recipe": recipe, "seed": seed, **train_once("mobilenet", profile, split, seed)})
-            print(rows[-1], flush=True)
+            what = {"task": task, "recipe": recipe, "seed": seed, "profile": repr(profile)}
+            rows.append(find_run(what) or keep_run(what | train_once("mobilenet", profile, split, seed)))
+            print({key: value for key, value in rows[-1].items() if key != "profile"}, flush=True)
     return summarise(rows)
+
+
+def find_run(what: dict) -> dict | None:
+    """Return the last training of this kind that was kept."""
+    kept = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.is_file() else []
+    return next((run for run in reversed(kept) if run | what == run), None)
+
+
+def keep_run(run: dict) -> dict:
+    """Write down a training, and in which session it ran: only times of one session are compared."""
+    run = run | {"session": SESSION}
+    with RUNS.open("a") as file:
+        file.write(json.dumps(run) + "\n")
+    return run
 
 
 def smaller(split: Split) -> Split:
@@ -98,12 +118,11 @@ def train_once(name: str, profile, split: Split, seed: int) -> dict:
 
 
 def summarise(rows: list[dict]) -> list[dict]:
-    """Return median and range over the seeds by recipe, and times as a share of the first recipe's."""
-    table = pd.DataFrame(rows)
-    first = table[table["recipe"] == table["recipe"].iloc[0]].set_index("seed")
+    """Return median and range over the seeds by recipe, and times as a share of the first recipe's in its session."""
+    table = pd.DataFrame(rows).set_index(["seed", "session"])
+    first = table[table["recipe"] == table["recipe"].iloc[0]]
     result = []
     for recipe, group in table.groupby("recipe", sort=False):
-        group = group.set_index("seed")
         entry = {"recipe": recipe, "seeds": len(group)}
         for key in ("seconds", "processor seconds", "balanced_accuracy", "auc"):
             values = group[key]
@@ -112,7 +131,8 @@ def summarise(rows: list[dict]) -> list[dict]:
                 "range": [round(float(values.min()), 3), round(float(values.max()), 3)],
             }
         for key in ("seconds", "processor seconds"):
-            entry[f"{key}, share of the paper's recipe"] = round(float((group[key] / first[key]).median()), 3)
+            share = (group[key] / first[key]).dropna()
+            entry[f"{key}, share of the paper's recipe"] = round(float(share.median()), 3) if len(share) else None
         result.append(entry)
     return result
 
@@ -125,7 +145,7 @@ def bench_from_scratch(index: pd.DataFrame) -> list[dict]:
         "the kit's quick recipe": get_profile("quick", "efficientnetb3", index),
     }
     rows = [{"recipe": r, "seed": 123, **train_once("efficientnetb3", p, split, 123)} for r, p in recipes.items()]
-    return summarise(rows)
+    return summarise([row | {"session": SESSION} for row in rows])
 
 
 # --------------------------------------------------------------------------------- waiting for data
@@ -255,8 +275,9 @@ def main() -> None:
     )
     save("training", result)
     for name, task in tasks.items():
-        result["time to quality"][name] = bench_recipes(*task)
+        result["time to quality"][name] = bench_recipes(name, *task)
         save("training", result)  # the next task may take an hour
+    RUNS.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

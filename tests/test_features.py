@@ -1,13 +1,14 @@
 """Measuring one cell: known shapes give known numbers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from allkit import AllkitError
-from allkit.features import FEATURES, cell_mask, measure_cell, measure_cells
+from allkit.features import FEATURES, cell_mask, measure_cell, measure_cells, measure_files
 
 
 def _ellipse(a: float, b: float, side: int = 450, shift: tuple[int, int] = (0, 0)) -> np.ndarray:
@@ -123,6 +124,61 @@ def test_a_final_test_image_measures_as_the_same_cell_on_450_pixels(twin):
     table = measure_cells(final)
     assert table["background_share"].between(0.6, 0.96).all()
     assert np.allclose(table["area"], (1 - table["background_share"]) * 450**2)
+
+
+@pytest.fixture
+def cells(tmp_path, monkeypatch) -> list[str]:
+    """Files, in a folder of their own, beside an empty cache."""
+    monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path / "cache"))
+    files = [tmp_path / f"{k}.txt" for k in range(5)]
+    for k, file in enumerate(files):
+        file.write_text("cell " * (k + 1))
+    return [str(file) for file in files]
+
+
+_MEASURED: list[str] = []
+
+
+def _measure_length(path: str, word: str = "") -> dict[str, float]:
+    _MEASURED.append(path)
+    text = Path(path).read_text()
+    if "damaged" in text:
+        raise AllkitError(f"{path} is damaged")
+    return {"length": len(text + word)}
+
+
+def _measured_now(paths: list[str], **more) -> tuple[list[float], list[str]]:
+    """Return the lengths, and which files were looked at for it."""
+    _MEASURED.clear()
+    return measure_files(_measure_length, paths, **more)["length"].tolist(), sorted(_MEASURED)
+
+
+def test_a_file_is_measured_once_until_it_changes(cells):
+    assert _measured_now(cells[:3]) == ([5, 10, 15], cells[:3])
+    assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells[3:])
+    assert _measured_now([cells[4], cells[0], cells[4]]) == ([25, 5, 25], [])
+    Path(cells[1]).write_text("another cell")
+    assert _measured_now(cells) == ([5, 12, 15, 20, 25], [cells[1]])
+    assert _measured_now(cells[:2], more=["", "wide"]) == ([5, 16], cells[:2])  # not the cell as it is
+    assert _measured_now(cells[:2], more=["", "wide"]) == ([5, 16], [])
+
+
+def test_what_was_measured_before_an_error_is_kept(cells):
+    Path(cells[4]).write_text("damaged")
+    with pytest.raises(AllkitError, match=r"4\.txt"):
+        _measured_now(cells)
+    assert _measured_now(cells[:4]) == ([5, 10, 15, 20], [])
+
+
+def test_a_store_that_cannot_be_used_is_done_without(cells, tmp_path, monkeypatch):
+    _measured_now(cells)
+    store = next((tmp_path / "cache").glob("*.sqlite"))
+    whole = store.read_bytes()
+    for damaged in (b"not a database" * 100, whole[:4096] + bytes(len(whole) - 4096), whole[:5000], b""):
+        store.write_bytes(damaged)
+        assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells)
+    monkeypatch.setenv("ALLKIT_CACHE", str(Path(cells[0]) / "no folder"))
+    assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells)
 
 
 def test_an_index_without_paths_is_refused():

@@ -14,6 +14,7 @@ from allkit.models import (
     TrainedModel,
     build_model,
     count_by_stage,
+    fold_normalisation,
     last_stages,
     load_features,
     load_model,
@@ -184,6 +185,27 @@ def test_both_parts_of_a_split_model_together_are_the_model(name, blocks, twin):
     np.testing.assert_allclose(tail(trunk(images)), model(images), atol=1e-5)
     assert {stage_of(layer.name) for layer in tail.layers if layer.weights} == set(last_stages(model, blocks))
     assert len(trunk.output_shape) == (4 if blocks else 2)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
+def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
+    model, rng = build_model(name, 64, alpha=0.25, stochastic_depth=False, seed=1), np.random.default_rng(0)
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    images = rng.integers(0, 256, (4, 64, 64, 3)).astype(np.float32)
+    for norm in norms:
+        gamma, beta, *moving = norm.get_weights()
+        norm.set_weights([rng.uniform(0.5, 1.5, gamma.shape), rng.uniform(-0.5, 0.5, beta.shape), *moving])
+        norm.momentum = 0
+    model(images, training=True)  # every mean and variance is now that of these images
+    before = model.get_weights()
+    expected = np.asarray(model(images, training=False))
+    assert np.ptp(expected[:, 0]) > 0.1  # not one answer to everything
+    folded = fold_normalisation(model)
+    np.testing.assert_allclose(folded(images, training=False), expected, atol=1e-3)
+    left = [layer.name for layer in folded.layers if type(layer).__name__ == "BatchNormalization"]
+    assert left == ["head_norm"]  # has no convolution before it
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_path, monkeypatch):
