@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -329,14 +330,11 @@ def fold_normalisation(model: keras.Model) -> keras.Model:
     """Return a copy for prediction whose batch normalisations are folded into the convolutions before them.
 
     With fixed statistics a batch normalisation multiplies each channel by one number and adds another, and so can the
-    convolution's kernel and bias: the same results, up to rounding, in little more than half the time.
+    convolution's kernel and bias: the same results, up to rounding, in little more than half the time. One that does
+    not follow a convolution, or follows one whose output goes elsewhere too, stays.
     """
     keras = import_keras()
-    by_name = {layer.name: layer for layer in model.layers}
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    before = {norm.input._keras_history.operation.name: norm for norm in norms}
-    convolutions = keras.layers.Conv2D | keras.layers.DepthwiseConv2D
-    folds = {name: norm for name, norm in before.items() if isinstance(by_name[name], convolutions)}
+    folds, layers = _find_folds(model), {layer.name: layer for layer in model.layers}
     folded = {norm.name for norm in folds.values()}
 
     def clone(layer: Any) -> Any:
@@ -344,16 +342,33 @@ def fold_normalisation(model: keras.Model) -> keras.Model:
             return keras.layers.Identity(name=layer.name)
         return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in folds else {}))
 
-    # only what comes in: an identity knows no mask
     copy = keras.models.clone_model(
-        model, clone_function=clone, call_function=lambda layer, *inputs, **_: layer(*inputs)
+        keras.Model(model.input, model.output),
+        clone_function=clone,
+        call_function=lambda layer, *inputs, **_: layer(*inputs),  # only what comes in: an identity knows no mask
     )
     for layer in copy.layers:
         if norm := folds.get(layer.name):
-            layer.set_weights(_fold(by_name[layer.name], norm))
-        elif layer.name not in folded:
-            layer.set_weights(by_name[layer.name].get_weights())
+            layer.set_weights(_fold(layers[layer.name], norm))
+        elif layer.weights:
+            layer.set_weights(layers[layer.name].get_weights())
     return copy
+
+
+def _find_folds(model: keras.Model) -> dict[str, Any]:
+    """Return the batch normalisations that follow a convolution and nothing else does: its name -> normalisation."""
+    keras = import_keras()
+    taken = [tensor for layer in model.layers for tensor in keras.tree.flatten(layer.input)]
+    uses = Counter(tensor._keras_history.operation for tensor in [*taken, *model.outputs])
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [norm.input._keras_history.operation for norm in norms]
+    return {
+        layer.name: norm
+        for layer, norm in zip(before, norms, strict=True)
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+        and layer.activation is keras.activations.linear
+        and uses[layer] == 1
+    }
 
 
 def _fold(convolution: Any, norm: Any) -> list[np.ndarray]:
@@ -362,8 +377,9 @@ def _fold(convolution: Any, norm: Any) -> list[np.ndarray]:
     mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
     scale = (np.asarray(norm.gamma) if norm.scale else 1) / np.sqrt(variance + norm.epsilon)
     shift = (np.asarray(norm.beta) if norm.center else 0) + ((bias[0] if bias else 0) - mean) * scale
-    depthwise = "Depthwise" in type(convolution).__name__
-    return [kernel * (scale[:, None] if depthwise else scale), shift]
+    # a depthwise kernel has its output channels along two axes: of the input, and how many are made of each
+    channels = kernel.shape[2:] if "Depthwise" in type(convolution).__name__ else kernel.shape[3:]
+    return [kernel * scale.reshape(channels), shift]
 
 
 def count_by_stage(model: keras.Model) -> pd.DataFrame:
@@ -421,12 +437,13 @@ class TrainedModel:
     def forward(self) -> Callable:
         """The network as one compiled call: float32 (n, s, s, 3), 0-255, to probabilities (n, classes).
 
-        On one image Keras' own `predict` spends most of its time around the network.
+        On one image Keras' own `predict` spends most of its time around the network. Made of the weights as they are
+        at the first call: a network that is trained further needs a new `TrainedModel`.
         """
         import tensorflow as tf
 
-        shape = tf.TensorSpec(self.model.input_shape, tf.float32)
-        return tf.function(lambda images: self.model(images, training=False), input_signature=[shape])
+        model, shape = fold_normalisation(self.model), tf.TensorSpec(self.model.input_shape, tf.float32)
+        return tf.function(lambda images: model(images, training=False), input_signature=[shape])
 
 
 def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
@@ -558,7 +575,7 @@ def load_features(
     images = load_part(rows, image_size=image_size, crop=crop)
 
     def make() -> Iterator[np.ndarray]:
-        network = TrainedModel(fold_normalisation(trunk), {"classes": [""]})
+        network = TrainedModel(trunk, {"classes": [""]})
         for view in range(views):
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]

@@ -15,6 +15,7 @@ from allkit.models import (
     build_model,
     count_by_stage,
     fold_normalisation,
+    import_keras,
     last_stages,
     load_features,
     load_model,
@@ -206,6 +207,29 @@ def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
     assert left == ["head_norm"]  # has no convolution before it
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
+    keras, rng = import_keras(), np.random.default_rng(0)
+    layers = keras.layers
+    start = layers.Input((8, 8, 3))
+    kept = layers.Conv2D(4, 3, activation="relu", name="bent")(start)  # what it gives is bent before it is normalised
+    kept = layers.BatchNormalization()(kept)
+    shared = layers.Conv2D(4, 3, name="shared")(kept)
+    kept = layers.Add()([shared, layers.BatchNormalization()(shared)])
+    made = layers.DepthwiseConv2D(2, depth_multiplier=2, name="each channel twice")(kept)
+    made = layers.BatchNormalization(scale=False)(made)
+    made = layers.Conv2D(4, 1, groups=2, name="in groups")(made)
+    model = keras.Model(start, layers.BatchNormalization(center=False)(made))
+    model.set_weights([rng.uniform(0.5, 1.5, values.shape) for values in model.get_weights()])
+    images = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    folded = fold_normalisation(model)
+    np.testing.assert_allclose(folded(images), model(images, training=False), rtol=1e-4)
+    assert sum(isinstance(layer, layers.BatchNormalization) for layer in folded.layers) == 2
+    assert {layer.name for layer in folded.layers if getattr(layer, "use_bias", False)} >= {
+        "in groups",
+        "each channel twice",
+    }
 
 
 def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_path, monkeypatch):
