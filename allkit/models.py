@@ -443,7 +443,7 @@ class TrainedModel:
         import tensorflow as tf
 
         model, shape = fold_normalisation(self.model), tf.TensorSpec(self.model.input_shape, tf.float32)
-        return tf.function(lambda images: model(images, training=False), input_signature=[shape])
+        return tf.function(lambda images: model(images, training=False), input_signature=[shape], autograph=False)
 
 
 def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
