@@ -343,7 +343,7 @@ def fold_normalisation(model: keras.Model) -> keras.Model:
         return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in folds else {}))
 
     copy = keras.models.clone_model(
-        keras.Model(model.input, model.output),
+        keras.Model(model.inputs[0], model.outputs[0]),
         clone_function=clone,
         call_function=lambda layer, *inputs, **_: layer(*inputs),  # only what comes in: an identity knows no mask
     )
