@@ -106,8 +106,8 @@ PROFILES = {
         augmentation=Augmentation(horizontal_flip=True),
     ),
     # Subject split, right scaling, the cell rather than the black around it, head before backbone. Chosen on validation
-    # images of genuine cells and smears: 128 px, a single view and more of the six epochs for the head lost there;
-    # 192 px, a third view, a third block, more epochs and a higher rate for the last blocks gained nothing. So few
+    # images: 128 px and a single view lost on genuine cells, more of the six epochs for the head on smears; on cells
+    # 192 px, a third view, more epochs, a third block and a higher rate for the last blocks gained nothing. So few
     # epochs are too short for Keras' batch-norm memory of 0.99 and for the paper's penalty on a head that starts anew.
     "honest": Profile(
         "honest", image_size=160, crop=300, weights="imagenet", pooling="avg", momentum=0.9, penalty=0.05,
