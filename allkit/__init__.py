@@ -1,41 +1,39 @@
 """allkit: teaching and analysing the classification of leukemia cell images.
 
-Each module is one room of the house; imports go one way, from the bottom of this list to the top:
+The core, which a student reads; a module imports only those that stand before it:
 
 - `images`: reading one image of any kind, preparing it, loading many through a cache
-- `data`: one index for every image source
-- `check`: what is wrong with a data set, and which people it links
+- `data`: one index for every image source, and which subjects share images
+- `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `features`: numbers measured on one cell: area, shape, colour, texture
-- `synthetic`: the synthetic twin of C-NMC 2019, drawn procedurally
-- `splits`: who is trained on and who is tested on, and the guard that keeps them apart
-- `paper`: what the paper and the literature report, as tables, and the audit of its claims
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
+- `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
+- `train`: profiles, input pipeline, the paper's learning-rate rule, fit
+- `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
+- `baselines`: classifiers on a few numbers of each cell, which a network must beat
 - `classify`: one image file in, a label out, or the reason why there is none
 - `explain`: where in the image a network's answer comes from
-- `train`: profiles, input pipeline, the paper's learning-rate rule, fit
-- `evaluate`: metrics with intervals, comparison of models, calibration, thresholds, results by person
-- `probe`: cheap classifiers on a few numbers per cell: baselines to beat, and probes for leaks
 - `plots`: every figure; draws what it is given and computes nothing
-- `widgets`: the interactive cells, among them the upload cell
-- `page`: the upload cell as a page of its own, served by Voilà
-- `runs`: run folders, where results are saved and found again, listed and compared
-- `study`: trials of settings that any number of processes share, none lost and none counted twice
-- `tune`: the search for batch size, learning rate and epochs, and how far its best score is to be believed
-- `machine`: whether this machine has what the notebooks need
-- `grading`: reading an answer and judging it
-- `questions`: the exercises of all notebooks, as data
-- `exercises`: checking answers in the notebooks, and what was solved
-- `realism`: how close the synthetic twin comes to genuine cells
-- `report`: a run's notebooks as HTML that needs no network
-- `cards`: the model card of a run
-- `series`: running the notebooks with papermill
+- `runs`: one run folder, where results are saved and found again
+
+Around it:
+
+- `lessons`: the code of one notebook each; imports the core only
+- `course`: exercises, running the notebooks, report, model card, checks of data and set-up
+- `app`: explorers, the upload cell, and the page that serves it
+- `synthetic`: synthetic cells with a known truth, and the data set that is made of them
 - `cli`: the command line
 
-Importing allkit imports none of TensorFlow, pandas and matplotlib, and prints nothing.
+Importing allkit imports nothing else, and prints nothing.
 """
 
+from __future__ import annotations
+
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -44,10 +42,46 @@ ROOT = Path(__file__).resolve().parents[1]
 """The clone that allkit was installed from (editable install): holds `data/`, `notebooks/` and `runs/`."""
 
 
+class AllkitError(Exception):
+    """Something the user can mend; the message says what to do next. The command line prints it bare."""
+
+
 def runs_root() -> Path:
     """Return the folder that holds all run folders: `$ALLKIT_RUNS`, or `runs/` in the clone."""
     return Path(os.environ.get("ALLKIT_RUNS", ROOT / "runs"))
 
 
-class AllkitError(Exception):
-    """Something the user can mend; the message says what to do next. The command line prints it bare."""
+def cache_folder() -> Path:
+    """Return the folder of what can be computed again: `$ALLKIT_CACHE`, or data/cache in the clone."""
+    return Path(os.environ.get("ALLKIT_CACHE", ROOT / "data" / "cache"))
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
+
+    Raises AllkitError when the disk is full or cannot be written; what was at `path` before is intact.
+    """
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_trouble(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether an OSError says that there is no space; h5py puts the number into words."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or "No space left" in str(error)
+
+
+def disk_trouble(error: OSError, path: Path) -> AllkitError:
+    """Return the AllkitError that says what an OSError while writing `path` means for the user."""
+    full = is_disk_full(error)
+    reason = "the disk is full" if full else error.strerror or str(error)
+    advice = "make room and run this step again" if full else "mend this and run this step again"
+    return AllkitError(f"{path} was not saved: {reason}. What was there before is intact; {advice}.")

@@ -10,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import affine_transform
+from skimage.color import rgb2gray
+from skimage.feature import canny
+from skimage.filters import sobel
 
 from allkit import AllkitError
 from allkit.images import load_images
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from allkit.splits import Split
+from allkit.splits import Split, split_by_image
 
 Fill = float | Sequence[float]
 """What is painted where the original has no pixel: a grey level, or red, green and blue, 0-255."""
@@ -171,8 +173,6 @@ def crop(image: np.ndarray, share: float = 0.7, *, row: float = 0.5, column: flo
     Raises:
         AllkitError: share outside its range.
     """
-    from PIL import Image
-
     if not 0 < share <= 1:
         raise AllkitError(f"share is {share}, but a window is more than 0 and at most 1 of the image.")
     height, width = image.shape[:2]
@@ -210,10 +210,6 @@ def extract_edges(image: np.ndarray, method: str = "sobel") -> np.ndarray:
     Raises:
         AllkitError: unknown method.
     """
-    from skimage.color import rgb2gray
-    from skimage.feature import canny
-    from skimage.filters import sobel
-
     grey = rgb2gray(image)
     if method == "sobel":
         strength = sobel(grey)
@@ -272,8 +268,6 @@ def background_colour(image: np.ndarray) -> np.ndarray:
 
 def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: Fill) -> np.ndarray:
     """Rotate and zoom about the middle in one bilinear interpolation (each further one blurs more)."""
-    from scipy.ndimage import affine_transform
-
     if factor <= 0:
         raise AllkitError(f"The zoom factor is {factor}, but it must be above 0.")
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -324,109 +318,6 @@ def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.
     return marked
 
 
-def plant_shortcut(
-    part: pd.DataFrame, labels: Sequence[str], *, share: float = 0.9, corner: str = "top left", seed: int = 0
-) -> pd.DataFrame:
-    """Have most images of some classes stamped with a mark when they are loaded (`stamp_mark`).
-
-    Args:
-        part: rows of an index, or one part of a split; not balanced.
-        labels: the classes to mark.
-        share: of their images, 0-1, drawn at random.
-        corner: one of `CORNERS`.
-        seed: same seed, same images.
-
-    Returns:
-        The same rows with the column `augmentation`, "mark:<corner>" or "".
-
-    Raises:
-        AllkitError: the part asks for copies already.
-    """
-    if "augmentation" in part and (part["augmentation"] != "").any():
-        raise AllkitError("These images are changed already (column 'augmentation'): mark the originals.")
-    chosen = part["label"].isin(labels).to_numpy() & (np.random.default_rng(seed).random(len(part)) < share)
-    return part.assign(augmentation=np.where(chosen, f"mark:{corner}", ""))
-
-
-def rescale_cell(image: np.ndarray, area: float) -> np.ndarray:
-    """Enlarge or shrink a cell on black about its centre of mass until it covers `area` pixels, bilinearly.
-
-    Shape, colour and the order of places stay; the size goes, and the grain of the texture grows or shrinks with
-    it. What falls outside the frame is lost.
-
-    Args:
-        image: uint8 (h, w, 3), a cell on a black background.
-        area: pixels, above 0.
-
-    Returns:
-        uint8 (h, w, 3), black outside the cell. A black image comes back as it is.
-
-    Raises:
-        AllkitError: area not above 0.
-    """
-    from PIL import Image
-
-    from allkit.features import cell_mask
-
-    if not area > 0:
-        raise AllkitError(f"The area is {area} pixels, but it must be above 0.")
-    mask = cell_mask(image)
-    if not mask.any():
-        return image.copy()
-    shrink = float(np.sqrt(mask.sum() / area))
-    y, x = (float(np.mean(places)) + 0.5 for places in np.nonzero(mask))  # Pillow's pixels are centred on halves
-    # where a pixel of the result comes from: the centre of mass stays where it is
-    matrix = (shrink, 0, x * (1 - shrink), 0, shrink, y * (1 - shrink))
-    alone = Image.fromarray(image * mask[..., None])
-    return np.array(alone.transform(alone.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-
-
-def cover_corner(image: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16) -> np.ndarray:
-    """Cover a corner with the piece of the picture beside it, mirrored so that the seam fits.
-
-    Args:
-        image: uint8 (h, w, 3).
-        corner: one of `CORNERS`.
-        height: of the corner, share of the image's, up to 1.
-        width: of the corner, share of the image's, up to 0.5.
-
-    Returns:
-        uint8 (h, w, 3), a copy.
-    """
-    rows, columns = corner_box(image, corner, height, width)
-    start, stop, _ = columns.indices(image.shape[1])
-    wide = stop - start
-    beside = slice(stop, stop + wide) if start == 0 else slice(start - wide, start)
-    covered = image.copy()
-    covered[rows, columns] = image[rows, beside][:, ::-1]
-    return covered
-
-
-def swap_corner(
-    image: np.ndarray, other: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16
-) -> np.ndarray:
-    """Replace a corner by the same corner of another picture of the same size.
-
-    Args:
-        image: uint8 (h, w, 3).
-        other: uint8 (h, w, 3).
-        corner: one of `CORNERS`.
-        height: of the corner, share of the image's.
-        width: of the corner, share of the image's.
-
-    Returns:
-        uint8 (h, w, 3), a copy.
-
-    Raises:
-        AllkitError: the sizes differ.
-    """
-    if image.shape != other.shape:
-        raise AllkitError(f"Pictures of {image.shape} and {other.shape} pixels have no common corner.")
-    box, swapped = corner_box(image, corner, height, width), image.copy()
-    swapped[box] = other[box]
-    return swapped
-
-
 # ---- an index: filling up the smaller classes --------------------------------------------------------------
 
 
@@ -451,8 +342,6 @@ def balance(index_part: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     Raises:
         AllkitError: no rows, a row without label, or rows of another part than "train".
     """
-    import pandas as pd
-
     _check_balanceable(index_part)
     rng = np.random.default_rng(seed)
     originals = index_part.assign(augmentation="")
@@ -585,8 +474,6 @@ def augment_then_split(index: pd.DataFrame, seed: int = 123) -> Split:
     Returns:
         A split whose three parts hold the column `augmentation`.
     """
-    from allkit.splits import split_by_image
-
     pool = index[index["label"].notna() & (index["part"] == "train")]
     split = split_by_image(balance(pool, seed=seed), seed=seed)
     note = (
@@ -606,8 +493,6 @@ def count_leaked_copies(split: Split) -> pd.DataFrame:
         One row per part ("validation", "test") with columns `part`, `images` (rows), `leaked` (rows whose
         file is also trained on, as it is or as a copy) and `share` (leaked / images, 0-1).
     """
-    import pandas as pd
-
     trained_on = set(split.train["path"])
     rows = []
     for part in ("validation", "test"):
@@ -716,10 +601,6 @@ def transform_images(
     Returns:
         float32 (n, h, w, 3), whole numbers 0-255.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from PIL import Image
-
     n, height, width = images.shape[:3]
     if images.dtype != np.uint8:
         images = np.clip(np.rint(images), 0, 255).astype(np.uint8)

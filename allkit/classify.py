@@ -15,32 +15,41 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
+from skimage import data
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_curve
 
 from allkit import AllkitError
 from allkit.features import FEATURES, bounding_box, is_foreground, measure_cell, measure_files
 from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MAX_BYTES = 32 * 1024 * 1024
 """Larger files are refused before they are decoded."""
+
 
 MEASURES = (*FEATURES, "second_share", "border_share", "clipped_share", "sharpness")
 """What `measure_quality` measures: the cell's descriptors, and how the picture was taken."""
 
+
 ABSTAIN_SHARE = 0.1
 """The share of validation images, those nearest to the threshold, whose probabilities make the abstain band."""
+
 
 SLACK = 0.15
 """The limits of a measure lie this part of its range on the validation images beyond their smallest and largest."""
 
+
 _TOLERANCE = {"second_share": 0.03, "border_share": 0.02, "clipped_share": 0.02}  # where validation is all zeros
+
+
 _LARGEST_SIDE = 900  # px; larger images are measured smaller: it bounds the time, and areas are scaled back
+
 
 _REASONS = (  # (measure, side, code, sentence), the plainest first
     ("border_share", "high", "background", "the image is not one cell cut out on black: it is filled to the edge"),
@@ -261,8 +270,6 @@ def measure_quality(image: np.ndarray) -> dict[str, float]:
 
 
 def _within(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    from PIL import Image
-
     height, width = image.shape[:2]
     factor = max(1.0, max(height, width) / side)
     if factor == 1:
@@ -272,8 +279,6 @@ def _within(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 
 def _measure_picture(image: np.ndarray) -> dict[str, float]:
-    from scipy import ndimage
-
     inside = is_foreground(image)
     labels, count = ndimage.label(inside)
     sizes = np.sort(np.bincount(labels.ravel())[1:])
@@ -341,7 +346,6 @@ def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities:
 def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
     if len(classes) > 2:
         return {"abstain": float(np.quantile(probabilities.max(axis=1), ABSTAIN_SHARE))}
-    from sklearn.metrics import roc_curve
 
     if validation["label"].nunique() < 2:
         return {"threshold": 0.5, "abstain": 0.0}
@@ -356,8 +360,6 @@ def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, p
 
 
 def _limits_of_distance(quality: pd.DataFrame) -> dict:
-    from sklearn.covariance import LedoitWolf
-
     quality = quality.loc[:, quality.std(ddof=0) > 1e-9]
     mean, scale = quality.mean(), quality.std(ddof=0)
     fitted = LedoitWolf(assume_centered=True).fit((quality - mean) / scale)
@@ -378,7 +380,7 @@ def _measure_file(path: str) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------- how often it declines
 
 
-def evaluate_declines(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedModel) -> pd.DataFrame:
+def rejection_rates(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedModel) -> pd.DataFrame:
     """Count how often the kit declines to answer, and why, on several kinds of images.
 
     Args:
@@ -388,8 +390,6 @@ def evaluate_declines(kinds: Mapping[str, Sequence[np.ndarray]], trained: Traine
     Returns:
         One row per kind: images, declined (share, 0-1), and the most frequent reasons with their counts.
     """
-    import pandas as pd
-
     rows = []
     for kind, images in kinds.items():
         ready = [_ready(image, kind, trained) for image in images]
@@ -401,9 +401,8 @@ def evaluate_declines(kinds: Mapping[str, Sequence[np.ndarray]], trained: Traine
     return pd.DataFrame(rows).set_index("kind")
 
 
-def spoil_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+def corrupt_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
     """Return images of cells as they should not be uploaded: blurred, over-exposed, at a wrong scale, two at once."""
-    from scipy import ndimage
 
     def scaled(image: np.ndarray, factor: float) -> np.ndarray:
         return np.round(ndimage.zoom(image.astype(float), (factor, factor, 1), order=1)).astype(np.uint8)
@@ -421,8 +420,6 @@ def spoil_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
 
 def load_photographs() -> list[np.ndarray]:
     """Return photographs, a page of text and other pictures that scikit-image carries, uint8 (h, w, 3)."""
-    from skimage import data
-
     names = ("astronaut", "camera", "coffee", "chelsea", "page", "text", "coins", "moon", "brick", "clock", "rocket")
     pictures = [getattr(data, name)() for name in names if (Path(data.__file__).parent / f"{name}.png").is_file()]
     return [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in pictures]

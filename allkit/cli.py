@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from allkit.classify import Result
-    from allkit.runs import Comparison
-    from allkit.series import NotebookResult, SweepRun
+    from allkit.course.ledger import Comparison
+    from allkit.course.notebooks import NotebookResult, SweepRun
 
 
 class _Pairs(TyperCommand):
@@ -136,9 +136,10 @@ def run(
 
 
 def _run_series(options: dict[str, Any]) -> None:
-    from allkit.series import publish_report, run_series
+    from allkit.course.notebooks import run_notebooks
+    from allkit.course.report import publish_report
 
-    result = run_series(**options, reporter=_report, progress=True)
+    result = run_notebooks(**options, reporter=_report, progress=True)
     if result.interrupted:
         _stop(options["out"])
     typer.echo(f"Report: {publish_report(result.path)}")
@@ -167,8 +168,7 @@ def tune(
     Start it with the same options in as many places as you like: all that see the storage work on one study. By
     default it is a journal file in the run folder. Ctrl-C loses nothing; the same command goes on.
     """
-    from allkit.study import count_trials, run_trials
-    from allkit.tune import describe_best, describe_trial, start_tuning
+    from allkit.lessons.tuning import count_trials, describe_best, describe_trial, run_trials, start_tuning
 
     helpers = []
     try:
@@ -219,8 +219,8 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Make a sweep; print a line for each run as it ends, and all of them as `allkit runs` does."""
     import math
 
-    from allkit.runs import find_runs, list_runs
-    from allkit.series import run_sweep
+    from allkit.course.ledger import find_runs, list_runs
+    from allkit.course.notebooks import run_sweep
 
     left = math.prod(map(len, grid.values()))
     typer.echo(f"Runs, one for each combination of values: {left}")
@@ -281,7 +281,7 @@ def _report(result: NotebookResult) -> None:
 @app.command()
 def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]) -> None:
     """Publish a run folder again, as web pages that need no network."""
-    from allkit.series import publish_report
+    from allkit.course.report import publish_report
 
     typer.echo(f"Report: {publish_report(run_folder)}")
 
@@ -298,7 +298,8 @@ def runs(
     """
     import json
 
-    from allkit.runs import compare_runs, find_runs, find_sweeps, list_runs, run_path, to_plain
+    from allkit.course.ledger import compare_runs, find_runs, find_sweeps, list_runs
+    from allkit.runs import run_path, to_plain
 
     paths = [run_path(folder) for folder in folders or []]
     if len(paths) > 2:
@@ -325,7 +326,7 @@ def _echo_runs(listed: pd.DataFrame) -> None:
         _echo_table(rows)
         typer.echo(
             "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
-            f"class has.\nCannot be told: fewer than {FEWEST_UNITS}. —: not recorded by an older version. "
+            f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. —: not recorded by an older version. "
             "`data` and `split` end in the start of their hash."
         )
     for row in listed[listed["trouble"] != ""].to_dict("records"):
@@ -352,7 +353,7 @@ def _run_line(row: dict[str, Any]) -> dict[str, str]:
 
 def _figure(row: dict[str, Any], name: str) -> str:
     value, low, high = (row[name + end] for end in ("", "_low", "_high"))
-    missing = "—" if row["resampled"] is None else "cannot be told"
+    missing = "—" if row["resampled"] is None else "inconclusive"
     if value is None:
         return missing
     ends = missing if low is None or high is None else f"{low:.2f}–{high:.2f}"
@@ -382,7 +383,7 @@ def _difference(name: str, row: pd.Series) -> dict[str, str]:
         "first": f"{row['first']:.3f}",
         "second": f"{row['second']:.3f}",
         "difference": f"{row['difference']:+.3f}",
-        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if told else "cannot be told",
+        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if told else "inconclusive",
         "better": row["verdict"],
     }
 
@@ -401,7 +402,7 @@ def card(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for both files.")] = None,
 ) -> None:
     """Write the model card of a run, from its folder alone, as card.html and card.md."""
-    from allkit.cards import write_card
+    from allkit.course.card import write_card
 
     for path in write_card(run_folder, out):
         typer.echo(f"Card: {path}")
@@ -415,8 +416,9 @@ def progress(
     """Sum up, by notebook, which exercises were solved on this machine."""
     import json
 
-    from allkit.exercises import load_progress, progress_path, summarise_progress
-    from allkit.runs import saving, to_plain
+    from allkit import saving
+    from allkit.course.exercises import load_progress, progress_path, summarise_progress
+    from allkit.runs import to_plain
 
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
@@ -517,8 +519,8 @@ def serve(
     import subprocess
     import tempfile
 
+    from allkit.app.page import build_page
     from allkit.models import find_models
-    from allkit.page import build_page
 
     path = _model_path(model).resolve()
     find_models(path)  # says at once what is missing, rather than on the page
@@ -534,7 +536,7 @@ def paper() -> None:
     """Check the paper against its own tables and the data set's list of files; print the verdicts."""
     import textwrap
 
-    from allkit.paper import audit_paper
+    from allkit.lessons.paper import audit_paper
 
     for row in audit_paper().to_dict("records"):
         typer.echo(f"{row['verdict'].upper()}: {row['claim']} ({row['where']})")
@@ -545,7 +547,7 @@ def paper() -> None:
 @data_app.command()
 def check(path: Annotated[Path, typer.Argument(help="Folder of a data set, or a CSV of one.")]) -> None:
     """Say what a data set is, and what is wrong with it; exit code 1 only for what is wrong."""
-    from allkit.check import check_data
+    from allkit.course.check_data import check_data
 
     found = check_data(path, progress=True)
     typer.echo(found.to_text())

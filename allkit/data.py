@@ -16,26 +16,37 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from allkit import ROOT, AllkitError
 from allkit.images import SUFFIXES, first_of, in_threads
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 POSITIVE = "ALL"
 """The positive class. `class_order` puts it first, and everything else asks `class_order`."""
 
+
 COLUMNS = ("path", "label", "subject", "group", "fold", "part", "name", "source")
+
+
 PARTS = ("train", "prelim", "final")
+
+
 MANIFEST = ROOT / "data" / "cnmc-manifest.csv.xz"
 
+
 _LABEL_OF = {"all": "ALL", "hem": "HEM"}
+
+
 _UID = re.compile(r"uid_(h?\d+)_(\d+)_(\d+)_(all|hem)", re.IGNORECASE)
+
+
 _FOLD = re.compile(r"fold_?(\d+)", re.IGNORECASE)
+
+
 _TEST_PART = re.compile(r"test_(prelim|final)_phase", re.IGNORECASE)
 
 
@@ -172,8 +183,6 @@ def load_manifest() -> pd.DataFrame:
     Columns path (in the public layout), bytes, sha256, part ("train", "prelim", "final", "labels"), label
     ("ALL", "HEM" or missing), fold (Int64), subject and original (file name with subject and class).
     """
-    import pandas as pd
-
     manifest = pd.read_csv(MANIFEST, dtype={"subject": str, "fold": "Int64"})
     stem = manifest["path"].str.extract(r"([^/]+)\.\w+$")[0].str.lower()
     manifest["label"] = manifest["label"].map(_LABEL_OF)
@@ -372,8 +381,6 @@ _MEANT = {
 
 def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """Return a CSV as text, its columns named as asked whatever their case; "" stands for an empty field."""
-    import pandas as pd
-
     try:
         header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=header.count)
@@ -399,8 +406,6 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ())
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:
-    import pandas as pd
-
     frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "group"] + ["key"], dtype=object)
     frame["fold"] = frame["fold"].astype("Int64")
     text = frame.columns.drop("fold")
@@ -432,10 +437,6 @@ def with_groups(scan: Scan, content: Sequence[str] | None = None) -> pd.DataFram
 
 def _linked(links: list[tuple[str, str]], subjects: set[str]) -> dict[str, str]:
     """Return the group of each unit: units that share a content, also through others, are one group."""
-    import pandas as pd
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     unit, units = pd.factorize(np.array([unit for unit, _ in links], dtype=object))
     content, contents = pd.factorize(np.array([content for _, content in links], dtype=object))
     size = len(units) + len(contents)
@@ -549,6 +550,4 @@ def index_hash(index: pd.DataFrame) -> str:
 
 
 def _na() -> object:
-    import pandas as pd
-
     return pd.NA

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import classification_report, confusion_matrix, roc_curve
 
 from allkit import AllkitError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pandas as pd
-
 FEWEST_UNITS = 5
 """With fewer subjects (or images) of a class than this, an interval says more than the data can."""
+
 
 LOSSES = ("brier", "log_loss", "calibration_error")
 """The measures of which less is better."""
@@ -112,9 +110,6 @@ def _losses(truth: np.ndarray, proba: np.ndarray) -> np.ndarray:
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the confusion matrix in counts: rows true, columns predicted, positive class first."""
-    import pandas as pd
-    from sklearn.metrics import confusion_matrix
-
     classes = list(classes_of(predictions))
     counts = confusion_matrix(predictions["label"], predicted_labels(predictions), labels=classes)
     return pd.DataFrame(counts, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
@@ -122,9 +117,6 @@ def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def classification_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return scikit-learn's classification report as a table, laid out as in Figs. 11 and 16."""
-    import pandas as pd
-    from sklearn.metrics import classification_report
-
     report = classification_report(
         predictions["label"], predicted_labels(predictions), labels=list(classes_of(predictions)),
         output_dict=True, zero_division=0,
@@ -156,19 +148,17 @@ def evaluate_with_intervals(
 
     Returns:
         One row per measure: value, low, high, resampled ("subjects" or "images"), units (their number, the
-        smaller class). With fewer than `FEWEST_UNITS` units of a class, low and high are NaN: it cannot be told.
+        smaller class). With fewer than `FEWEST_UNITS` units of a class, low and high are NaN: inconclusive.
     """
     return _bootstrap([predictions], _measures, resamples, level, seed)
 
 
-def share_interval(right: int, images: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(right: int, images: int, *, level: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of the share `right` / `images`, each 0–1, as if images were drawn singly.
 
     Nothing is resampled. It suits the images of one person, and then says nothing about other people. With fewer
-    than `FEWEST_UNITS` images both ends are NaN: it cannot be told.
+    than `FEWEST_UNITS` images both ends are NaN: the verdict is inconclusive.
     """
-    from scipy.stats import binomtest
-
     if images < FEWEST_UNITS:
         return float("nan"), float("nan")
     low, high = binomtest(right, images).proportion_ci(level, "wilson")
@@ -183,7 +173,7 @@ def compare_predictions(
     Both are drawn together, subject by subject, so that easy and hard subjects count for both.
 
     Returns:
-        As `evaluate_with_intervals`, and `verdict`: which is better, "first", "second" or "cannot be told"
+        As `evaluate_with_intervals`, and `verdict`: which is better, "first", "second" or "inconclusive"
         (the interval holds zero, or there are too few subjects). Of `LOSSES` the smaller is better.
 
     Raises:
@@ -194,68 +184,8 @@ def compare_predictions(
     sign = np.where(table.index.isin(LOSSES), -1, 1)
     ends = np.sort(sign[:, None] * table[["low", "high"]].to_numpy(), axis=1)
     better = [ends[:, 0] > 0, ends[:, 1] < 0]
-    table["verdict"] = np.select(better, ["first", "second"], "cannot be told")
+    table["verdict"] = np.select(better, ["first", "second"], "inconclusive")
     return table
-
-
-def compare_by_swapping(
-    first: pd.DataFrame, second: pd.DataFrame, *, resamples: int = 999, level: float = 0.95, seed: int = 123
-) -> pd.DataFrame:
-    """Test whether two models differ, by swapping their answers subject by subject (paired permutation test).
-
-    If the models were equally good, it would not matter which of them gave which answers for a subject. So
-    the names are swapped for a random half of the subjects, again and again; p is how often the difference
-    is then at least as large as the one found, in either direction. Where subjects are unknown, images are
-    swapped. For the AUC, probabilities are replaced by their ranks within each model before swapping, so
-    that a model which is merely more certain is not taken for a different one.
-
-    Returns:
-        One row for `auc` and one for `balanced_accuracy`: difference (first minus second), p (0–1, two-sided;
-        NaN with fewer than `FEWEST_UNITS` units of a class: it cannot be told), smallest_p (the least that
-        this many swaps could give, 2/2ⁿ, but not below 2/(resamples + 1)), swapped ("subjects" or "images"),
-        units (n, of all classes), verdict as in `compare_predictions`.
-
-    Raises:
-        AllkitError: the tables are not about the same images.
-    """
-    import pandas as pd
-    from scipy.stats import permutation_test, rankdata
-
-    _check_same_images(first, second)
-    truth, units = _truth(first), _units(first)
-    answers = {"auc": [], "balanced_accuracy": []}
-    for proba in map(probabilities_of, (first, second)):
-        answers["auc"].append(rankdata(proba, axis=0))
-        answers["balanced_accuracy"].append(np.eye(proba.shape[1])[proba.argmax(axis=1)])
-    rows = {}
-    for measure, pair in answers.items():
-        statistic = partial(_swapped_difference, pair=pair, truth=truth, units=units.of_image, measure=measure)
-        names = np.zeros(units.count), np.ones(units.count)
-        row = {"difference": statistic(*names), "p": float("nan")}
-        if units.fewest >= FEWEST_UNITS:
-            row["p"] = permutation_test(
-                names, statistic, permutation_type="samples", vectorized=False, n_resamples=resamples,
-                rng=np.random.default_rng(seed),
-            ).pvalue  # fmt: skip
-        rows[measure] = row
-    table = pd.DataFrame(rows).T.rename_axis("measure")
-    table["smallest_p"] = max(2.0 ** (1 - units.count), 2 / (resamples + 1))
-    table["swapped"], table["units"] = units.kind, units.count
-    told = np.where(table["difference"] > 0, "first", "second")
-    table["verdict"] = np.where(table["p"] <= 1 - level, told, "cannot be told")
-    return table
-
-
-def _swapped_difference(names, _others, *, pair, truth, units, measure) -> float:
-    """Return first minus second, where `names` says for each unit which model stands first, (units,) of 0/1."""
-    swap = names[units].astype(bool)[:, None]
-    both = [np.where(swap, pair[1], pair[0]), np.where(swap, pair[0], pair[1])]
-    if measure == "auc":
-        found = [_auc(truth, answers, np.ones(len(truth))) for answers in both]
-    else:
-        right = [answers[np.arange(len(truth)), truth] for answers in both]
-        found = [np.mean([hit[truth == k].mean() for k in np.unique(truth)]) for hit in right]
-    return float(found[0] - found[1])
 
 
 def _check_same_images(first: pd.DataFrame, second: pd.DataFrame) -> None:
@@ -267,9 +197,9 @@ def _check_same_images(first: pd.DataFrame, second: pd.DataFrame) -> None:
 
 
 def as_text(table: pd.DataFrame, decimals: int = 3) -> pd.DataFrame:
-    """Return a table for reading: numbers rounded, and "cannot be told" where there is no interval."""
+    """Return a table for reading: numbers rounded, and "inconclusive" where there is no interval."""
     text = table.round(decimals).astype(object)
-    return text.where(table.notna(), "cannot be told")
+    return text.where(table.notna(), "inconclusive")
 
 
 @dataclass(frozen=True)
@@ -284,8 +214,6 @@ class _Units:
 
 
 def _units(predictions: pd.DataFrame) -> _Units:
-    import pandas as pd
-
     by_subject = bool(predictions["subject"].notna().all())
     truth, classes = _truth(predictions), len(classes_of(predictions))
     units, names = pd.factorize(predictions["group" if by_subject else "path"])
@@ -301,9 +229,6 @@ def _bootstrap(tables: list, measure: Callable, resamples: int, level: float, se
 
     `measure` takes truth (n,), probabilities (n, classes), the classes and weights (n,); returns name -> value.
     """
-    import pandas as pd
-    from scipy.stats import bootstrap
-
     truth, classes, units = _truth(tables[0]), classes_of(tables[0]), _units(tables[0])
     proba = [probabilities_of(table) for table in tables]
     names = list(measure(truth, proba[0], classes, np.ones(len(truth))))
@@ -326,70 +251,6 @@ def _bootstrap(tables: list, measure: Callable, resamples: int, level: float, se
     ).set_index("measure")  # fmt: skip
 
 
-# --------------------------------------------------------------------------------- cells and their maps
-
-
-def average_scores(
-    scores: pd.DataFrame, measure: str, *, against: str, resamples: int = 1000, level: float = 0.95, seed: int = 123
-) -> pd.DataFrame:
-    """Average a score over cells, method by method, with a percentile bootstrap interval over subjects.
-
-    The same subjects are drawn for every method, so that the methods are compared on the same cells.
-
-    Args:
-        scores: one row per method and cell: method, path, subject, group and the measure; as from
-            `allkit.explain.score_maps` for one mask.
-        measure: column to average.
-        against: the method that all are compared with.
-        resamples: draws.
-        level: of the interval.
-        seed: of the draws.
-
-    Returns:
-        One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval
-        of the difference excludes zero, else "cannot be told"; resampled ("subjects", or "images" where subjects
-        are unknown) and units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
-    """
-    import pandas as pd
-
-    wide = scores.pivot(index="path", columns="method", values=measure)[list(dict.fromkeys(scores["method"]))]
-    who = scores.drop_duplicates("path").set_index("path").loc[wide.index]
-    by_subject = bool(who["subject"].notna().all())
-    units, names = pd.factorize(who["group"] if by_subject else wide.index)
-    rng, values = np.random.default_rng(seed), wide.to_numpy(float)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, units]
-    means = drawn @ values / drawn.sum(axis=1, keepdims=True)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    table = pd.DataFrame({"value": values.mean(axis=0)}, index=pd.Index(wide.columns, name="method"))
-    table[["low", "high"]] = np.quantile(means, tails, axis=0).T
-    low, high = np.quantile(means - means[:, [list(wide.columns).index(against)]], tails, axis=0)
-    table["verdict"] = np.select([low > 0, high < 0], ["above", "below"], "cannot be told")
-    if len(names) < FEWEST_UNITS:
-        table[["low", "high"]], table["verdict"] = np.nan, "cannot be told"
-    return table.assign(resampled="subjects" if by_subject else "images", units=len(names))
-
-
-def count_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
-    """Return how far answers moved when the images were changed, each 0-1.
-
-    `changed`: share of images with another predicted class; `moved`: mean absolute change of the probability of
-    the class that was predicted before; `accuracy` and `balanced_accuracy` after the change.
-
-    Raises:
-        AllkitError: the tables are not about the same images.
-    """
-    _check_same_images(before, after)
-    first, second = probabilities_of(before), probabilities_of(after)
-    rows, said = np.arange(len(before)), first.argmax(axis=1)
-    scores = evaluate_predictions(after)
-    return {
-        "changed": float((said != second.argmax(axis=1)).mean()),
-        "moved": float(np.abs(first[rows, said] - second[rows, said]).mean()),
-        "accuracy": scores["accuracy"],
-        "balanced_accuracy": scores["balanced_accuracy"],
-    }
-
-
 # ---------------------------------------------------------------------------------------- calibration
 
 
@@ -407,8 +268,6 @@ def evaluate_calibration(predictions: pd.DataFrame, *, bins: int = 10) -> pd.Dat
     Raises:
         AllkitError: `bins` is below 1.
     """
-    import pandas as pd
-
     if bins < 1:
         raise AllkitError(f"bins={bins}: give 1 or more.")
     claimed, happened = _claims(_truth(predictions), probabilities_of(predictions))
@@ -467,67 +326,6 @@ def _brier(truth: np.ndarray, proba: np.ndarray, weight: np.ndarray) -> float:
     return float(np.average(squares.sum(axis=1) / 2, weights=weight))
 
 
-def fit_temperature(validation: pd.DataFrame) -> float:
-    """Return the temperature that makes the probabilities of validation images fit best (least log loss).
-
-    Above 1: the model is too sure of itself; below: too modest. NaN where the images do not settle it, for
-    instance because the model is right about all of them: it cannot be told.
-    """
-    # CalibratedClassifierCV(method="temperature") wants a classifier that is fitted on features, and
-    # scikit-learn 1.8; all that is kept of a network here are its probabilities
-    from scipy.optimize import minimize_scalar
-    from scipy.special import softmax
-
-    truth, logs = _truth(validation), _logs(validation)
-    ends = np.log([0.05, 20.0])
-
-    def loss(log_temperature: float) -> float:
-        return float(_losses(truth, softmax(logs / np.exp(log_temperature), axis=1)).mean())
-
-    best = minimize_scalar(loss, bounds=ends, method="bounded").x
-    return float(np.exp(best)) if np.abs(best - ends).min() > 0.01 else float("nan")
-
-
-def scale_temperature(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """Return the predictions with all logits divided by `temperature` (above 0); the most probable class stays."""
-    from scipy.special import softmax
-
-    if not temperature > 0:
-        raise AllkitError(f"temperature={temperature}: give a number above 0, from fit_temperature.")
-    return _with_probabilities(predictions, softmax(_logs(predictions) / temperature, axis=1))
-
-
-def _logs(predictions: pd.DataFrame) -> np.ndarray:
-    """Return logarithms of the probabilities: logits up to a constant per row, which softmax takes out."""
-    return np.log(np.clip(probabilities_of(predictions), np.finfo(float).tiny, 1))
-
-
-def _with_probabilities(predictions: pd.DataFrame, proba: np.ndarray) -> pd.DataFrame:
-    return predictions.assign(**{f"p_{name}": proba[:, k] for k, name in enumerate(classes_of(predictions))})
-
-
-# ----------------------------------------------------------------------------------------- decisions
-
-
-def shift_prevalence(predictions: pd.DataFrame, prevalence: float, assumed: float) -> pd.DataFrame:
-    """Return the predictions as they would read where the positive class is more or less common (prior shift).
-
-    The odds of the positive class are multiplied by those of `prevalence` and divided by those of `assumed`.
-
-    Args:
-        predictions: a predictions table; all classes but the first count as negative.
-        prevalence: share of the positive class where the model is to be used, above 0 and below 1.
-        assumed: the share that the probabilities are about: that of the training images, or with class
-            weights one divided by the number of classes.
-    """
-    _check_share("prevalence", prevalence)
-    _check_share("assumed", assumed)
-    factor = np.full(len(classes_of(predictions)), (1 - prevalence) / (1 - assumed))
-    factor[0] = prevalence / assumed
-    proba = probabilities_of(predictions) * factor
-    return _with_probabilities(predictions, proba / proba.sum(axis=1, keepdims=True))
-
-
 def _check_share(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise AllkitError(f"{name}={value}: give a share above 0 and below 1.")
@@ -561,9 +359,6 @@ def evaluate_thresholds(
     Raises:
         AllkitError: a class is missing, `prevalence` is no share, or a cost is not above 0.
     """
-    import pandas as pd
-    from sklearn.metrics import roc_curve
-
     _check_costs(prevalence, cost_missed, cost_false_alarm)
     truth = _truth(predictions)
     if not 0 < (truth == 0).sum() < len(truth):
@@ -572,37 +367,6 @@ def evaluate_thresholds(
     cuts[0] = np.nextafter(1, 2)  # scikit-learn's infinity: no probability reaches it
     numbers = _decisions(recall, 1 - fall_out, prevalence, cost_missed, cost_false_alarm)
     return pd.DataFrame({"threshold": cuts, **numbers})
-
-
-def evaluate_at_threshold(
-    predictions: pd.DataFrame,
-    threshold: float,
-    *,
-    prevalence: float,
-    cost_missed: float,
-    cost_false_alarm: float,
-    resamples: int = 500,
-    level: float = 0.95,
-    seed: int = 123,
-) -> pd.DataFrame:
-    """Return what one threshold, chosen elsewhere, does: the columns of `evaluate_thresholds` with intervals.
-
-    Returns:
-        As `evaluate_with_intervals`: rows sensitivity, specificity, ppv, npv and cost_per_1000.
-
-    Raises:
-        AllkitError: `prevalence` is no share, or a cost is not above 0.
-    """
-    _check_costs(prevalence, cost_missed, cost_false_alarm)
-
-    def measure(truth: np.ndarray, proba: np.ndarray, _classes: tuple, weight: np.ndarray) -> dict[str, float]:
-        positive, called = truth == 0, proba[:, 0] >= threshold
-        total = weight[positive].sum(), weight[~positive].sum()
-        recall = weight[positive & called].sum() / total[0] if total[0] else np.nan
-        rest = weight[~positive & ~called].sum() / total[1] if total[1] else np.nan
-        return _decisions(recall, rest, prevalence, cost_missed, cost_false_alarm)
-
-    return _bootstrap([predictions], measure, resamples, level, seed)
 
 
 def _decisions(sensitivity, specificity, prevalence, cost_missed, cost_false_alarm) -> dict:
@@ -617,35 +381,6 @@ def _decisions(sensitivity, specificity, prevalence, cost_missed, cost_false_ala
             "npv": np.divide(rest, rest + missed),
             "cost_per_1000": 1000 * (cost_missed * missed + cost_false_alarm * alarms),
         }
-
-
-def evaluate_fixed_specificity(
-    predictions: pd.DataFrame,
-    specificities: Sequence[float] = (0.90, 0.95),
-    *,
-    resamples: int = 500,
-    level: float = 0.95,
-    seed: int = 123,
-) -> pd.DataFrame:
-    """Return the sensitivity on the ROC curve where specificity is at least so high, with intervals.
-
-    A property of the ranking, like AUC: the threshold is found anew in every resample and is none to be used.
-    All classes but the first count as negative.
-
-    Returns:
-        As `evaluate_with_intervals`, one row per specificity ("sensitivity at 0.90").
-    """
-    from sklearn.metrics import roc_curve
-
-    def measure(truth: np.ndarray, proba: np.ndarray, _classes: tuple, weight: np.ndarray) -> dict[str, float]:
-        names = [f"sensitivity at {share:.2f}" for share in specificities]
-        if len(np.unique(truth[weight > 0] == 0)) < 2:
-            return dict.fromkeys(names, np.nan)
-        fall_out, recall, _ = roc_curve(truth == 0, proba[:, 0], sample_weight=weight)
-        best = [recall[fall_out <= 1 - share + 1e-9].max() for share in specificities]
-        return dict(zip(names, best, strict=True))
-
-    return _bootstrap([predictions], measure, resamples, level, seed)
 
 
 # ------------------------------------------------------------------------------- people and mistakes
@@ -681,158 +416,3 @@ def evaluate_losses(predictions: pd.DataFrame) -> pd.DataFrame:
         loss=_losses(truth, proba),
     )
     return table.sort_values("loss", ascending=False, kind="stable").reset_index(drop=True)
-
-
-def find_mistakes(predictions: pd.DataFrame, count: int = 8) -> pd.DataFrame:
-    """Return the `count` wrong answers with the highest loss ("top losses"), worst first, as `evaluate_losses`."""
-    table = evaluate_losses(predictions)
-    return table[table["called"] != table["label"]].head(count).reset_index(drop=True)
-
-
-# ----------------------------------------------------------------------------------------- simulation
-
-
-def measure_spread(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
-    """Return how alike the answers are for cells of one subject, and those of two models for one cell.
-
-    Returns:
-        `subject_share`: the share of the variance of logits within a class that lies between subjects
-        (intraclass correlation by analysis of variance, mean of both models), 0–1. `shared`: correlation of
-        both models' logits within a class, −1 to 1. Both NaN with fewer than `FEWEST_UNITS` known subjects
-        of a class, and the first with one image each: it cannot be told.
-
-    Raises:
-        AllkitError: the tables are not about the same images.
-    """
-    _check_same_images(first, second)
-    units = _units(first)
-    if units.kind != "subjects" or units.fewest < FEWEST_UNITS:
-        return {"subject_share": float("nan"), "shared": float("nan")}
-    logits = [_logit(probabilities_of(table)[:, 0]) for table in (first, second)]
-    label = first["label"].to_numpy()
-    away = [_without_means(values, label) for values in logits]
-    shares = [_between_share(values, label, units.of_image) for values in away]
-    with np.errstate(invalid="ignore"):  # a model that always says the same has no correlation: NaN
-        return {"subject_share": float(np.mean(shares)), "shared": float(np.corrcoef(away)[0, 1])}
-
-
-def _logit(share: np.ndarray) -> np.ndarray:
-    from scipy.special import logit
-
-    return logit(np.clip(share, 1e-6, 1 - 1e-6))
-
-
-def _without_means(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-    import pandas as pd
-
-    return values - pd.Series(values).groupby(by).transform("mean").to_numpy()
-
-
-def _between_share(values: np.ndarray, label: np.ndarray, units: np.ndarray) -> float:
-    """Return the intraclass correlation of values whose class means are zero (one-way analysis of variance)."""
-    import pandas as pd
-
-    groups = pd.DataFrame({"value": values, "label": label}).groupby([label, units])["value"]
-    sizes, means = groups.size(), groups.mean()
-    if len(sizes) == len(values) or not values.any():
-        return float("nan")
-    free = len(sizes) - sizes.groupby(level=0).ngroups
-    between = (sizes * means**2).sum() / free
-    within = ((values - groups.transform("mean")) ** 2).sum() / (len(values) - len(sizes))
-    typical = sizes.groupby(level=0).agg(lambda n: n.sum() - (n**2).sum() / n.sum()).sum() / free
-    variance = max(0.0, (between - within) / typical)
-    return float(variance / (variance + within))
-
-
-def simulate_test_sets(
-    *,
-    auc: tuple[float, float] = (0.85, 0.80),
-    subject_share: float = 0.3,
-    shared: float = 0.5,
-    cells: int = 10,
-    subjects: Sequence[int] = (2, 3, 5, 10, 20, 40),
-    sets: int = 200,
-    resamples: int = 200,
-    level: float = 0.95,
-    seed: int = 123,
-) -> pd.DataFrame:
-    """Return what test sets of few subjects tell about two models whose true AUCs are known (a simulation).
-
-    Logits of two classes are drawn as class mean + subject effect + noise of the cell, all normal. For each
-    test set, the difference of both AUCs gets a paired percentile bootstrap interval twice: over subjects, and
-    over cells as if each came from a person of its own.
-
-    Args:
-        auc: true AUC of both models, for a new cell of a new subject, above 0 and below 1. If they are equal,
-            `sees` and `wrong` add up to the false alarms.
-        subject_share: share of the variance within a class that lies between subjects, 0–1.
-        shared: correlation of both models, for subjects and for cells, 0–1.
-        cells: of each subject.
-        subjects: of each class; one size of test set each.
-        sets: test sets drawn per size.
-        resamples: per interval.
-        level: of the interval.
-        seed: of everything random.
-
-    Returns:
-        One row per size and unit: subjects, resampled ("subjects" or "cells"), width (mean, in AUC), covers
-        (share of intervals that hold the true difference), sees (share that lie wholly on its side of zero),
-        wrong (share that lie wholly on the other side).
-
-    Raises:
-        AllkitError: an AUC or a share is out of its range.
-    """
-    import pandas as pd
-
-    _check_share("auc", min(auc))
-    _check_share("auc", max(auc))
-    if not (0 <= subject_share <= 1 and 0 <= shared <= 1):
-        raise AllkitError(f"subject_share={subject_share}, shared={shared}: give shares from 0 to 1.")
-    rng = np.random.default_rng(seed)
-    true, tail = auc[0] - auc[1], (1 - level) / 2
-    rows = []
-    for n in subjects:
-        draws = {unit: [_multiplicities(rng, resamples, count) for _ in range(2)]
-                 for unit, count in (("subjects", n), ("cells", n * cells))}  # fmt: skip
-        owner = np.repeat(np.eye(n, dtype="f4"), cells, axis=1) / cells
-        found: dict[str, list] = {unit: [] for unit in draws}
-        for _ in range(sets):
-            gain = _simulated_gain(rng, n, cells, auc, subject_share, shared)
-            gains = {"cells": gain, "subjects": owner @ gain @ owner.T}
-            for unit, (positive, negative) in draws.items():
-                found[unit].append(np.einsum("ij,ij->i", positive @ gains[unit], negative))
-        for unit, differences in found.items():
-            low, high = np.quantile(differences, [tail, 1 - tail], axis=1)
-            rows.append({"subjects": n, "resampled": unit, **_judge_intervals(low, high, true)})
-    return pd.DataFrame(rows)
-
-
-def _multiplicities(rng: np.random.Generator, resamples: int, count: int) -> np.ndarray:
-    """Return how often each unit is in each resample, divided by the units: float32 (resamples, count)."""
-    drawn = rng.integers(0, count, (resamples, count)) + count * np.arange(resamples)[:, None]
-    return (np.bincount(drawn.ravel(), minlength=resamples * count) / count).reshape(resamples, count).astype("f4")
-
-
-def _simulated_gain(rng, n, cells, auc, subject_share, shared) -> np.ndarray:
-    """Return, for each positive and negative cell, by how much model 1 ranks them better: float32 (n·cells, n·cells).
-
-    The mean of it is the difference of both AUCs, and with weights that of any resample.
-    """
-    from scipy.special import ndtri
-
-    def effects(per_subject: int) -> np.ndarray:
-        common, own = rng.normal(size=(1, 2, n, per_subject)), rng.normal(size=(2, 2, n, per_subject))
-        return np.sqrt(shared) * common + np.sqrt(1 - shared) * own  # (models, classes, subjects, cells)
-
-    logits = np.sqrt(subject_share) * effects(1) + np.sqrt(1 - subject_share) * effects(cells)
-    logits[:, 0] += np.sqrt(2) * ndtri(np.array(auc))[:, None, None]  # two normal classes this far apart have this AUC
-    first, second = (model[0].reshape(-1, 1) > model[1].reshape(1, -1) for model in logits.astype("f4"))
-    return np.subtract(first, second, dtype="f4")
-
-
-def _judge_intervals(low: np.ndarray, high: np.ndarray, true: float) -> dict[str, float]:
-    """Return mean width, and the shares that hold the true value, see its sign, and see the wrong one."""
-    above, below = (low > 0).mean(), (high < 0).mean()
-    sees, wrong = (above, below) if true > 0 else (below, above)
-    covers = ((low <= true) & (true <= high)).mean()
-    return {"width": (high - low).mean(), "covers": covers, "sees": sees, "wrong": wrong}

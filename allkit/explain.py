@@ -6,23 +6,21 @@ know nothing of the image, against which the scores must be held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
+from matplotlib import colormaps
+from skimage.transform import resize
 
 from allkit import AllkitError
 from allkit.augment import background_colour
-from allkit.models import import_keras, predict_images
-
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
-
-    from allkit.models import TrainedModel
+from allkit.backend import keras, tf
+from allkit.features import cell_mask
+from allkit.models import TrainedModel, predict_images
 
 Explainer = Callable[[np.ndarray, str], np.ndarray]
 """Takes an image, uint8 (s, s, 3), as the network sees it, and a class; gives a map, float32 (s, s), 0-1."""
+
 
 CAVEAT = (
     "The map shows where the network's last feature map spoke for this class. It does not show that the network "
@@ -49,8 +47,6 @@ def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
         AllkitError: the network does not end in one of the kit's heads, or has no map so fine; the function: an
             unknown class.
     """
-    import_keras()  # before TensorFlow, which it keeps quiet
-    import tensorflow as tf
 
     model, classes = trained.model, trained.classes
     backbone, head, last = _cut(model, least)
@@ -80,7 +76,6 @@ def _cut(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, kera
 
     The gradient then runs through the second part only. A place that a skip connection bypasses is no place to cut.
     """
-    keras = import_keras()
     try:
         last, features = model.get_layer("probabilities"), model.get_layer("head_pool").input
     except ValueError as error:
@@ -97,8 +92,6 @@ def _cut(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, kera
 
 
 def _enlarge(heat: np.ndarray, size: int) -> np.ndarray:
-    from skimage.transform import resize
-
     return resize(heat, (size, size), order=1, mode="edge", anti_aliasing=False).astype(np.float32)
 
 
@@ -151,8 +144,6 @@ def _patches(size: int, places: int) -> np.ndarray:
 
 def _cover(image: np.ndarray, fill: str) -> np.ndarray:
     """Return the image that shows through where a patch lies, float (s, s, 3)."""
-    from allkit.features import cell_mask
-
     ground = np.broadcast_to(background_colour(image), image.shape)
     if fill == "background":
         return ground
@@ -160,24 +151,6 @@ def _cover(image: np.ndarray, fill: str) -> np.ndarray:
     if not mask.any() or ground.max() > 10:  # a whole picture, not a cell on black
         return np.broadcast_to(image.mean(axis=(0, 1)), image.shape)
     return np.where(mask[..., None], image[mask].mean(axis=0), ground)
-
-
-def random_map(size: int, places: int, seed: int) -> np.ndarray:
-    """Return a map drawn by lot, float32 (size, size), 0-1: uniform numbers on a grid, enlarged like Grad-CAM's."""
-    heat = np.random.default_rng(seed).random((places, places))
-    return _enlarge(heat / heat.max(), size)
-
-
-def centre_blob(size: int, width: float = 0.2) -> np.ndarray:
-    """Return a map that is the same for every image, float32 (size, size), 0-1: a Gaussian about the middle.
-
-    Args:
-        size: pixels.
-        width: standard deviation as a share of `size`.
-    """
-    away = (np.arange(size) - (size - 1) / 2) / (width * size)
-    bell = np.exp(-0.5 * away**2)
-    return (np.outer(bell, bell) / bell.max() ** 2).astype(np.float32)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.ndarray:
@@ -191,114 +164,6 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.n
     Returns:
         uint8 (s, s, 3).
     """
-    from matplotlib import colormaps
-
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)  # colour then belongs to the map alone
     colours = colormaps["viridis"](heat)[..., :3] * 255
     return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
-
-
-# ---- a map against a known truth ---------------------------------------------------------------------------
-
-
-def load_masks(path: str) -> dict[str, np.ndarray]:
-    """Return where what is, bool (height, width) each, at the size of `allkit.images.to_common_size`.
-
-    For a cell of the synthetic twin "cell" and "nucleus" as they were drawn; for any other cell on black "cell"
-    only, taken from the image itself (`allkit.features.cell_mask`).
-    """
-    from allkit.features import cell_mask
-    from allkit.images import centre_crop, read_image, to_common_size
-    from allkit.synthetic import load_truth
-
-    image = to_common_size(read_image(path))
-    try:
-        truth = load_truth(path)
-    except AllkitError:  # no synthetic cell: nobody has drawn its nucleus
-        return {"cell": cell_mask(image)}
-    side = image.shape[0]
-    return {"cell": centre_crop(truth.outline, side), "nucleus": centre_crop(truth.nucleus, side)}
-
-
-def prepare_mask(mask: np.ndarray, image_size: int, crop: int | None = None) -> np.ndarray:
-    """Crop and resize a mask as `allkit.images.prepare_image` does its image; bool (image_size, image_size)."""
-    from allkit.images import prepare_image
-
-    return prepare_image(np.repeat(mask[..., None], 3, axis=2) * np.uint8(255), image_size, crop)[..., 0] > 127
-
-
-def pointing_game(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return 1 if the map's maximum lies inside the mask, else 0 (Zhang et al., 2018, without their tolerance).
-
-    Where several pixels share the maximum it is the share of them that lies inside; an empty map scores 0.
-
-    Args:
-        heat: float (s, s), 0 or more.
-        mask: bool (s, s).
-    """
-    _check_pair(heat, mask)
-    return float(mask[heat >= heat.max() * (1 - 1e-6)].mean()) if heat.max() > 0 else 0.0
-
-
-def overlap(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return the share of the map's sum that lies inside the mask, 0-1 (Wang et al., 2020); an empty map scores 0.
-
-    A flat map scores the mask's share of the area, which is the value to beat. Unlike an overlap of two outlines
-    it needs no threshold on the map.
-
-    Args:
-        heat: float (s, s), 0 or more.
-        mask: bool (s, s).
-    """
-    _check_pair(heat, mask)
-    return float(heat[mask].sum() / heat.sum()) if heat.sum() > 0 else 0.0
-
-
-def _check_pair(heat: np.ndarray, mask: np.ndarray) -> None:
-    if heat.shape != mask.shape or mask.dtype != bool:
-        raise AllkitError(f"a map of shape {heat.shape} needs a bool mask of the same shape, not {mask.shape}.")
-
-
-def score_maps(
-    cells: pd.DataFrame, maps: Mapping[str, Sequence[np.ndarray]], masks: Sequence[Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
-    """Score the maps of several methods on the same cells.
-
-    Args:
-        cells: rows of an index, one per cell.
-        maps: method -> one map per cell, float (s, s).
-        masks: per cell, name -> bool (s, s), as from `load_masks` and `prepare_mask`.
-
-    Returns:
-        One row per method, cell and mask: method, mask, path, subject, group, pointing and overlap, 0-1.
-    """
-    import pandas as pd
-
-    rows = []
-    for method, of_method in maps.items():
-        for k, (heat, truth) in enumerate(zip(of_method, masks, strict=True)):
-            who = cells.iloc[k][["path", "subject", "group"]].to_dict()
-            rows += [
-                {"method": method, "mask": name, **who, "pointing": pointing_game(heat, mask),
-                 "overlap": overlap(heat, mask)}
-                for name, mask in truth.items()
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def compare_maps(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Return how alike two methods' maps are, float (n,): Spearman's correlation over the pixels of each pair.
-
-    NaN where one of the two maps is flat. The maps of a pair must have the same shape.
-    """
-    from scipy.stats import spearmanr
-
-    pairs = [(one.ravel(), other.ravel()) for one, other in zip(first, second, strict=True)]
-    return np.array([spearmanr(*pair)[0] if min(map(np.ptp, pair)) > 0 else np.nan for pair in pairs], dtype=float)
-
-
-def choose_cells(part: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFrame:
-    """Return up to `count` rows of a part from as many subjects as possible, drawn at random, subject by subject."""
-    order = part.sample(frac=1, random_state=seed)
-    turn = order.groupby(order["subject"].fillna(order["path"])).cumcount()
-    return order.loc[turn.sort_values(kind="stable").index[:count]].reset_index(drop=True)

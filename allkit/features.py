@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+from skimage.measure import regionprops
 
-from allkit import AllkitError
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    import pandas as pd
+from allkit import AllkitError, cache_folder, images
+from allkit.images import in_threads
 
 FEATURES: tuple[str, ...] = (
     "area",
@@ -40,17 +40,22 @@ FEATURES: tuple[str, ...] = (
 )
 """Names of the measured numbers, in the order of the columns of `measure_cells`."""
 
+
 SIZE_FEATURES: tuple[str, ...] = ("area", "bbox_side", "background_share")
 """The features that say how large the cell is, each in its own words."""
+
 
 BACKGROUND_LEVEL = 10
 """A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
 
+
 METHOD = 2
 """Raise it when a measurement changes, so that cached values of the old one are not used."""
 
+
 RIM = 8
 """Width of the edge of a cell, pixels, that is left out where texture is measured: mixed with background."""
+
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's "L"
 
@@ -64,8 +69,6 @@ def cell_mask(image: np.ndarray) -> np.ndarray:
     Returns:
         bool (height, width); all False for a black image.
     """
-    from scipy import ndimage
-
     labels, count = ndimage.label(is_foreground(image))
     if count == 0:
         return np.zeros(image.shape[:2], dtype=bool)
@@ -85,44 +88,6 @@ def is_foreground(image: np.ndarray) -> np.ndarray:
     """Return which pixels of an RGB image are not background, bool (height, width)."""
     red, green, blue = np.moveaxis(image > BACKGROUND_LEVEL, 2, 0)
     return red | green | blue  # far faster than the largest of three values along the last axis
-
-
-SCALE_BARS = ("black, long", "black on a white box", "red", "none")
-"""What `find_scale_bar` may find."""
-
-
-def find_scale_bar(image: np.ndarray) -> str:
-    """Return which scale bar is burnt into the bottom right corner of a picture of a smear.
-
-    A rule made by looking at the pictures of one hospital, not a general detector: a black line of half the
-    corner's width, black letters in a white box, or letters and ticks of pure red.
-
-    Args:
-        image: uint8 (h, w, 3), at least 100 pixels a side.
-
-    Returns:
-        One of `SCALE_BARS`.
-    """
-    height, width = image.shape[:2]
-    corner = image[round(0.93 * height) :, round(0.85 * width) :].astype(int)
-    box = image[round(0.94 * height) : round(0.985 * height), round(0.865 * width) : round(0.965 * width)]
-    dark, unit = corner.max(axis=2) < 90, corner.shape[0] * corner.shape[1]
-    white = (box.min(axis=2) > 235).mean() > 0.35
-    run = round(0.065 * width)
-    lines = np.lib.stride_tricks.sliding_window_view(dark, run, axis=1).all(axis=2)
-    if white and lines.any():
-        return "black, long"
-    if white and dark.sum() > 0.015 * unit:
-        return "black on a white box"
-    red = corner[..., 0] - np.maximum(corner[..., 1], corner[..., 2]) > 30
-    return "red" if red.sum() > 0.007 * unit else "none"
-
-
-def find_scale_bars(paths: Iterable[str]) -> np.ndarray:
-    """Return `find_scale_bar` of every file, (n,) of str."""
-    from allkit.images import in_threads, read_image
-
-    return np.array(list(in_threads(lambda path: find_scale_bar(read_image(path)), paths)), dtype=str)
 
 
 def measure_cell(image: np.ndarray) -> dict[str, float]:
@@ -170,8 +135,6 @@ def measure_cell(image: np.ndarray) -> dict[str, float]:
 
 
 def _measure_shape(mask: np.ndarray, box: np.ndarray) -> dict[str, float]:
-    from skimage.measure import regionprops
-
     rows, columns = np.nonzero(mask)
     centre = (np.array(mask.shape) - 1) / 2
     region = regionprops(box.astype(np.uint8))[0]
@@ -188,8 +151,6 @@ def _hull_area(box: np.ndarray) -> float:
     scikit-image counts the pixels inside the same hull, which takes ten times as long and agrees within half a
     percent.
     """
-    from scipy.spatial import ConvexHull
-
     rows = np.flatnonzero(box.any(axis=1))
     ends = (box[rows].argmax(axis=1), box.shape[1] - 1 - box[rows, ::-1].argmax(axis=1))
     offsets = ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
@@ -198,8 +159,6 @@ def _hull_area(box: np.ndarray) -> float:
 
 
 def _measure_texture(grey: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    from scipy import ndimage
-
     weight = ndimage.gaussian_filter(mask.astype(np.float32), 8)
     blurred = ndimage.gaussian_filter(grey * mask, 8) / np.maximum(weight, 1e-6)
     interior = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > RIM
@@ -257,10 +216,6 @@ def measure_files(
         progress: show a progress bar.
         more: one word for each file that `measure` gets as its second argument, such as how to change the image.
     """
-    import pandas as pd
-
-    from allkit.images import in_threads
-
     tasks = list(zip(paths, strict=True) if more is None else zip(paths, more, strict=True))
     keys = [_key_of(measure, *task) for task in tasks]
     with contextlib.closing(_open_store()) as store:
@@ -278,9 +233,6 @@ def measure_files(
 
 def _open_store() -> sqlite3.Connection:
     """Open the file of what has been measured; where the cache's folder cannot be used, one in memory."""
-    import sqlite3
-
-    from allkit.images import cache_folder
 
     def open_at(place: str) -> sqlite3.Connection:
         store = sqlite3.connect(place, timeout=60)  # other processes may be writing
@@ -296,8 +248,6 @@ def _open_store() -> sqlite3.Connection:
 
 def _recall(store: sqlite3.Connection, key: str) -> dict | None:
     """Return what was measured before, None where it was not or the file is damaged."""
-    import sqlite3
-
     with contextlib.suppress(sqlite3.Error):
         row = store.execute("SELECT found FROM measures WHERE key = ?", [key]).fetchone()
         return json.loads(row[0]) if row else None
@@ -306,8 +256,6 @@ def _recall(store: sqlite3.Connection, key: str) -> dict | None:
 
 def _remember(store: sqlite3.Connection, key: str = "", values: dict | None = None, now: bool = True) -> None:
     """Note what was measured, and write it down now or with what comes next; a full disk is no reason to stop."""
-    import sqlite3
-
     with contextlib.suppress(sqlite3.Error):
         if values is not None:
             store.execute("INSERT OR REPLACE INTO measures VALUES (?, ?)", [key, json.dumps(values)])
@@ -328,6 +276,4 @@ def _state_of(path: str) -> tuple[int, int]:
 
 
 def _measure_file(path: str) -> dict[str, float]:
-    from allkit import images
-
     return measure_cell(images.to_common_size(images.read_image(path)))

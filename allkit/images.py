@@ -5,27 +5,33 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import tifffile
+from numpy.typing import DTypeLike
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
-from allkit import ROOT, AllkitError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import DTypeLike
-    from PIL import Image
+from allkit import AllkitError, cache_folder
 
 SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+
+
 MAX_PIXELS = 50_000_000
 """Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
+
+
 CACHE_BYTES = 4_000_000_000
 """How much of prepared images and features is kept on disk; beyond it, those used longest ago are deleted."""
+
+
 _PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
 
 
@@ -41,8 +47,6 @@ def first_of(sentences: Sequence[str], most: int = 10) -> str:
 
 def in_threads(work: Callable, items: Iterable, *, progress: bool = False, desc: str = "") -> Iterator:
     """Yield `work(item)` in order, computed in threads; at most a few hundred results wait at a time."""
-    from tqdm import tqdm
-
     items = list(items)
     with (
         ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
@@ -72,8 +76,6 @@ def read_image(source: str | Path | bytes, name: str = "") -> np.ndarray:
 
 def decode_image(data: bytes, name: str) -> tuple[np.ndarray, str]:
     """Return pixels and file format of the bytes of one image."""
-    from PIL import Image, UnidentifiedImageError
-
     if not data:
         raise ImageError(f"{name} is empty (0 bytes). Copy or download it again.")
     try:
@@ -110,8 +112,6 @@ def _is_wide_planar(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    from PIL import Image, ImageOps
-
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _scaled_to_8_bit(np.asarray(image), name)
@@ -135,10 +135,6 @@ def _scaled_to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
 
 def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     """Read a TIFF that Pillow cannot read, or reads wrongly, with tifffile."""
-    import logging
-
-    import tifffile
-
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said below, in one sentence
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
@@ -178,8 +174,6 @@ def prepare_image(image: np.ndarray, image_size: int, crop: int | None = None) -
     test part) is first centre-cropped to 450×450, the size of all others. Then the centre square of side
     `crop` is taken (None: the whole image, made square with black), and resized with antialiasing.
     """
-    from PIL import Image
-
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"Expected RGB uint8 (height, width, 3), got {image.dtype} {image.shape}: use read_image.")
     image = to_common_size(image)
@@ -200,11 +194,6 @@ def _has_black_border(image: np.ndarray, width: int = 8, darkest: int = 15) -> b
     # 15 rather than 0: JPEG copies of black are not quite black
     edges = (image[:width], image[-width:], image[:, :width], image[:, -width:])
     return all(edge.max() <= darkest for edge in edges)
-
-
-def cache_folder() -> Path:
-    """Return the folder of what can be computed again: `$ALLKIT_CACHE`, or data/cache in the clone."""
-    return Path(os.environ.get("ALLKIT_CACHE", ROOT / "data" / "cache"))
 
 
 def load_images(

@@ -6,26 +6,22 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from allkit import AllkitError
 from allkit.augment import Augmentation, augment_batch, load_part
+from allkit.backend import keras, tf
 from allkit.data import class_order
 from allkit.images import images_key, in_threads, load_cached, prepare_image, read_image, to_common_size
-
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
 
 MODELS = ("mobilenet", "efficientnetb3")
 """The paper's two networks (III.B.2), in the paper's order."""
@@ -65,6 +61,7 @@ BACKBONES = {
 }  # fmt: skip
 """Every network that can be built; `register_backbone` adds to it."""
 
+
 TITLES = {name: backbone.title for name, backbone in BACKBONES.items()}
 
 
@@ -76,35 +73,10 @@ def register_backbone(name: str, backbone: Backbone) -> None:
     """
     if BACKBONES.get(name, backbone) != backbone:
         raise AllkitError(f"there is a model {name!r} already; choose another name.")
-    if not callable(getattr(import_keras().applications, backbone.application, None)):
+    if not callable(getattr(keras.applications, backbone.application, None)):
         raise AllkitError(f"keras.applications has no {backbone.application!r}; check the spelling in Keras' list.")
     BACKBONES[name] = backbone
     TITLES[name] = backbone.title
-
-
-def import_keras() -> Any:
-    """Import Keras on TensorFlow without TensorFlow's start-up messages, and return it."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" not in sys.modules:
-        with _silent_stderr():
-            import tensorflow  # noqa: F401
-    import keras
-
-    return keras
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what C++ code writes to file descriptor 2; TensorFlow's start-up notes heed no log level."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 # ---------------------------------------------------------------------------------------------- build
@@ -152,7 +124,6 @@ def build_model(
         AllkitError: unknown name, impossible size, or ImageNet weights that cannot be found.
     """
     _check_build(name, image_size, classes, pooling)
-    keras = import_keras()
     if seed is not None:
         keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
@@ -201,7 +172,7 @@ def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None
 
 
 def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale: bool) -> keras.Model:
-    keras, backbone = import_keras(), BACKBONES[name]
+    backbone = BACKBONES[name]
     path = find_weights(name, alpha, inputs.shape[1]) if weights == "imagenet" else weights
     if path is not None and not Path(path).is_file():
         raise AllkitError(f"the weights file {path} does not exist; give a path, 'imagenet' or None.")
@@ -224,7 +195,6 @@ def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale:
 
 def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
     """Add the recovered head of the paper's family of notebooks to a (batch, h, w, c) feature map."""
-    keras = import_keras()
     layers, regularizers = keras.layers, keras.regularizers
     pool = layers.GlobalMaxPooling2D if pooling == "max" else layers.GlobalAveragePooling2D
     x = pool(name="head_pool")(features)
@@ -254,7 +224,6 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
     if found:
         return found
     file = _weights_home() / _weights_file(name, alpha, 224)
-    keras = import_keras()
     try:
         network = getattr(keras.applications, BACKBONES[name].application)
         options = {"alpha": alpha} if BACKBONES[name].widths else {}
@@ -317,24 +286,22 @@ def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Mod
         blocks: how many blocks the second model holds besides the head; 0: the head without its pooling, so that
             one number per channel passes the cut.
     """
-    keras = import_keras()
     if blocks:
         kept = last_stages(model, blocks)
         cut = next(layer for layer in model.layers if stage_of(layer.name) in kept).input
     else:
         cut = model.get_layer("head_pool").output
-    return keras.Model(model.input, cut, name="trunk"), keras.Model(cut, model.output, name=model.name)
+    return keras.Model(model.input, cut, name="frozen_backbone"), keras.Model(cut, model.output, name=model.name)
 
 
-def fold_normalisation(model: keras.Model) -> keras.Model:
+def fuse_batch_norm(model: keras.Model) -> keras.Model:
     """Return a copy for prediction whose batch normalisations are folded into the convolutions before them.
 
     With fixed statistics a batch normalisation multiplies each channel by one number and adds another, and so can the
     convolution's kernel and bias: the same results, up to rounding, in little more than half the time. One that does
     not follow a convolution, or follows one whose output goes elsewhere too, stays.
     """
-    keras = import_keras()
-    folds, layers = _find_folds(model), {layer.name: layer for layer in model.layers}
+    folds, layers = _find_fusable(model), {layer.name: layer for layer in model.layers}
     folded = {norm.name for norm in folds.values()}
 
     def clone(layer: Any) -> Any:
@@ -355,9 +322,8 @@ def fold_normalisation(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _find_folds(model: keras.Model) -> dict[str, Any]:
+def _find_fusable(model: keras.Model) -> dict[str, Any]:
     """Return the batch normalisations that follow a convolution and nothing else does: its name -> normalisation."""
-    keras = import_keras()
     taken = [tensor for layer in model.layers for tensor in keras.tree.flatten(layer.input)]
     uses = Counter(tensor._keras_history.operation for tensor in [*taken, *model.outputs])
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -389,8 +355,6 @@ def count_by_stage(model: keras.Model) -> pd.DataFrame:
         One row per stage in order of computation: stage, layers, output ("h × w × c"), parameters,
         multiply_adds. Batch normalisation, activations and pooling count no multiply-adds, as is usual.
     """
-    import pandas as pd
-
     rows = [
         {
             "stage": stage_of(layer.name),
@@ -440,9 +404,7 @@ class TrainedModel:
         On one image Keras' own `predict` spends most of its time around the network. Made of the weights as they are
         at the first call: a network that is trained further needs a new `TrainedModel`.
         """
-        import tensorflow as tf
-
-        model, shape = fold_normalisation(self.model), tf.TensorSpec(self.model.input_shape, tf.float32)
+        model, shape = fuse_batch_norm(self.model), tf.TensorSpec(self.model.input_shape, tf.float32)
         return tf.function(lambda images: model(images, training=False), input_signature=[shape], autograph=False)
 
 
@@ -509,7 +471,6 @@ def load_model(path: Path) -> TrainedModel:
             f"{path} needs both the .keras file and the .json beside it; train the model first "
             "(notebooks 03 and 04) or give another path."
         )
-    keras = import_keras()
     try:
         card = json.loads(path.with_suffix(".json").read_text())
         model = keras.models.load_model(path, safe_mode=True, compile=False)
@@ -518,12 +479,12 @@ def load_model(path: Path) -> TrainedModel:
             f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
             "another version. Train it again."
         ) from error
-    if problem := _card_problem(card, model):
+    if problem := _metadata_problem(card, model):
         raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
     return TrainedModel(model, card)
 
 
-def _card_problem(card: Any, model: keras.Model) -> str:
+def _metadata_problem(card: Any, model: keras.Model) -> str:
     """Return what is wrong between a card and its network, empty where they agree."""
     try:
         classes, size, crop = card["classes"], card["input"]["image_size"], card["input"]["crop"]
@@ -548,7 +509,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
 
 
 def load_features(
-    trunk: keras.Model,
+    frozen_backbone: keras.Model,
     rows: pd.DataFrame,
     *,
     image_size: int,
@@ -561,10 +522,10 @@ def load_features(
     """Return what a network that is not trained makes of some images, computed once and kept on disk.
 
     Args:
-        trunk: takes images, as the first of `split_model`.
+        frozen_backbone: takes images, as the first of `split_model`.
         rows: of an index or a balanced part.
-        image_size, crop: of the trunk's input, see `allkit.images.load_images`.
-        augmentation: changes each image at random before it enters the trunk, once for every view; None: not at all.
+        image_size, crop: of the its input, see `allkit.images.load_images`.
+        augmentation: changes each image at random before it enters, once for every view; None: not at all.
         views: how many versions of each image are made.
         seed: of the augmentation.
 
@@ -575,7 +536,7 @@ def load_features(
     images = load_part(rows, image_size=image_size, crop=crop)
 
     def make() -> Iterator[np.ndarray]:
-        network = TrainedModel(trunk, {"classes": [""]})
+        network = TrainedModel(frozen_backbone, {"classes": [""]})
         for view in range(views):
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
@@ -584,10 +545,10 @@ def load_features(
                 yield network.forward(np.asarray(batch, np.float32)).numpy()
 
     copies = rows["augmentation"].tolist() if "augmentation" in rows else []
-    layers = [type(layer).__name__ for layer in trunk.layers]
-    weights = hashlib.sha256(b"".join(values.tobytes() for values in trunk.get_weights())).hexdigest()
+    layers = [type(layer).__name__ for layer in frozen_backbone.layers]
+    weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
     key = [images_key(rows["path"], image_size, crop), copies, augmentation, views, seed, batch_size, layers, weights]
-    shape = (views * len(rows), *trunk.output_shape[1:])
+    shape = (views * len(rows), *frozen_backbone.output_shape[1:])
     return load_cached("features", "\n".join(map(str, key)), make, shape, np.float32)
 
 

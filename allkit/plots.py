@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice, pairwise
-from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch
+from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+from allkit.data import class_order
 
 PALETTE = {
     "blue": "#0A4FA3",
@@ -31,7 +35,9 @@ On white each has a contrast of 3:1 or more. Any two can be told apart with ever
 four also in grey print. `tests/test_plots.py` measures it.
 """
 
+
 BLUE, ORANGE, RED = PALETTE["blue"], PALETTE["orange"], PALETTE["red"]
+
 
 PARTS = {"train": "#8E8E8E", "validation": "#0F3B52", "test": "#9B30B0"}
 """Colours of the three parts of a split; no class has one of them."""
@@ -42,8 +48,6 @@ PARTS = {"train": "#8E8E8E", "validation": "#0F3B52", "test": "#9B30B0"}
 
 def use_style() -> None:
     """Set the look of all figures: plain axes, readable sizes, moderate resolution."""
-    import matplotlib.pyplot as plt
-
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -71,14 +75,8 @@ def class_colours(labels: Iterable[object]) -> dict[str, tuple[float, float, flo
     Returns:
         Class -> (red, green, blue), each 0-1; the positive class first.
     """
-    from matplotlib.colors import to_rgb
-
-    from allkit.data import class_order
-
     classes = class_order(labels)
     if len(classes) > len(PALETTE):  # the darker part of a map that colour blindness does not change
-        import seaborn as sns
-
         return dict(zip(classes, sns.color_palette("cividis", 5 * len(classes) // 3), strict=False))
     return dict(zip(classes, map(to_rgb, PALETTE.values()), strict=False))
 
@@ -97,8 +95,6 @@ def ink(colour: object) -> tuple[float, float, float]:
     Returns:
         (red, green, blue), each 0-1.
     """
-    from matplotlib.colors import to_rgb
-
     shade = np.array(to_rgb(colour))
     while contrast(shade) < 4.5:
         shade = 0.95 * shade
@@ -107,7 +103,6 @@ def ink(colour: object) -> tuple[float, float, float]:
 
 def contrast(colour: object, ground: object = "white") -> float:
     """Return the contrast of two colours, 1 to 21, by the Web Content Accessibility Guidelines."""
-    from matplotlib.colors import to_rgb
 
     def luminance(shade: object) -> float:
         light = np.array(to_rgb(shade))
@@ -120,8 +115,6 @@ def contrast(colour: object, ground: object = "white") -> float:
 
 def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
     """Return `ax`, or the Axes of a new figure of this size in inches."""
-    import matplotlib.pyplot as plt
-
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
@@ -155,8 +148,6 @@ def plot_images(
     Returns:
         Array of Axes, one per place in the grid.
     """
-    import matplotlib.pyplot as plt
-
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = size + 0.25 * max((title.count("\n") + 1 for title in titles), default=0)
@@ -273,8 +264,6 @@ def plot_distribution(
     Returns:
         The Axes.
     """
-    import seaborn as sns
-
     ax = _axes(ax)
     colours = class_colours(table[by])
     sns.histplot(
@@ -310,8 +299,6 @@ def plot_origins(cells: pd.DataFrame, names: Sequence[str], *, columns: int = 3)
     Returns:
         Array of Axes, one per place in the grid. Outermost values (beyond 0.5 and 99.5 percent) are not shown.
     """
-    import matplotlib.pyplot as plt
-
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.15 * columns, 1.35 * rows + 0.4), squeeze=False)
     for ax in axes.flat[len(names) :]:
@@ -374,8 +361,6 @@ def plot_flow(
     Returns:
         The Axes.
     """
-    from matplotlib.patches import FancyBboxPatch
-
     rows, wide, high = -(-len(steps) // per_row), 0.66, 0.46
     ax = _axes(ax, 1.75 * min(per_row, len(steps)), 0.95 * rows + (0.6 if skip else 0))
     places = [(k % per_row, -(k // per_row)) for k in range(len(steps))]
@@ -475,8 +460,6 @@ def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None
     Returns:
         The Axes.
     """
-    from sklearn.metrics import ConfusionMatrixDisplay
-
     ax = _axes(ax, 3.8, 3.4)
     matrix = counts.to_numpy()
     values = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if rates else matrix
@@ -500,8 +483,6 @@ def plot_roc(predictions: dict[str, pd.DataFrame], positive: str, *, ax: Axes | 
     Returns:
         The Axes; the legend gives each area under the curve.
     """
-    from sklearn.metrics import RocCurveDisplay
-
     ax = _axes(ax, 4.8, 4.4)
     styles = ["-", "--", "-.", ":"]
     for k, (title, table) in enumerate(predictions.items()):
@@ -699,7 +680,7 @@ def plot_grouped_intervals(table: pd.DataFrame, *, xlabel: str, ax: Axes | None 
     return ax
 
 
-def plot_dial(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+def plot_subject_effect(table: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
     """Draw what was measured beside what is true, at several settings of a dial.
 
     Args:
@@ -814,8 +795,6 @@ def plot_map_rows(
     Returns:
         Array of Axes, (cells, columns).
     """
-    import matplotlib.pyplot as plt
-
     shape = (len(rows), len(titles))
     frame = (size * shape[1], size * shape[0] + 0.35)
     figure, axes = plt.subplots(*shape, figsize=frame, squeeze=False, layout="constrained")

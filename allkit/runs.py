@@ -7,62 +7,40 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import hashlib
 import io
 import json
 import os
+import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from allkit import ROOT, AllkitError, __version__, runs_root
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from allkit.models import TrainedModel
-    from allkit.splits import Split
-    from allkit.train import Profile, Training
+from allkit import ROOT, AllkitError, __version__, runs_root, saving
+from allkit.classify import build_limits
+from allkit.data import index_hash, load_index, relative_paths
+from allkit.evaluate import evaluate_predictions, evaluate_with_intervals, probabilities_of
+from allkit.models import TrainedModel, load_model, predict_index, save_model
+from allkit.splits import Split
+from allkit.train import Profile, Training, build_from_profile, changed_settings, train_model
 
 FORMAT = 1
 """Version of the layout of run folders; another one is refused, never converted."""
+
 
 SYNTHETIC = "synthetic"
 """The value of `data` that stands for the synthetic twin."""
 
 
 # ---------------------------------------------------------------------------------------------- saving
-
-
-@contextlib.contextmanager
-def saving(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
-
-    Raises AllkitError when the disk is full or cannot be written; what was at `path` before is intact.
-    """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_trouble(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def disk_trouble(error: OSError, path: Path) -> AllkitError:
-    """Return the AllkitError that says what an OSError while writing `path` means for the user."""
-    # h5py raises OSError without a number, so its text is looked at too
-    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or "No space left" in str(error)
-    reason = "the disk is full" if full else error.strerror or str(error)
-    advice = "make room and run this step again" if full else "mend this and run this step again"
-    return AllkitError(f"{path} was not saved: {reason}. What was there before is intact; {advice}.")
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -131,16 +109,15 @@ def data_path(data: str | Path) -> Path | None:
 def load_data(data: str | Path) -> pd.DataFrame:
     """Return the index (see `allkit.data`) of a data set: "synthetic", or a path from here or the clone.
 
-    The synthetic twin is made on first use. Raises AllkitError when there is nothing at the path.
+    The synthetic cells are drawn on first use. Raises AllkitError when there is nothing at the path.
     """
-    from allkit.data import load_index
+    return load_index(data_path(data) or make_data(str(data)))
 
-    path = data_path(data)
-    if path is None:
-        from allkit.synthetic import ensure_twin
 
-        path = ensure_twin()
-    return load_index(path)
+def make_data(name: str) -> Path:
+    """Return the folder of a data set that is made rather than read, by its name among the entry points of allkit."""
+    maker, *_ = entry_points(group="allkit.data", name=name)  # so that the core needs no drawing code
+    return maker.load()()
 
 
 @dataclass(frozen=True)
@@ -196,7 +173,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{_checked(name)}.keras"
 
-    def load_card(self, name: str) -> dict[str, Any]:
+    def load_metadata(self, name: str) -> dict[str, Any]:
         """Return the facts about the model `name`; AllkitError when there are none."""
         path = self.model_path(name).with_suffix(".json")
         if not path.exists():
@@ -216,8 +193,6 @@ class Run:
         cannot see it, and must not be empty. `of_data` is False for drawings and for other people's figures,
         which are not made from the run's cells and are never stamped.
         """
-        import matplotlib.pyplot as plt
-
         if not alt.strip():
             raise AllkitError(f"figure {name!r} has no alternative text; describe it in `alt`.")
         figure = _figure_of(figure)
@@ -237,8 +212,6 @@ class Run:
             table.to_csv(temporary, index=False)
 
     def _load_table(self, file: str) -> pd.DataFrame:
-        import pandas as pd
-
         if not (self.path / file).exists():
             raise self._missing(file)
         text = dict.fromkeys(("path", "label", "subject", "group", "part", "name", "predicted"), str)
@@ -263,8 +236,6 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: Any) -> Ru
     Raises AllkitError when the folder holds something else, is of another version, or is of other data.
     Nothing is deleted in either case.
     """
-    from allkit.data import index_hash
-
     path, data_hash = run_path(run_folder), index_hash(index)
     profile = str(getattr(profile, "name", profile))
     is_run_folder(path)
@@ -292,8 +263,6 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: Any) -> Ru
 
 def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
     """Return for each path the one of `images` that ends in the same folders and name; without one, the path."""
-    from allkit.data import relative_paths
-
     images = list(images)
     here = dict(zip(relative_paths(images), images, strict=True))
 
@@ -305,25 +274,25 @@ def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
     return [find(path) for path in paths]
 
 
-def save_training(run: Run, training: Training, predictions: pd.DataFrame) -> None:
+def save_training(run: Run, training: Training, predictions: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Save all that a training leaves: the model with its card, history, test predictions, metrics.
 
     Args:
         run: the run folder.
         training: from `allkit.train.train_model`.
         predictions: of the split's test part, from `allkit.models.predict_index`.
+        validation: the split's validation part, off which the limits of the upload cell are read.
 
     In metrics.json the model's part holds every measure; `intervals`, measure -> value, low, high, resampled
-    ("subjects" or "images"), units, level, with low and high null where they cannot be told; and how it was
+    ("subjects" or "images"), units, level, with low and high null where they are inconclusive; and how it was
     made: time of training in s, hashes of data and split, profile and what was changed in it.
     """
-    from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
-    from allkit.models import save_model
-    from allkit.train import changed_settings
-
     name, card = training.trained.card["model"], training.trained.card
     scores = evaluate_predictions(predictions)
-    known = card | {"scores": {"images": len(predictions)} | scores}  # the upload cell says how the model did
+    answers = probabilities_of(predict_index(training.trained, validation))
+    limits = build_limits(training.trained, validation, answers)
+    # the upload cell says how the model did, and when it says nothing
+    known = card | {"limits": limits, "scores": {"images": len(predictions)} | scores}
     save_model(dataclasses.replace(training.trained, card=known), run.model_path(name))
     run.save_history(name, training.history)
     run.save_predictions(name, predictions)
@@ -357,15 +326,11 @@ def load_or_train(
     Raises:
         AllkitError: the folder holds a result on other test images.
     """
-    from allkit.data import index_hash
-    from allkit.models import load_model, predict_index
-    from allkit.train import build_from_profile, train_model
-
     if not run.model_path(name).is_file():
         print(f"{name} is not in {run.path.name} yet: training it now with the profile {profile.name!r}.")
         model = build_from_profile(name, profile, split.train["label"].nunique(), seed=seed)
         training = train_model(model, split, profile, folder=run.checkpoint_folder(name), seed=seed)
-        save_training(run, training, predict_index(training.trained, split.test))
+        save_training(run, training, predict_index(training.trained, split.test), split.validation)
     trained = load_model(run.model_path(name))
     if trained.card["split"]["hash"]["test"] != index_hash(split.test):
         raise AllkitError(
@@ -397,250 +362,11 @@ def is_run_folder(path: Path) -> bool:
     """Return whether `path` is a run folder (False: empty or absent); AllkitError for anything else."""
     if path.exists() and not path.is_dir():
         raise AllkitError(f"{path} is a file, not a run folder; choose another one.")
-    if (path / "params.json").exists() or (path / "series.json").exists():
+    if (path / "params.json").exists() or (path / "notebooks.json").exists():
         return True
     if path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
         raise AllkitError(f"{path} holds files but is no run folder; choose an empty or a new folder.")
     return False
-
-
-# ------------------------------------------------------------------------------- listing and comparing
-
-SHOWN = ("auc", "balanced_accuracy")
-"""The measures that `list_runs` gives."""
-
-COLUMNS = ("run", "path", "model", "time", "data", "data_hash", "split", "split_hash", "profile", "changed", "seed",
-           *(column for name in SHOWN for column in (name, f"{name}_low", f"{name}_high")),
-           "resampled", "units", "training_seconds", "trouble")  # fmt: skip
-
-
-def find_runs(folder: Path | None = None) -> list[Path]:
-    """Return the run folders in `folder` (by default `runs_root()`), or `folder` itself where it is one.
-
-    Raises AllkitError when it is neither.
-    """
-    folder = runs_root() if folder is None else folder
-    found = [folder] if _looks_like_run(folder) else []
-    with contextlib.suppress(OSError):
-        found = found or [path for path in sorted(folder.iterdir()) if path.is_dir() and _looks_like_run(path)]
-    if not found:
-        sweeps = ", ".join(path.name for path in find_sweeps(folder))
-        advice = f"list those of a sweep: {sweeps}" if sweeps else "make one with `allkit run`"
-        raise AllkitError(f"{folder} is no run folder and holds none; {advice}.")
-    return found
-
-
-def find_sweeps(folder: Path | None = None) -> list[Path]:
-    """Return the sweeps in `folder` (by default `runs_root()`): folders of runs, which `find_runs` lists one by one."""
-    folder = runs_root() if folder is None else folder
-    return sorted(file.parent for file in folder.glob("*/sweep.json"))
-
-
-def _looks_like_run(path: Path) -> bool:
-    files = ("params.json", "metrics.json", "series.json")
-    return not path.name.startswith(".") and any(os.path.isfile(path / file) for file in files)
-
-
-def list_runs(paths: Iterable[Path]) -> pd.DataFrame:
-    """Return one row per model of each run folder, the newest first, from metrics.json (and params.json).
-
-    A folder that cannot be read has one row, with the reason in `trouble`. None stands for what an older run
-    did not record. Where `resampled` says what was resampled, and low and high are missing, the
-    interval cannot be told: too few `units` (of the smaller class).
-
-    Returns:
-        run, path, model, time (UTC, ISO 8601), data, data_hash, split, split_hash, profile, changed (dict),
-        seed, auc and balanced_accuracy (0–1) each with _low and _high, resampled, units, training_seconds,
-        trouble (a sentence, or "").
-    """
-    import pandas as pd
-
-    rows = [row for path in paths for row in _run_rows(path)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table = table.astype(object).where(table.notna(), None)
-    return table.sort_values("time", ascending=False, kind="stable", na_position="last").reset_index(drop=True)
-
-
-def _run_rows(path: Path) -> list[dict[str, Any]]:
-    base = {"run": path.name, "path": str(path), "trouble": ""}
-    try:
-        models, params = _trained_models(path), read_params(path)
-    except AllkitError as error:
-        return [base | {"trouble": str(error)}]
-    if not models:
-        made = {"time": _text_at(params, "created"), "data": _text_at(params, "data", "source")}
-        return [base | made | {"data_hash": _text_at(params, "data", "hash"), "trouble": "no model is trained yet"}]
-    return [base | _model_row(name, facts) for name, facts in models.items()]
-
-
-def _trained_models(path: Path) -> dict[str, dict[str, Any]]:
-    """Return model -> its part of metrics.json; what older runs did not write there comes from params.json."""
-    from allkit.train import changed_settings
-
-    metrics = Run(path, False, "", "").load_metrics()
-    params, found = read_params(path), {}
-    for name, facts in metrics.items():
-        if not isinstance(facts, dict) or "training_seconds" not in facts:
-            continue
-        profile = value_at(params, "models", name, "profile")
-        older = {
-            "trained": value_at(params, "created"),
-            "data": value_at(params, "data", "source"),
-            "data_hash": value_at(params, "data", "hash"),
-            "split_hash": value_at(params, "models", name, "split", "hash"),
-            "profile": value_at(profile, "name"),
-            "changed": changed_settings(profile, name) if isinstance(profile, dict) else None,
-            "seed": value_at(params, "models", name, "seed"),
-        }
-        found[name] = older | facts
-    return found
-
-
-def _model_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    from allkit.models import TITLES
-
-    row = {key: _text_at(facts, key) for key in ("data", "data_hash", "split", "profile")}
-    row |= {"model": TITLES.get(name, name), "time": _text_at(facts, "trained"), "split_hash": split_hash(facts)}
-    row |= {"seed": facts.get("seed"), "changed": facts["changed"] if isinstance(facts["changed"], dict) else None}
-    row |= {"training_seconds": _number_at(facts, "training_seconds")}
-    for measure in SHOWN:
-        row[measure] = _number_at(facts, measure)
-        row |= {f"{measure}_{end}": _number_at(facts, "intervals", measure, end) for end in ("low", "high")}
-    interval = value_at(facts, "intervals", SHOWN[0])
-    return row | {"resampled": _text_at(interval, "resampled"), "units": _number_at(interval, "units")}
-
-
-def split_hash(facts: Mapping[str, Any]) -> str | None:
-    """Return 16 hexadecimal digits that stand for all parts of a split, or None where it is not recorded."""
-    parts = value_at(facts, "split_hash")
-    if not isinstance(parts, dict):
-        return None
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def value_at(value: Any, *keys: str) -> Any:
-    """Return what lies at value[key][key]…, or None; files that were edited by hand may hold anything."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _text_at(value: Any, *keys: str) -> str | None:
-    found = value_at(value, *keys)
-    return None if found is None else str(found)
-
-
-def _number_at(value: Any, *keys: str) -> float | None:
-    found = value_at(value, *keys)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare_runs` found.
-
-    Attributes:
-        settings: what differs: model (or "whole run"), setting, first, second; one row each.
-        measures: model -> table of `allkit.evaluate.compare_predictions`, with both values before it.
-        notes: model -> a sentence in place of a table: why its results are not compared, or that they are the same.
-    """
-
-    settings: pd.DataFrame
-    measures: dict[str, pd.DataFrame]
-    notes: dict[str, str]
-
-
-def compare_runs(first: Path, second: Path) -> Comparison:
-    """Compare two run folders: settings, and the predictions of the models that both have.
-
-    Predictions are compared in pairs, and only where both were made on the same test images.
-
-    Raises:
-        AllkitError: one of them is no run folder, or cannot be read.
-    """
-    from allkit.models import TITLES
-
-    for path in (first, second):
-        if not _looks_like_run(path):
-            raise AllkitError(f"{path} is no run folder; `allkit runs` lists those there are.")
-    models = [_trained_models(path) for path in (first, second)]
-    measures, notes = {}, {}
-    for name in dict.fromkeys([*models[0], *models[1]]):
-        title, facts = TITLES.get(name, name), [found.get(name) for found in models]
-        note = _not_comparable(*facts)
-        try:
-            pair = [] if note else [Run(p, False, "", "").load_predictions(name) for p in (first, second)]
-            if pair and pair[0].equals(pair[1]):
-                note = "the predictions are the same in both runs, to the last digit."
-            elif pair:
-                measures[title] = _compare_predictions(*pair)
-        except AllkitError as error:
-            note = f"not compared: {error}"
-        if note:
-            notes[title] = note
-    return Comparison(_different_settings(first, second, models), measures, notes)
-
-
-def _not_comparable(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> str:
-    """Return why two results cannot be compared, or nothing."""
-    if first is None or second is None:
-        return f"not compared: only the {'second' if first is None else 'first'} run has it."
-    tests = [_text_at(facts, "split_hash", "test") for facts in (first, second)]
-    if None in tests:
-        return "not compared: a run does not record which images it was tested on; train it again."
-    if tests[0] != tests[1]:
-        return (
-            f"not compared: tested on different images (splits {first.get('split')!r} and {second.get('split')!r}, "
-            f"test parts {tests[0][:8]} and {tests[1][:8]}); train both with the same data, split and seed."
-        )
-    return ""
-
-
-def _compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    from allkit.data import relative_paths
-    from allkit.evaluate import compare_predictions, evaluate_predictions
-
-    if relative_paths(first["path"]) == relative_paths(second["path"]):
-        second = second.assign(path=first["path"])  # the same data, moved or on another machine
-    table = compare_predictions(first, second).rename(columns={"value": "difference"})
-    for position, (column, frame) in enumerate({"first": first, "second": second}.items()):
-        table.insert(position, column, list(evaluate_predictions(frame).values()))
-    return table
-
-
-def _different_settings(first: Path, second: Path, models: list) -> pd.DataFrame:
-    """Return the settings that are not the same in both runs, as text, "—" where one is not recorded."""
-    import pandas as pd
-
-    both = set(models[0]) & set(models[1])
-    found = [_settings(path, {name: own[name] for name in own if name in both})
-             for path, own in zip((first, second), models, strict=True)]  # fmt: skip
-    keys = dict.fromkeys([*found[0], *found[1]])
-    rows = [(*key, *(values.get(key, "—") for values in found)) for key in keys]
-    table = pd.DataFrame(rows, columns=["model", "setting", "first", "second"])
-    return table[table["first"] != table["second"]].reset_index(drop=True)
-
-
-def _settings(path: Path, models: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Return (model, setting) -> value of a run; ("whole run", setting) for what holds for all models."""
-    from allkit.models import TITLES
-
-    params = read_params(path)
-    whole = {"data": value_at(params, "data"), "versions": value_at(params, "versions")}
-    settings = {("whole run", key): value for key, value in _flat(whole).items()}
-    for name, facts in models.items():
-        shown = ("seed", "deterministic", "split", "split_hash")
-        own = {key: facts.get(key) for key in shown} | {"profile": value_at(params, "models", name, "profile")}
-        settings |= {(TITLES.get(name, name), key): value for key, value in _flat(own).items()}
-    return settings
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    found = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping)
-        found |= _flat(value, f"{before}{key}.") if nested else {f"{before}{key}": "—" if value is None else str(value)}
-    return found
 
 
 def _checked(name: str) -> str:
@@ -656,9 +382,6 @@ def _figure_of(drawn: Any) -> Any:
 
 def _display_png(png: bytes, alt: str) -> None:
     """Put the image into the notebook's output; does nothing outside IPython."""
-    from IPython import get_ipython
-    from IPython.display import Image, display
-
     if get_ipython() is None:
         return
     bundle, metadata = Image(data=png, format="png", alt=alt)._repr_mimebundle_()
@@ -668,9 +391,6 @@ def _display_png(png: bytes, alt: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"allkit": __version__, "python": platform.python_version()}
     for package in ("keras", "tensorflow", "numpy"):
         with contextlib.suppress(PackageNotFoundError):

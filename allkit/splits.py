@@ -10,25 +10,29 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
 
 from allkit import AllkitError
 from allkit.data import class_order, natural_key
 from allkit.images import first_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SPLITS = ("image", "subject", "folds", "hold-out")
+
+
 FRACTIONS = (0.70, 0.15, 0.15)
 """Training, validation and test in the paper's split (III.A), by image."""
+
 
 SUBJECT_FRACTIONS = (0.60, 0.15, 0.25)
 """By subject the test part is larger: an interval needs people, and a sixth of C-NMC's healthy ones is four."""
 
+
 _DRAWS = 300
+
+
 _MIN_GROUPS = 3  # of every class, before a group is spent on validation: training must keep two
 
 
@@ -65,8 +69,6 @@ class Split:
 
     def counts(self) -> pd.DataFrame:
         """Return images per part and class, and subjects per part (<NA> where unknown)."""
-        import pandas as pd
-
         rows = []
         for name, part in self.parts.items():
             images = {label: int((part["label"] == label).sum()) for label in class_order(part["label"])}
@@ -116,8 +118,6 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
     part sizes that the paper's accuracies prove. Subjects land in several parts: pass it to training with
     `allow_leak=True`.
     """
-    from sklearn.model_selection import train_test_split
-
     rows = _labelled(index)
     _check_fractions(fractions)
     held = round(fractions[1] + fractions[2], 10)
@@ -342,8 +342,6 @@ def _validation_note(by_image: bool) -> str:
 
 def _split_rest(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """Return training and validation rows, and whether validation had to be by image."""
-    from sklearn.model_selection import train_test_split
-
     if rows.groupby("label")["group"].nunique().min() >= _MIN_GROUPS and rows["label"].nunique() > 1:
         parts = _split_groups(rows, (1 - share, share), np.random.default_rng(seed))
         return parts[0], parts[1], False
@@ -364,8 +362,6 @@ def _split_groups(rows: pd.DataFrame, fractions: Sequence[float], rng: np.random
     (scikit-learn's GroupShuffleSplit knows no classes: with three groups of a class, most draws leave a
     part without it.)
     """
-    import pandas as pd
-
     counts = pd.crosstab(rows["group"], rows["label"])
     main = counts.idxmax(axis=1)
     sizes, images = counts.to_numpy(), counts.to_numpy().sum(axis=1)

@@ -1,4 +1,7 @@
-"""Profiles, the input pipeline, the paper's learning-rate rule, and fitting."""
+"""What the paper and the literature report, as tables, and the audit: what the printed numbers imply.
+
+The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,79 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from IPython.display import display
+from sklearn.utils.class_weight import compute_class_weight
+from tqdm import tqdm
 
 from allkit import AllkitError, __version__
 from allkit.augment import Augmentation, augment_batch, load_part
-from allkit.classify import build_limits
+from allkit.backend import keras, tf
 from allkit.data import class_order, index_hash
 from allkit.models import (
     TITLES,
     TrainedModel,
     build_model,
-    import_keras,
     last_stages,
     load_features,
-    predict_index,
     split_model,
     stage_of,
 )
-from allkit.paper import LearningRateRule
 from allkit.splits import Split, assert_disjoint
 
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
+# ----------------------------------------------------------------------------------- the learning-rate rule
+
+
+class LearningRateRule:
+    """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
+
+    While training accuracy is below `threshold` the rule monitors accuracy, from then on validation loss.
+    Without improvement on the best so far for `patience` epochs the learning rate is multiplied by `factor`;
+    after `stop_patience` such steps in a row, training stops. While accuracy is monitored, the lowest
+    validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
+    """
+
+    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
+        self.threshold, self.patience = threshold, patience
+        self.factor, self.stop_patience = factor, stop_patience
+        self.best_accuracy, self.lowest_loss = -math.inf, math.inf
+        self.waited = self.steps = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rule has given up."""
+        return self.steps >= self.stop_patience
+
+    def update(self, accuracy: float, val_loss: float, lr: float) -> dict[str, Any]:
+        """Take one epoch (accuracy 0–1) and return monitor, improvement in percent, next_lr and improved."""
+        on_accuracy = accuracy < self.threshold
+        value, best = (accuracy, self.best_accuracy) if on_accuracy else (-val_loss, -self.lowest_loss)
+        improved = value > best
+        improvement = 100 * (value - best) / abs(best) if math.isfinite(best) and best else 0.0
+        if improved or not on_accuracy:
+            self.lowest_loss = min(self.lowest_loss, val_loss)
+        self.best_accuracy = max(self.best_accuracy, accuracy)
+        self.waited = 0 if improved else self.waited + 1
+        self.steps = 0 if improved else self.steps
+        if self.waited >= self.patience:
+            lr, self.waited, self.steps = lr * self.factor, 0, self.steps + 1
+        monitor = "accuracy" if on_accuracy else "val_loss"
+        return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
+
 
 # ------------------------------------------------------------------------------------------- profiles
 
@@ -99,6 +142,7 @@ class Profile:
 
 _ALL_SYMMETRIES = Augmentation(horizontal_flip=True, vertical_flip=True, right_angles=True)
 
+
 PROFILES = {
     # The recipe recovered from the paper's own numbers (III.B.2-3, Tables I and II).
     "paper": Profile(
@@ -121,6 +165,7 @@ PROFILES = {
         learning_rate=8e-3, patience=9, augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
     ),
 }  # fmt: skip
+
 
 # EfficientNetB3 leaves out whole branches at random while it trains, too much noise for a hundred steps, and is too
 # deep to learn in so few unless it starts shallow.
@@ -177,8 +222,6 @@ def changed_settings(settings: dict[str, Any], model: str) -> dict[str, Any]:
 
 def profile_table(profile: Profile) -> pd.DataFrame:
     """Return the profile as a table of setting and value, for printing."""
-    import pandas as pd
-
     rows = dataclasses.asdict(profile)
     rows["augmentation"] = ", ".join(f"{k}={v}" for k, v in rows["augmentation"].items() if v) or "none"
     return pd.DataFrame({"setting": rows.keys(), "value": [str(value) for value in rows.values()]})
@@ -190,7 +233,6 @@ def profile_table(profile: Profile) -> pd.DataFrame:
 @cache
 def _batches_class() -> type:
     """Make the class on first use: its base class lives in Keras, which must not load at import."""
-    keras = import_keras()
 
     class Batches(keras.utils.PyDataset):
         """Batches of (images float32 0–255, one-hot labels, sample weights).
@@ -231,22 +273,22 @@ def build_batches(
     training: bool,
     seed: int = 0,
     weights: dict[str, float] | None = None,
-    trunk: keras.Model | None = None,
+    frozen_backbone: keras.Model | None = None,
 ) -> keras.utils.PyDataset:
     """Build the input pipeline of one part of a split.
 
     Decoded and resized images are read from disk through a memory map, so memory does not grow with the number
     of images (but for the copies of a balanced part). Training batches are shuffled and augmented; others come
-    in order, as they are. Rows that `allkit.augment.balance` added are made from their original. With a `trunk`,
-    the batches hold what it makes of the images, see `allkit.models.load_features`.
+    in order, as they are. Rows that `allkit.augment.balance` added are made from their original. With a
+    `frozen_backbone` the batches hold what it makes of the images, see `allkit.models.load_features`.
     """
     size = {"image_size": profile.image_size, "crop": profile.crop}
     augmentation = profile.augmentation if training else None
-    if trunk is None:
+    if frozen_backbone is None:
         images = load_part(part, **size)
     else:
         views = {"augmentation": augmentation, "views": profile.views} if training else {}
-        images, augmentation = load_features(trunk, part, **size, **views, seed=seed), None
+        images, augmentation = load_features(frozen_backbone, part, **size, **views, seed=seed), None
     position = {name: k for k, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
     by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
@@ -258,8 +300,6 @@ def build_batches(
 
 def class_weights(labels: pd.Series) -> dict[str, float]:
     """Return class -> weight, inverse to the class's share and 1 on average over the images."""
-    from sklearn.utils.class_weight import compute_class_weight
-
     names = class_order(labels)
     values = compute_class_weight("balanced", classes=np.array(names), y=labels.to_numpy())
     return dict(zip(names, values.tolist(), strict=True))
@@ -274,7 +314,6 @@ TABLE_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", 
 
 @cache
 def _callback_class() -> type:
-    keras = import_keras()
 
     class MonitorSwitchLR(keras.callbacks.Callback):
         """The paper's learning-rate rule as a Keras callback; see `LearningRateRule`."""
@@ -290,8 +329,6 @@ def _callback_class() -> type:
         @property
         def table(self) -> pd.DataFrame:
             """One row per epoch, columns as in Tables I and II; accuracies as fractions, lr as set."""
-            import pandas as pd
-
             columns = [*TABLE_COLUMNS, *(["val_" + self.best_by] if self.best_by else [])]
             return pd.DataFrame(self.rows, columns=columns)
 
@@ -371,7 +408,6 @@ def format_history(table: pd.DataFrame, epochs: int | None = None) -> pd.DataFra
         "Next LR": ("next_lr", "{:.5f}".format), "Monitor": ("monitor", str),
         "Improvement %": ("improvement", "{:.2f}".format), "Seconds": ("seconds", "{:.2f}".format),
     }  # fmt: skip
-    import pandas as pd
 
     text = pd.DataFrame({title: table[column].map(form) for title, (column, form) in formats.items()})
     return text if "phase" not in table else text.assign(Phase=table["phase"])
@@ -420,8 +456,6 @@ def set_determinism(seed: int) -> None:
     Such differences begin in the last digit and grow with every step. Times are never the same. Without the switch
     the order of images and their augmentation are still the same; nothing else is promised. On a GPU it is not tested.
     """
-    keras = import_keras()
-    import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -456,7 +490,7 @@ def train_model(
         allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
     """
     assert_disjoint(split, allow_leak=profile.allow_leak)
-    import_keras().utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)
     if deterministic:
         set_determinism(seed)
     start = time.perf_counter()
@@ -465,8 +499,8 @@ def train_model(
         fresh = build_from_profile(model.name, profile, split.train["label"].nunique(), seed=seed)
         model.set_weights(fresh.get_weights())
     model.compile()  # leaves a mark for the check above where only the model's tail is fitted
-    trunk, network = split_model(model, profile.last_blocks) if profile.views else (None, model)
-    batches = _build_both(split, profile, seed, trunk)
+    frozen_backbone, network = split_model(model, profile.last_blocks) if profile.views else (None, model)
+    batches = _build_both(split, profile, seed, frozen_backbone)
     if folder is not None:
         folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
     prepared = time.perf_counter() - start
@@ -484,7 +518,7 @@ def train_model(
     return _finish(model, split, profile, tables, resumed, prepared, facts)
 
 
-def _build_both(split: Split, profile: Profile, seed: int, trunk: keras.Model | None) -> dict[str, Any]:
+def _build_both(split: Split, profile: Profile, seed: int, frozen_backbone: keras.Model | None) -> dict[str, Any]:
     """Return the batches to learn from and those that choose the best epoch; each may weigh the classes."""
     classes = class_order(split.train["label"])
     weights = {
@@ -494,24 +528,19 @@ def _build_both(split: Split, profile: Profile, seed: int, trunk: keras.Model | 
     return {
         name: build_batches(
             split.parts[name], classes, profile,
-            training=name == "train", seed=seed, weights=weights[name], trunk=trunk,
+            training=name == "train", seed=seed, weights=weights[name], frozen_backbone=frozen_backbone,
         )
         for name in weights
     }  # fmt: skip
 
 
 def _finish(model, split, profile, tables, resumed, prepared, facts) -> Training:
-    import pandas as pd
-
     classes = class_order(split.train["label"])
     history = pd.concat(tables, ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
     seconds = prepared + float(history["seconds"].sum())
-    card = _make_card(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
-    trained = TrainedModel(model, card)
-    probabilities = predict_index(trained, split.validation)[[f"p_{name}" for name in classes]]
-    card["limits"] = build_limits(trained, split.validation, probabilities.to_numpy())
-    return Training(trained, history, seconds, resumed, facts["best_epoch"])
+    card = _make_metadata(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
+    return Training(TrainedModel(model, card), history, seconds, resumed, facts["best_epoch"])
 
 
 def _phases(profile: Profile) -> list[dict]:
@@ -523,7 +552,6 @@ def _phases(profile: Profile) -> list[dict]:
 
 def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
     """Choose the layers that a phase trains; frozen batch normalisations keep their ImageNet statistics."""
-    keras = import_keras()
     everything = {stage_of(layer.name) for layer in model.layers}
     tuned = everything if phase == "all layers" else last_stages(model, last_blocks if phase == "last blocks" else 0)
     for layer in model.layers:
@@ -534,7 +562,6 @@ def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
 
 def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tuple[Any, int]:
     """Train one phase, or what is left of it; return its rule and the number of epochs found done."""
-    keras = import_keras()
     _set_trainable(model, phase["name"], profile.last_blocks)
     model.compile(
         optimizer=keras.optimizers.Adamax(phase["rate"]),
@@ -631,9 +658,7 @@ def _fingerprint(name: str, split: Split, profile: Profile, seed: int, determini
     return hashlib.sha256(recipe.encode()).hexdigest()[:8]
 
 
-def _make_card(model, split, profile, classes) -> dict:
-    from importlib.metadata import version
-
+def _make_metadata(model, split, profile, classes) -> dict:
     parts = split.parts
     return {
         "format": 1,
@@ -664,10 +689,6 @@ def _count_subjects(part: pd.DataFrame) -> int | None:
 
 def _hardware() -> dict[str, Any]:
     """Return what the training ran on: system, processor, number of cores, names of graphics processors."""
-    import platform
-
-    import tensorflow as tf
-
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):  # Linux, where Python knows no more than "x86_64"
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -679,7 +700,6 @@ def _hardware() -> dict[str, Any]:
 
 def _EpochSeed(batches, seed: int, first: int) -> Any:
     """Return a callback that ties order, augmentation and dropout of an epoch to (seed, epoch) alone."""
-    keras = import_keras()
 
     def begin(epoch, logs=None):
         batches.epoch = first + epoch
@@ -694,7 +714,6 @@ def _EpochSeed(batches, seed: int, first: int) -> Any:
 
 @cache
 def _progress_class() -> type:
-    keras = import_keras()
 
     class ShowProgress(keras.callbacks.Callback):
         """The table as it grows, and where the epoch stands: one output in a notebook, a bar elsewhere."""
@@ -704,8 +723,6 @@ def _progress_class() -> type:
             self.rule, self.phase, self.done, self.shown = rule, phase, done, 0.0
 
         def on_train_begin(self, logs=None):
-            from tqdm import tqdm
-
             steps = self.params["steps"]
             self.handle = _display_handle()
             self.bar = tqdm(total=self.phase["epochs"] * steps, initial=self.done * steps, leave=False,
@@ -743,11 +760,8 @@ def _ShowProgress(rule: Any, phase: dict, done: int) -> Any:
 
 def _display_handle() -> Any:
     """Return a handle for one output that can be updated, or None outside a notebook."""
-    import sys
-
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if not hasattr(shell, "kernel"):
         return None
-    from IPython.display import display
 
     return display({"text/plain": "starting"}, raw=True, display_id=True)

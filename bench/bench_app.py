@@ -20,7 +20,7 @@ from allkit.classify import _prepare, build_limits, classify_bytes, classify_fil
 from allkit.data import load_index
 from allkit.explain import build_grad_cam
 from allkit.images import in_threads
-from allkit.models import TITLES, TrainedModel, build_model, import_keras, predict_images
+from allkit.models import TITLES, TrainedModel, build_model, predict_images
 from allkit.synthetic import draw_cell, make_twin
 
 REPEATS = 10 if SMALL else 40
@@ -97,7 +97,6 @@ def busy_cores(way: Callable[[], object]) -> float:
 
 def main() -> None:
     """Run everything, print it, and write it beside this file."""
-    import_keras()
     with tempfile.TemporaryDirectory() as folder:
         index = load_index(make_twin(Path(folder) / "twin", images=FILES, seed=1))
         rows = index[index["part"] == "train"]

@@ -22,9 +22,10 @@ import pandas as pd
 from common import HERE, SMALL, measure, ratios, save
 
 from allkit.augment import Augmentation
+from allkit.backend import keras
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
-from allkit.models import import_keras, predict_index, stage_of
+from allkit.models import predict_index, stage_of
 from allkit.splits import Split, split_data
 from allkit.synthetic import make_twin
 from allkit.train import build_batches, build_from_profile, get_profile, train_model
@@ -184,7 +185,6 @@ def bench_waiting(index: pd.DataFrame, name: str, image_size: int, batch_size: i
 
 def feed(model, batches, batch_size: int) -> dict[str, Callable[[], object]]:
     """Compile the model and return the ways of training it for one epoch."""
-    keras = import_keras()
     model.compile(keras.optimizers.Adamax(1e-3), "categorical_crossentropy", metrics=["accuracy"])
     images, labels = (np.concatenate([np.asarray(batches[k][part]) for k in range(len(batches))]) for part in (0, 1))
     generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
@@ -213,7 +213,7 @@ from pathlib import Path
 import pandas as pd
 from allkit.data import load_index
 from allkit.train import build_batches, build_from_profile, get_profile
-from allkit.models import import_keras
+from allkit.backend import keras
 peak, done = [0], False
 def watch():
     while not done:
@@ -228,7 +228,7 @@ rows = pd.concat([index] * (int(sys.argv[2]) // len(index) + 1)).iloc[: int(sys.
 profile = get_profile("quick", "mobilenet", index, image_size=64, alpha=0.25)
 batches = build_batches(rows, ("ALL", "HEM"), profile, training=True)
 model = build_from_profile("mobilenet", profile, 2, seed=0)
-model.compile(import_keras().optimizers.Adamax(1e-3), "categorical_crossentropy")
+model.compile(keras.optimizers.Adamax(1e-3), "categorical_crossentropy")
 model.fit(batches, verbose=0, shuffle=False)
 done = True
 print(peak[0] / 1024)
@@ -255,7 +255,6 @@ def bench_memory(twin: Path) -> dict:
 
 def main() -> None:
     """Run everything, print it, and write it beside this file."""
-    import_keras()
     if weights := os.environ.get("ALLKIT_TEST_WEIGHTS"):
         os.environ["KERAS_HOME"] = weights
     with tempfile.TemporaryDirectory() as folder:

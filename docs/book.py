@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 
 import allkit
-from allkit.report import replace_live_outputs
+from allkit.course.report import replace_live_outputs
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
@@ -80,7 +80,7 @@ def reading_time(notebook: Path) -> str:
 def machine_times(run: Path) -> dict[str, float]:
     """Return the seconds that each notebook of a run took; empty where there is no complete record."""
     try:
-        record = json.loads((run / "series.json").read_text(encoding="utf-8"))
+        record = json.loads((run / "notebooks.json").read_text(encoding="utf-8"))
         return {name: float(e["seconds"]) for name, e in record["notebooks"].items() if e.get("status") == "done"}
     except (OSError, ValueError, KeyError, AttributeError):
         return {}

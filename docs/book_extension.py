@@ -15,7 +15,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from allkit.report import to_mathml
+from allkit.course.report import to_mathml
 
 PLAIN = {"bootstrap", "dropout", "epoch", "precision", "prevalence", "recall", "sensitivity", "shortcut", "specificity"}
 """Words of one piece and in small letters that are linked wherever they stand first; others only where emphasised."""

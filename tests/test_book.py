@@ -41,7 +41,7 @@ def book(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("book")
     (folder / "runs" / "latest").mkdir(parents=True)
     notebooks = {name: {"status": "done", "seconds": seconds} for name, seconds in NUMBERED.items()}
-    (folder / "runs" / "latest" / "series.json").write_text(json.dumps({"notebooks": notebooks}))
+    (folder / "runs" / "latest" / "notebooks.json").write_text(json.dumps({"notebooks": notebooks}))
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, str(ROOT / "docs" / "book.py"), str(folder / "site")]
     environment = os.environ | nowhere | {"ALLKIT_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
@@ -119,7 +119,7 @@ def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
 def test_without_a_run_the_table_says_how_to_get_times(tmp_path):
     script = load_script("book")
     assert "No run was found" in script.times_table(ROOT / "notebooks", tmp_path)
-    (tmp_path / "series.json").write_text("{half")
+    (tmp_path / "notebooks.json").write_text("{half")
     assert script.machine_times(tmp_path) == {}
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from allkit import ROOT
+from allkit.app.upload import to_png
 from allkit.classify import build_limits, classify_files
 from allkit.data import load_index
 from allkit.models import MODELS, TITLES, TrainedModel, build_model, save_model
 from allkit.synthetic import draw_cell
-from allkit.widgets import to_png
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Runs listed and compared, and the model card: computed from the folder, and silent where it cannot be told."""
+"""Runs listed and compared, and the model card: computed from the folder, silent where there is no verdict."""
 
 import itertools
 import json
@@ -11,10 +11,11 @@ from bs4 import BeautifulSoup
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from allkit import cli
-from allkit.cards import write_card
-from allkit.evaluate import compare_predictions, evaluate_with_intervals, share_interval
+from allkit.course.card import write_card
+from allkit.course.ledger import compare_runs, find_runs, list_runs
+from allkit.evaluate import compare_predictions, evaluate_with_intervals, wilson_interval
 from allkit.models import TrainedModel
-from allkit.runs import compare_runs, find_runs, list_runs, open_run, read_json, save_json, save_training
+from allkit.runs import open_run, read_json, save_json, save_training
 from allkit.train import Training, get_profile
 
 OLDER = ("trained", "data", "data_hash", "split_hash", "profile", "changed", "seed", "deterministic", "intervals")
@@ -60,7 +61,7 @@ def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, 
                    "unlike": unlike},
     }  # fmt: skip
     training = Training(TrainedModel(None, card), pd.DataFrame({"epoch": [1, 2]}), 61.2, 0, 2)
-    save_training(run, training, predictions)
+    save_training(run, training, predictions, validation=predictions)
     return run.path
 
 
@@ -71,7 +72,9 @@ def _quick(monkeypatch, tmp_path):
     def save_facts(trained, path):
         save_json(path.with_suffix(".json"), trained.card)
 
-    monkeypatch.setattr("allkit.models.save_model", save_facts)
+    monkeypatch.setattr("allkit.runs.save_model", save_facts)
+    monkeypatch.setattr("allkit.runs.predict_index", lambda trained, rows: rows)
+    monkeypatch.setattr("allkit.runs.build_limits", lambda trained, rows, answers: trained.card["limits"])
     for function in (evaluate_with_intervals, compare_predictions):
         monkeypatch.setitem(function.__kwdefaults__, "resamples", 40)
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
@@ -127,7 +130,7 @@ def test_too_few_subjects_older_runs_and_broken_ones_are_all_listed(tmp_path, mo
     code, out, err = _allkit(monkeypatch, capsys, "runs")
     lines = {line.split()[0].rstrip(":"): line for line in out.splitlines() if line.strip()}
     assert (code, err) == (0, "")
-    assert "(cannot be told)" in lines["few"]
+    assert "(inconclusive)" in lines["few"]
     assert "subjects (3)" in lines["few"]
     assert "(—)" in lines["old"]
     assert "synthetic" in lines["old"]
@@ -207,8 +210,8 @@ def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeyp
 
 def test_interval_of_a_share_is_wilsons_or_cannot_be_told():
     # Newcombe 1998, Statistics in Medicine 17:857, table I: 15 of 148
-    assert share_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert np.isnan(share_interval(4, 4)).all()
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert np.isnan(wilson_interval(4, 4)).all()
 
 
 # ------------------------------------------------------------------------------------------ model card
@@ -271,10 +274,13 @@ def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
 @pytest.mark.parametrize(
     ("predictions", "words"),
     [
-        (make_predictions(subjects=6), "(interval cannot be told)"),
-        (make_predictions(cells=4), "With fewer than 5 images the share cannot be told"),
-        (make_predictions().assign(subject=None), "subjects of the test images are unknown, so it cannot be told"),
-        (make_predictions().query("label == 'ALL'"), "| AUC | cannot be told |"),
+        (make_predictions(subjects=6), "(interval inconclusive)"),
+        (make_predictions(cells=4), "With fewer than 5 images the share is inconclusive"),
+        (
+            make_predictions().assign(subject=None),
+            "subjects of the test images are unknown, so the verdict is inconclusive",
+        ),
+        (make_predictions().query("label == 'ALL'"), "| AUC | inconclusive |"),
     ],
 )
 def test_card_says_what_cannot_be_told(predictions, words):

@@ -13,6 +13,8 @@ from skimage.transform import resize
 from typer.testing import CliRunner
 
 from allkit import AllkitError
+from allkit.app.upload import to_png
+from allkit.backend import keras
 from allkit.classify import (
     MAX_BYTES,
     Result,
@@ -30,9 +32,8 @@ from allkit.cli import app as cli
 from allkit.data import load_index
 from allkit.explain import build_grad_cam, overlay
 from allkit.images import ImageError, read_image
-from allkit.models import TrainedModel, build_model, import_keras, load_model, load_models, save_model
+from allkit.models import TrainedModel, build_model, load_model, load_models, save_model
 from allkit.synthetic import make_twin
-from allkit.widgets import to_png
 
 CARD = {
     "model": "mobilenet",
@@ -45,7 +46,6 @@ CARD = {
 
 def size_model() -> TrainedModel:
     """A network that says ALL where the cell is large: it reads the mean brightness of the image."""
-    keras = import_keras()
     layers = keras.layers
     model = keras.Sequential([keras.Input((32, 32, 3)), layers.GlobalAveragePooling2D(), layers.Dense(2, "softmax")])
     model.layers[-1].set_weights([np.array([[0.05, 0]] * 3), np.array([-6.0, 0.0])])
@@ -175,7 +175,6 @@ def test_limits_of_another_version_are_refused(trained, images):
 
 
 def test_more_than_two_classes_have_no_threshold(cells):
-    keras = import_keras()
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     plain = TrainedModel(model, {**CARD, "classes": ["a", "b", "c"]})
     probabilities = np.array([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]] * 10)
@@ -244,7 +243,6 @@ def test_command_line_without_a_model_says_how_to_get_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
 def test_grad_cam_agrees_with_a_gradient_taken_through_the_whole_network(name, images):
-    keras = import_keras()
     import tensorflow as tf
 
     model = build_model(name, 64, alpha=0.25, pooling="avg", seed=2)
@@ -269,7 +267,6 @@ def test_grad_cam_agrees_with_a_gradient_taken_through_the_whole_network(name, i
 
 def test_grad_cam_finds_the_place_that_decides():
     """A network whose last map is the image's own brightness: the bright corner must light up, for ALL only."""
-    keras = import_keras()
     layers = keras.layers
     inputs = keras.Input((32, 32, 3), name="image")
     maps = layers.AveragePooling2D(4)(inputs)
@@ -293,7 +290,6 @@ def test_grad_cam_needs_a_network_of_the_kit():
 
 
 def test_model_files_that_are_damaged_or_carry_code_are_refused(trained, tmp_path):
-    keras = import_keras()
     path = tmp_path / "mobilenet.keras"
     save_model(trained, path)
     whole = path.read_bytes()

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import allkit
-from allkit import AllkitError, cli, series
+from allkit import AllkitError, cli
+from allkit.course import notebooks, report
 
 
 def _run(monkeypatch, capsys, *words):
@@ -24,12 +25,12 @@ def asked(monkeypatch, tmp_path):
     """Stand in for the series: record what was asked for; `result` is what came of it."""
     seen = SimpleNamespace(result=SimpleNamespace(path=tmp_path, ok=True, interrupted=False), options=None)
 
-    def run_series(**options):
+    def run_notebooks(**options):
         seen.options = options
         return seen.result
 
-    monkeypatch.setattr(series, "run_series", run_series)
-    monkeypatch.setattr(series, "publish_report", lambda path: path / "report" / "index.html")
+    monkeypatch.setattr(notebooks, "run_notebooks", run_notebooks)
+    monkeypatch.setattr(report, "publish_report", lambda path: path / "report" / "index.html")
     return seen
 
 
@@ -75,11 +76,11 @@ def swept(monkeypatch, tmp_path):
         seen.options = {"grid": grid} | options
         for run in runs:
             run.path.mkdir(parents=True)
-            (run.path / "series.json").write_text("{}")
+            (run.path / "notebooks.json").write_text("{}")
             reporter(run)
         return SimpleNamespace(path=tmp_path, ok=seen.ok, interrupted=seen.interrupted, runs=runs)
 
-    monkeypatch.setattr(series, "run_sweep", run_sweep)
+    monkeypatch.setattr(notebooks, "run_sweep", run_sweep)
     return seen
 
 
@@ -131,7 +132,7 @@ def test_mendable_error_is_one_sentence(monkeypatch, capsys):
     def refuse(**_options):
         raise AllkitError("this is wrong; do that.")
 
-    monkeypatch.setattr(series, "run_series", refuse)
+    monkeypatch.setattr(notebooks, "run_notebooks", refuse)
     assert _run(monkeypatch, capsys, "run") == (1, "", "allkit: this is wrong; do that.\n")
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from allkit import AllkitError, data, images
-from allkit.check import check_data
+from allkit.course.check_data import check_data
 
 
 def picture(seed: int, size: int = 12) -> Image.Image:

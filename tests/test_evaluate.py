@@ -13,20 +13,22 @@ from allkit.evaluate import (
     brier_score,
     calibration_error,
     classification_table,
-    compare_by_swapping,
     compare_predictions,
     confusion,
-    evaluate_at_threshold,
     evaluate_calibration,
-    evaluate_fixed_specificity,
     evaluate_predictions,
     evaluate_subjects,
     evaluate_thresholds,
     evaluate_with_intervals,
+    predicted_labels,
+)
+from allkit.lessons.uncertainty import (
+    evaluate_at_threshold,
+    evaluate_fixed_specificity,
     find_mistakes,
     fit_temperature,
-    measure_spread,
-    predicted_labels,
+    intraclass_correlation,
+    permutation_test,
     scale_temperature,
     shift_prevalence,
     simulate_test_sets,
@@ -121,8 +123,8 @@ def test_too_few_subjects_cannot_be_told():
     few = random_predictions(2, subjects=6)
     table = evaluate_with_intervals(few, resamples=50)
     assert table["low"].isna().all()
-    assert as_text(table).loc["auc", "low"] == "cannot be told"
-    assert (compare_predictions(few, few, resamples=50)["verdict"] == "cannot be told").all()
+    assert as_text(table).loc["auc", "low"] == "inconclusive"
+    assert (compare_predictions(few, few, resamples=50)["verdict"] == "inconclusive").all()
 
 
 def test_comparison_is_paired_and_names_the_better():
@@ -132,7 +134,7 @@ def test_comparison_is_paired_and_names_the_better():
     assert compare_predictions(good, bad, resamples=100).loc["auc", "verdict"] == "first"
     assert compare_predictions(bad, good, resamples=100).loc["auc", "verdict"] == "second"
     assert (compare_predictions(good, bad, resamples=100).loc[list(LOSSES), "verdict"] == "first").all()
-    assert compare_predictions(good, good, resamples=100).loc["auc", "verdict"] == "cannot be told"
+    assert compare_predictions(good, good, resamples=100).loc["auc", "verdict"] == "inconclusive"
     with pytest.raises(AllkitError, match="different images"):
         compare_predictions(good, bad.assign(path="other.png"))
 
@@ -215,10 +217,10 @@ def test_swapping_sees_a_large_difference_and_no_more_than_chance_in_none():
     good = random_predictions(2, subjects=20, skill=6, seed=1)
     chance = good.assign(p_ALL=np.random.default_rng(0).uniform(size=len(good)))
     chance["p_HEM"] = 1 - chance["p_ALL"]
-    table = compare_by_swapping(good, chance, resamples=199)
+    table = permutation_test(good, chance, resamples=199)
     assert (table["p"] <= 0.02).all()
     assert (table["verdict"] == "first").all()
-    assert (compare_by_swapping(chance, good, resamples=199)["verdict"] == "second").all()
+    assert (permutation_test(chance, good, resamples=199)["verdict"] == "second").all()
     assert table["swapped"].unique() == ["subjects"]
     assert table["units"].unique() == [20]
 
@@ -234,26 +236,26 @@ def test_p_of_swapping_is_evenly_spread_when_nothing_differs():
             score = (table["label"] == "ALL") + luck
             table["p_ALL"] = 1 / (1 + np.exp(-score))
             table["p_HEM"] = 1 - table["p_ALL"]
-        found.append(compare_by_swapping(first, second, resamples=99).loc["auc", "p"])
+        found.append(permutation_test(first, second, resamples=99).loc["auc", "p"])
     assert 0.3 < np.mean(found) < 0.7
     assert np.mean(np.array(found) <= 0.2) < 0.4
 
 
 def test_a_model_that_is_only_more_certain_ranks_alike():
     table = random_predictions(2, subjects=20, seed=3)
-    found = compare_by_swapping(table, sharpened(table, 5), resamples=99)
+    found = permutation_test(table, sharpened(table, 5), resamples=99)
     assert found["difference"].tolist() == [0, 0]
     assert (found["p"] == 1).all()
 
 
 def test_swapping_tells_how_little_few_subjects_could_show():
     few = random_predictions(2, subjects=4)
-    table = compare_by_swapping(few, few, resamples=999)
+    table = permutation_test(few, few, resamples=999)
     assert table["p"].isna().all()
     assert table["smallest_p"].unique() == [2 / 2**4]
-    assert as_text(table).loc["auc", "p"] == "cannot be told"
+    assert as_text(table).loc["auc", "p"] == "inconclusive"
     three = random_predictions(3)
-    assert compare_by_swapping(three, sharpened(three, 2), resamples=19)["swapped"].unique() == ["images"]
+    assert permutation_test(three, sharpened(three, 2), resamples=19)["swapped"].unique() == ["images"]
 
 
 COSTS = {"prevalence": 0.05, "cost_missed": 20, "cost_false_alarm": 1}
@@ -359,13 +361,13 @@ def test_spread_between_subjects_is_found():
     for noise in cell:
         p = 1 / (1 + np.exp(-(2 * (labels == "ALL") + np.sqrt(0.4) * person + np.sqrt(0.6) * noise)))
         tables.append(make_predictions(labels, np.column_stack([p, 1 - p]), [f"S{k}" for k in owner]))
-    found = measure_spread(*tables)
+    found = intraclass_correlation(*tables)
     assert found["subject_share"] == pytest.approx(0.4, abs=0.12)
     assert found["shared"] == pytest.approx(0.4, abs=0.12)
     few = random_predictions(2, subjects=6)
-    assert np.isnan(list(measure_spread(few, few).values())).all()
+    assert np.isnan(list(intraclass_correlation(few, few).values())).all()
     one_each = tables[0].groupby("subject").head(1)
-    assert np.isnan(measure_spread(one_each, one_each)["subject_share"])
+    assert np.isnan(intraclass_correlation(one_each, one_each)["subject_share"])
 
 
 def test_simulated_intervals_hold_the_truth_if_subjects_are_resampled_and_miss_it_if_cells_are():
@@ -381,7 +383,7 @@ def test_simulated_intervals_hold_the_truth_if_subjects_are_resampled_and_miss_i
 
 
 def test_simulated_models_have_the_areas_they_are_said_to_have():
-    from allkit.evaluate import _multiplicities, _simulated_gain
+    from allkit.lessons.uncertainty import _multiplicities, _simulated_gain
 
     gain = _simulated_gain(np.random.default_rng(0), 12, 5, (0.9, 0.8), 0.3, 0.5)
     assert gain.shape == (60, 60)

@@ -9,35 +9,33 @@ import pandas as pd
 import pytest
 
 from allkit import AllkitError, plots
-from allkit.augment import (
-    apply_augmentation,
-    corner_box,
-    cover_corner,
-    load_part,
-    plant_shortcut,
-    rescale_cell,
-    stamp_mark,
-    swap_corner,
-)
+from allkit.augment import apply_augmentation, corner_box, load_part, stamp_mark
+from allkit.backend import keras
 from allkit.data import load_index
-from allkit.evaluate import average_scores, count_changes, evaluate_predictions
-from allkit.explain import (
-    _cut,
-    build_occlusion,
+from allkit.evaluate import evaluate_predictions
+from allkit.explain import _cut, build_occlusion
+from allkit.features import cell_mask
+from allkit.images import load_images, prepare_image, read_image
+from allkit.lessons.saliency import (
+    average_scores,
     centre_blob,
     choose_cells,
     compare_maps,
+    count_changes,
+    cover_corner,
+    evaluate_one_category,
+    find_scale_bar,
     load_masks,
     overlap,
+    plant_shortcut,
     pointing_game,
     prepare_mask,
     random_map,
+    rescale_cell,
     score_maps,
+    swap_corner,
 )
-from allkit.features import cell_mask, find_scale_bar
-from allkit.images import load_images, prepare_image, read_image
-from allkit.models import TrainedModel, build_model, import_keras, predict_index
-from allkit.probe import evaluate_one_category
+from allkit.models import TrainedModel, build_model, predict_index
 from allkit.splits import split_by_image
 from allkit.synthetic import draw_cell, load_truth
 
@@ -47,7 +45,6 @@ CARD = {"classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": None}}
 @pytest.fixture(scope="module")
 def corner_network():
     """A network that says ALL the more, the brighter the top left quarter is; it sees nothing else."""
-    keras = import_keras()
     inputs = keras.Input((32, 32, 3), name="image")
     corner = keras.layers.Cropping2D(((0, 16), (0, 16)))(inputs)
     pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(corner)
@@ -146,7 +143,7 @@ def test_baseline_maps_know_nothing_of_the_image():
 
 def test_masks_follow_the_image_through_crop_and_resize(twin, index):
     path = index["path"].iloc[0]
-    masks = load_masks(path)
+    masks = load_masks(path, load_truth)
     assert masks["cell"].shape == (450, 450)
     assert (masks["nucleus"] & ~masks["cell"]).sum() == 0
     seen, mask = prepare_image(read_image(path), 96, 300), prepare_mask(masks["cell"], 96, 300)
@@ -159,7 +156,7 @@ def test_masks_of_a_cell_that_nobody_drew(tmp_path, cell):
     from PIL import Image
 
     Image.fromarray(cell.image).save(tmp_path / "cell.png")
-    masks = load_masks(str(tmp_path / "cell.png"))
+    masks = load_masks(str(tmp_path / "cell.png"), load_truth)
     assert list(masks) == ["cell"]
     assert (masks["cell"] ^ cell.outline).mean() < 0.01
 
@@ -173,11 +170,11 @@ def test_scores_are_averaged_over_subjects(corner):
     table = average_scores(scores, "pointing", against="bad")
     assert list(table.index) == ["good", "bad"]
     assert table.loc["good", ["value", "low", "high"]].tolist() == [1, 1, 1]
-    assert table["verdict"].tolist() == ["above", "cannot be told"]
+    assert table["verdict"].tolist() == ["above", "inconclusive"]
     assert table.loc["good", ["resampled", "units"]].tolist() == ["subjects", 6]
     few = average_scores(scores[scores["subject"].isin(["S0", "S1"])], "pointing", against="bad")
     assert few["low"].isna().all()
-    assert set(few["verdict"]) == {"cannot be told"}
+    assert set(few["verdict"]) == {"inconclusive"}
     unknown = average_scores(scores.assign(subject=pd.NA), "overlap", against="good")
     assert unknown.loc["bad", ["verdict", "resampled", "units"]].tolist() == ["below", "images", 12]
 
@@ -291,7 +288,7 @@ def test_a_cell_on_black_has_no_scale_bar(cell):
 
 
 def test_bars_of_genuine_smears_tell_the_class(smears_folder):
-    from allkit.features import find_scale_bars
+    from allkit.lessons.saliency import find_scale_bars
 
     index = load_index(smears_folder).groupby("label").head(80).reset_index(drop=True)
     split = split_by_image(index)

@@ -10,15 +10,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from allkit import ROOT
-from allkit.check import check_data
+from allkit.baselines import choose_single_feature
 from allkit.classify import classify_bytes
+from allkit.course.check_data import check_data
+from allkit.course.notebooks import run_notebooks
+from allkit.course.report import publish_report
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
 from allkit.features import measure_cells
 from allkit.models import MODELS, load_model, predict_index
-from allkit.probe import one_number
 from allkit.runs import open_run
-from allkit.series import publish_report, run_series
 from allkit.synthetic import make_twin
 
 
@@ -66,7 +67,7 @@ def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeyp
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
     parameters = {"epochs": "1", "image_size": "64", "03.weights": "imagenet", "alpha": "0.75"}
     parameters |= {"split": "image", "allow_leak": "True"}  # as the paper did
-    result = run_series(profile="quick", data=str(cells), parameters=parameters, out=str(tmp_path / "run"))
+    result = run_notebooks(profile="quick", data=str(cells), parameters=parameters, out=str(tmp_path / "run"))
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     run = open_run(str(tmp_path / "run"), index=load_index(cells), profile="quick")
     assert not run.synthetic
@@ -74,20 +75,20 @@ def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeyp
         predictions = run.load_predictions(name)
         assert set(predictions["label"]) == {"ALL", "HEM"}
         assert predictions[["p_ALL", "p_HEM"]].sum(axis=1).between(0.999, 1.001).all()
-    assert run.load_card("mobilenet")["profile"]["weights"] == "imagenet"
+    assert run.load_metadata("mobilenet")["profile"]["weights"] == "imagenet"
     answer = classify_bytes(Path(predictions["path"][0]).read_bytes(), load_model(run.model_path("mobilenet")))
     assert answer.label in ("ALL", "HEM")
     assert "genuine images" in outputs_of(tmp_path / "run" / "notebooks" / "06_classify_an_image.ipynb")
 
 
 def test_four_classes_without_subjects_go_all_the_way(smears, tmp_path):
-    result = run_series(
+    result = run_notebooks(
         profile="quick", data=str(smears), only=["03", "05"], out=str(tmp_path / "run"),
         parameters={"epochs": "1", "image_size": "48"},
     )  # fmt: skip
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     run = open_run(str(tmp_path / "run"), index=load_index(smears), profile="quick")
-    assert run.load_card("mobilenet")["classes"] == ["Benign", "Early", "Pre", "Pro"]
+    assert run.load_metadata("mobilenet")["classes"] == ["Benign", "Early", "Pre", "Pro"]
     assert run.model_path("efficientnetb3").is_file(), "05 trains what is missing"
     assert "leakage cannot be excluded" in outputs_of(tmp_path / "run" / "notebooks" / "03_train_mobilenet.ipynb")
     assert "bootstrap over **images**" in outputs_of(tmp_path / "run" / "notebooks" / "05_compare_models.ipynb")
@@ -95,7 +96,7 @@ def test_four_classes_without_subjects_go_all_the_way(smears, tmp_path):
 
 def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
-    result = run_series(
+    result = run_notebooks(
         profile="honest", data=str(cells), only=["03"], out=str(tmp_path / "run"),
         parameters={"epochs": "1", "image_size": "64", "alpha": "0.75", "split": "hold-out", "hold_out": "H10"},
     )  # fmt: skip
@@ -109,14 +110,14 @@ def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatc
 def test_the_twin_is_compared_with_genuine_cells(cells, weights_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
     page = ROOT / "notebooks" / "extra" / "twin_report.ipynb"
-    result = run_series(notebooks=page, data=str(cells), out=str(tmp_path / "run"), parameters={"images": "12"})
+    result = run_notebooks(notebooks=page, data=str(cells), out=str(tmp_path / "run"), parameters={"images": "12"})
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(found["told apart"]) == 3
     assert all(0.3 < row["value"] < 0.9 for row in found["told apart"].values())
     assert 0.6 < found["transfer"]["area alone · synthetic → genuine"]["value"] < 1
-    assert found["transfer"]["descriptors · genuine → genuine"]["low"] is None, "three healthy subjects: cannot be told"
-    assert "cannot be told" in outputs_of(page_copy := tmp_path / "run" / "notebooks" / page.name)
+    assert found["transfer"]["descriptors · genuine → genuine"]["low"] is None, "three healthy subjects: inconclusive"
+    assert "inconclusive" in outputs_of(page_copy := tmp_path / "run" / "notebooks" / page.name)
     assert "Twin against reality" in publish_report(page_copy.parents[1]).read_text()
 
 
@@ -135,7 +136,7 @@ def test_quick_models_have_learned_by_300_fresh_cells_of_other_subjects(quick_ru
     rows = fresh[fresh["part"] == "train"].reset_index(drop=True)
     auc = evaluate_predictions(predict_index(load_model(quick_run / "models" / f"{name}.keras"), rows))["auc"]
     cells = measure_cells(rows)
-    area = roc_auc_score(rows["label"] == "ALL", cells[one_number(cells)])
+    area = roc_auc_score(rows["label"] == "ALL", cells[choose_single_feature(cells)])
     with capsys.disabled():
         print(f"\n{name}: AUC {auc:.3f} on {len(rows)} fresh synthetic cells (aim 0.80); area alone {area:.3f}")
     assert auc > {"mobilenet": 0.62, "efficientnetb3": 0.55}[name], "better than guessing by a wide margin"

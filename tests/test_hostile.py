@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from allkit.app.upload import ClassifierApp, to_png, upload_value
+from allkit.backend import keras
 from allkit.classify import Result, build_limits, classify_bytes
 from allkit.data import load_index
 from allkit.images import ImageError
-from allkit.models import TrainedModel, import_keras
+from allkit.models import TrainedModel
 from allkit.synthetic import draw_cell
-from allkit.widgets import ClassifierApp, to_png, upload_value
 
 SECONDS, MEGABYTES = 20, 1500
 """Bounds of one answer, on any machine that can run the kit: far above what a cell takes."""
@@ -32,7 +33,6 @@ EVERYTHING = os.environ.get("ALLKIT_VERIFY") == "1"
 
 @pytest.fixture(scope="module")
 def trained(twin) -> TrainedModel:
-    keras = import_keras()
     layers = [keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
     card = {"model": "mobilenet", "classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": 300},
             "data": {"source": "synthetic"}}  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 from allkit import AllkitError
 from allkit.augment import Augmentation
+from allkit.backend import keras
 from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import load_images, prepare_image, read_image
@@ -14,8 +15,7 @@ from allkit.models import (
     TrainedModel,
     build_model,
     count_by_stage,
-    fold_normalisation,
-    import_keras,
+    fuse_batch_norm,
     last_stages,
     load_features,
     load_model,
@@ -181,11 +181,11 @@ def test_classify_bytes_gives_probabilities_and_names_bad_files(trained, twin):
 @pytest.mark.parametrize(("name", "blocks"), [("mobilenet", 0), ("mobilenet", 3), ("efficientnetb3", 2)])
 def test_both_parts_of_a_split_model_together_are_the_model(name, blocks, twin):
     model = build_model(name, alpha=0.25, **SMALL)
-    trunk, tail = split_model(model, blocks)
+    frozen_backbone, tail = split_model(model, blocks)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
-    np.testing.assert_allclose(tail(trunk(images)), model(images), atol=1e-5)
+    np.testing.assert_allclose(tail(frozen_backbone(images)), model(images), atol=1e-5)
     assert {stage_of(layer.name) for layer in tail.layers if layer.weights} == set(last_stages(model, blocks))
-    assert len(trunk.output_shape) == (4 if blocks else 2)
+    assert len(frozen_backbone.output_shape) == (4 if blocks else 2)
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
@@ -201,7 +201,7 @@ def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
     before = model.get_weights()
     expected = np.asarray(model(images, training=False))
     assert np.ptp(expected[:, 0]) > 0.1  # not one answer to everything
-    folded = fold_normalisation(model)
+    folded = fuse_batch_norm(model)
     np.testing.assert_allclose(folded(images, training=False), expected, atol=1e-3)
     left = [layer.name for layer in folded.layers if type(layer).__name__ == "BatchNormalization"]
     assert left == ["head_norm"]  # has no convolution before it
@@ -210,7 +210,7 @@ def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
 
 
 def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
-    keras, rng = import_keras(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     layers = keras.layers
     start = layers.Input((8, 8, 3))
     kept = layers.Conv2D(4, 3, activation="relu", name="bent")(start)  # what it gives is bent before it is normalised
@@ -223,7 +223,7 @@ def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
     model = keras.Model(start, layers.BatchNormalization(center=False)(made))
     model.set_weights([rng.uniform(0.5, 1.5, values.shape) for values in model.get_weights()])
     images = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
-    folded = fold_normalisation(model)
+    folded = fuse_batch_norm(model)
     np.testing.assert_allclose(folded(images), model(images, training=False), rtol=1e-4)
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in folded.layers) == 2
     assert {layer.name for layer in folded.layers if getattr(layer, "use_bias", False)} >= {
@@ -235,16 +235,16 @@ def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
 def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_path, monkeypatch):
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path))
     rows = load_index(twin)[:10]
-    trunk, _ = split_model(build_model("mobilenet", alpha=0.25, **SMALL), 0)
+    frozen_backbone, _ = split_model(build_model("mobilenet", alpha=0.25, **SMALL), 0)
     turned = {"augmentation": Augmentation(horizontal_flip=True, right_angles=True), "views": 3}
-    first = load_features(trunk, rows, image_size=32, **turned)
+    first = load_features(frozen_backbone, rows, image_size=32, **turned)
     assert first.shape == (30, 256)
     assert not np.array_equal(first[:10], first[10:20])
-    plain = load_features(trunk, rows, image_size=32)
+    plain = load_features(frozen_backbone, rows, image_size=32)
     images = load_images(rows, image_size=32).astype(np.float32)
-    np.testing.assert_allclose(plain, trunk(images), rtol=1e-3, atol=1e-3 * np.abs(plain).max())
+    np.testing.assert_allclose(plain, frozen_backbone(images), rtol=1e-3, atol=1e-3 * np.abs(plain).max())
     before = {file: file.stat().st_ino for file in tmp_path.glob("features-*")}
-    load_features(trunk, rows, image_size=32)
+    load_features(frozen_backbone, rows, image_size=32)
     assert {file: file.stat().st_ino for file in tmp_path.glob("features-*")} == before
     other, _ = split_model(build_model("mobilenet", 32, alpha=0.25, seed=2), 0)
     assert not np.array_equal(load_features(other, rows, image_size=32), plain)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import realism
 
-from allkit import AllkitError, realism
+from allkit import AllkitError
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
 from allkit.features import FEATURES
 from allkit.runs import SYNTHETIC

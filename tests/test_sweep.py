@@ -12,9 +12,10 @@ import pytest
 from dask.system import CPU_COUNT
 from test_series import _notebook
 
-from allkit import AllkitError, cli, series, synthetic
-from allkit.runs import find_runs
-from allkit.series import run_sweep
+from allkit import AllkitError, cli, synthetic
+from allkit.course import notebooks as running
+from allkit.course.ledger import find_runs
+from allkit.course.notebooks import run_sweep
 
 FIRST = """
 import os, signal, time
@@ -92,7 +93,7 @@ def test_every_combination_is_a_run_and_one_failure_leaves_the_others(swept):
     assert {line[3] for line in lines} == {str(max(1, CPU_COUNT // 2))}
     for run in result.runs:
         assert (run.path / "report" / "index.html").exists()
-        assert json.loads((run.path / "series.json").read_text())["notebooks"]["02_second"]["status"] == "done"
+        assert json.loads((run.path / "notebooks.json").read_text())["notebooks"]["02_second"]["status"] == "done"
 
 
 def test_record_says_what_became_of_each(swept):
@@ -111,7 +112,7 @@ def test_sweeps_are_found_among_the_runs(swept, monkeypatch, capsys):
             cli.main()
         assert expected in "".join(capsys.readouterr())
     (swept[0].path.parent / "single").mkdir()
-    (swept[0].path.parent / "single" / "series.json").write_text("{}")
+    (swept[0].path.parent / "single" / "notebooks.json").write_text("{}")
     with pytest.raises(SystemExit):
         cli.main()
     assert "`allkit runs sweep` lists its runs" in capsys.readouterr().out
@@ -180,10 +181,10 @@ def test_cluster_that_does_not_see_the_files_is_refused(notebooks, cluster, tmp_
 
 
 def test_a_single_run_is_no_sweep(notebooks, cluster, drawn, tmp_path):
-    (tmp_path / "series.json").write_text("{}")
+    (tmp_path / "notebooks.json").write_text("{}")
     with pytest.raises(AllkitError, match="single run"):
         run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path, scheduler=cluster.scheduler_address)
-    assert [p.name for p in tmp_path.iterdir()] == ["series.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["notebooks.json"]
 
 
 def test_value_for_one_notebook_takes_precedence(notebooks, cluster, drawn, tmp_path):
@@ -200,7 +201,7 @@ def test_value_for_one_notebook_takes_precedence(notebooks, cluster, drawn, tmp_
 
 def test_names_of_folders_are_safe_and_distinct():
     values = ["a/b", "a_b", "../x", "y" * 300]
-    names = [series._Combination({}, {"split": value}).folder for value in values]
+    names = [running._Combination({}, {"split": value}).folder for value in values]
     assert len(set(names)) == 4
     assert not any("/" in name or len(name) > 120 for name in names)
 
@@ -211,12 +212,13 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
     folder.mkdir()
     _notebook(folder / "01_slow.ipynb", "import time; time.sleep(nap)", parameters="nap = 0")
     code = (
-        "import functools, pathlib, signal, sys, allkit.cli, allkit.series, allkit.synthetic\n"
+        "import functools, pathlib, signal, sys, allkit.cli, allkit.course.notebooks, allkit.synthetic\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored below a background job
         "if __name__ == '__main__':\n"
         "    folder = pathlib.Path(sys.argv.pop(1))\n"
         "    allkit.synthetic.ensure_twin = lambda: folder\n"
-        "    allkit.series.run_sweep = functools.partial(allkit.series.run_sweep, notebooks=folder)\n"
+        "    running = allkit.course.notebooks\n"
+        "    running.run_sweep = functools.partial(running.run_sweep, notebooks=folder)\n"
         "    allkit.cli.main()\n"
     )
     (tmp_path / "sweep.py").write_text(code)
@@ -231,7 +233,7 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
     deadline = time.monotonic() + 90
     while process.poll() is None and time.monotonic() < deadline:
         told = (out / "sweep.json").exists() and '"done"' in (out / "sweep.json").read_text()
-        if told and (out / "nap-600" / "series.json").exists():
+        if told and (out / "nap-600" / "notebooks.json").exists():
             break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes

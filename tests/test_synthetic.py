@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from allkit import AllkitError, synthetic
+from allkit import AllkitError
 from allkit.features import FEATURES, SIZE_FEATURES, measure_cell
-from allkit.synthetic import CUES, draw_cell, ensure_twin, load_truth, make_twin
+from allkit.synthetic import cells, dataset
+from allkit.synthetic.cells import CUES, draw_cell
+from allkit.synthetic.dataset import ensure_twin, load_truth, make_twin
 
 NAME = re.compile(r"UID_([Hh]?\d+)_(\d+)_(\d+)_(all|hem)\.(png|bmp)")
 MEANS = {  # measured on genuine cells: ALL, HEM, and the wider of both spreads
@@ -55,7 +57,7 @@ def _auc(values: pd.Series, positive: pd.Series) -> float:
 @pytest.fixture(scope="module")
 def plan() -> dict:
     """The files of a twin of 300 images, without drawing them."""
-    files, copies, table = synthetic._plan(300, 0, "png")
+    files, copies, table = dataset._plan(300, 0, "png")
     return {"files": {p: f for p, f in files.items() if p.startswith("training")}, "copies": copies, "table": table}
 
 
@@ -203,7 +205,7 @@ def test_an_interrupted_twin_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(synthetic, "_write_cell", fail)
+    monkeypatch.setattr(dataset, "_write_cell", fail)
     with pytest.raises(OSError, match="space"):
         make_twin(tmp_path / "twin", images=60)
     assert list(tmp_path.iterdir()) == []
@@ -246,7 +248,7 @@ def test_truth_of_a_file_is_the_cell_in_it(twin):
 
 
 def test_truth_of_a_duplicate_is_that_of_its_original(twin):
-    _, copies, _ = synthetic._plan(60, 0, "png")
+    _, copies, _ = dataset._plan(60, 0, "png")
     copy, source = next(iter(copies.items()))
     assert np.array_equal(load_truth(twin / copy).image, np.asarray(Image.open(twin / copy)))
     assert load_truth(twin / copy).subject == load_truth(twin / source).subject
@@ -306,8 +308,8 @@ def _cues(number: int, **dials) -> tuple[pd.DataFrame, pd.Series]:
         label = "ALL" if k % 2 else "HEM"
         rng = np.random.default_rng(k)
         dials = {"subject_effect": 1.0, "difficulty": 1.0} | dials
-        traits = synthetic._draw_traits(label, f"S{k}", rng, 0, **dials)
-        rows.append(synthetic._draw_cues(traits, label, rng))
+        traits = cells._draw_traits(label, f"S{k}", rng, 0, **dials)
+        rows.append(cells._draw_cues(traits, label, rng))
         labels.append(label == "ALL")
     return pd.DataFrame(rows), pd.Series(labels)
 
@@ -345,7 +347,7 @@ def _between_share(subject_effect: float, trait: str) -> float:
     """Share of a trait's variance that lies between 40 subjects with 30 cells each (0: chance alone)."""
     values = [
         [
-            synthetic._draw_traits("ALL", f"S{s}", np.random.default_rng((s, k)), 0, subject_effect, 1.0)[trait]
+            cells._draw_traits("ALL", f"S{s}", np.random.default_rng((s, k)), 0, subject_effect, 1.0)[trait]
             for k in range(30)
         ]
         for s in range(40)

@@ -12,9 +12,10 @@ from PIL import Image
 
 from allkit import AllkitError
 from allkit.augment import balance_split
+from allkit.backend import keras
 from allkit.data import load_index
-from allkit.models import import_keras, predict_images, predict_index, stage_of
-from allkit.paper import load_table
+from allkit.lessons.paper import load_table
+from allkit.models import predict_images, predict_index, stage_of
 from allkit.splits import LeakError, split_by_image, split_by_subject, split_data
 from allkit.train import (
     MonitorSwitchLR,
@@ -31,7 +32,6 @@ TINY = {"image_size": 32, "alpha": 0.25, "epochs": 3, "batch_size": 16}
 
 def feed(rule, losses: pd.DataFrame) -> None:
     """Give a callback these epochs as Keras would."""
-    keras = import_keras()
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adamax(1e-3), "mse")
     rule.set_model(model)
@@ -136,7 +136,6 @@ def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeyp
         return train_model(model, split, profile, folder=folder, seed=5, deterministic=True, show=False)
 
     whole = train(tmp_path / "whole")
-    keras = import_keras()
     plain = keras.Model.make_train_function
 
     def killed_in_the_third_epoch(model, *args, **kwargs):

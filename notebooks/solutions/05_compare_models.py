@@ -5,11 +5,11 @@ from allkit.evaluate import classes_of, evaluate_predictions
 
 def exercise_05_1(difference):
     # A row names a network only where its interval excludes zero.
-    return (difference["verdict"] != "cannot be told").sum()
+    return (difference["verdict"] != "inconclusive").sum()
 
 
 def wrong_05_1(difference):
-    return [((difference["verdict"] == "cannot be told").sum(), "the others"), (len(difference), "all rows")]
+    return [((difference["verdict"] == "inconclusive").sum(), "the others"), (len(difference), "all rows")]
 
 
 def exercise_05_2(parts):

@@ -2,7 +2,7 @@
 
 
 def exercise_07_1(audit):
-    # The third verdict, "cannot be told", is not a contradiction.
+    # The third verdict, "inconclusive", is not a contradiction.
     return audit["verdict"].value_counts()["contradicted"]
 
 

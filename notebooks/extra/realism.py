@@ -7,27 +7,36 @@ never single cells.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.stats import ks_2samp, mannwhitneyu
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from allkit import AllkitError
+from allkit import AllkitError, cache_folder, saving
 from allkit.evaluate import FEWEST_UNITS
-from allkit.features import FEATURES
-from allkit.runs import SYNTHETIC, load_data, saving
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
+from allkit.features import FEATURES, measure_cells
+from allkit.runs import SYNTHETIC, load_data
+from allkit.synthetic.cells import VERSION, draw_cell
 
 DESCRIPTORS = tuple(name for name in FEATURES if name != "background_share")
 """The descriptors that are compared; the share of background is the area once more, in other words."""
 
+
 LEARNERS = ("logistic regression", "random forest", "support vector machine")
 """Who tries to tell the twin from genuine cells: one that draws a straight line, and two that do not."""
+
 
 FEWEST_CELLS = 10
 """With fewer cells of a subject than this, no figure is given for that subject alone."""
@@ -68,9 +77,6 @@ def draw_counterparts(cells: pd.DataFrame, folder: str | Path | None = None, see
     Returns:
         `cells` with the paths of the drawn files and the source "synthetic".
     """
-    from allkit.images import cache_folder
-    from allkit.synthetic import VERSION
-
     folder = (cache_folder() if folder is None else Path(folder)) / f"twin-{VERSION}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     numbers = cells.groupby("subject").cumcount()
@@ -84,10 +90,6 @@ def draw_counterparts(cells: pd.DataFrame, folder: str | Path | None = None, see
 
 
 def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
-    from PIL import Image
-
-    from allkit.synthetic import draw_cell
-
     label, subject, number, path, seed = work
     if path.is_file():
         return
@@ -98,10 +100,6 @@ def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
 
 def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     """Return both samples in one table: their rows, `origin` ("genuine" or "synthetic"), and `FEATURES`."""
-    import pandas as pd
-
-    from allkit.features import measure_cells
-
     cells = pd.concat([genuine.assign(origin="genuine"), synthetic.assign(origin=SYNTHETIC)], ignore_index=True)
     return pd.concat([cells, measure_cells(cells, progress)], axis=1)
 
@@ -127,8 +125,6 @@ def compare_descriptors(
         `p_cells`, as if cells were independent, which they are not; `p_subjects`, by dealing whole subjects out
         anew, NaN with fewer than `FEWEST_UNITS` subjects; `subjects`, the smaller number.
     """
-    import pandas as pd
-
     rng = np.random.default_rng(seed)
     rows = [
         {"label": label, "descriptor": name} | _compare(of_class, name, permutations, rng)
@@ -139,8 +135,6 @@ def compare_descriptors(
 
 
 def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.Generator) -> dict[str, float]:
-    from scipy.stats import ks_2samp, mannwhitneyu
-
     drawn = (cells["origin"] == SYNTHETIC).to_numpy()
     values = cells[name].to_numpy(float)
     genuine, synthetic = values[~drawn], values[drawn]
@@ -201,12 +195,6 @@ def tell_apart(
 
 
 def _learner(name: str, seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
     learners = {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
         "random forest": RandomForestClassifier(200, min_samples_leaf=3, random_state=seed),
@@ -219,8 +207,6 @@ def _learner(name: str, seed: int) -> Any:
 
 def _score_out_of_fold(model, values, labels, groups, seed, positive: str = SYNTHETIC) -> np.ndarray:
     """Return the score of the class `positive`, 0 to 1, for each row, by a model that never saw its group."""
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-
     units = np.unique(groups).size
     if units < FEWEST_UNITS:
         raise AllkitError(f"{units} subjects are too few to test on people not trained on; give at least 5.")
@@ -249,10 +235,6 @@ def evaluate_transfer(
     Returns:
         Predictions (see `allkit.evaluate`) by "synthetic → genuine", "genuine → genuine", "synthetic → synthetic".
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     regression = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
     model = make_pipeline(StandardScaler(), regression)
     labels, drawn = cells["label"].to_numpy(str), (cells["origin"] == SYNTHETIC).to_numpy()
@@ -275,9 +257,6 @@ def evaluate_by_subject(predictions: pd.DataFrame, label: str = "HEM") -> pd.Dat
     Returns:
         One row per subject: cells, auc (0 to 1; NaN with fewer than `FEWEST_CELLS` cells).
     """
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-
     others = predictions[predictions["label"] != label]
     rows = {}
     for subject, own in predictions[predictions["label"] == label].groupby("subject"):

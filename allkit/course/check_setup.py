@@ -10,21 +10,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import psutil
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from allkit import AllkitError, __version__, runs_root
-from allkit.models import MODELS, TITLES, import_keras, local_weights
+from allkit.backend import tf
+from allkit.models import MODELS, TITLES, local_weights
 from allkit.runs import load_data
 from allkit.train import get_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PYTHON = ((3, 11), (3, 13))
 """The oldest and the newest Python that the kit is tested with."""
 
+
 MEMORY, DISK = 4, 1
 """GB: memory of the machine that training with the profile quick asks for, and disk space for one run."""
+
 
 _SHOWN = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "matplotlib")
 
@@ -40,21 +44,19 @@ class _Fact:
     advice: str = ""
 
 
-def check_machine(data: str = "synthetic") -> pd.DataFrame:
+def check_setup(data: str = "synthetic") -> pd.DataFrame:
     """Return what this machine has of what the notebooks need; looks only, except that it draws the synthetic twin.
 
     `data` is the parameter of that name in the notebooks. Columns: what, found, needed (text), state ("fine",
     "missing", or "optional": not there, and not needed for the profile quick) and advice ("" where all is well).
     Nothing is downloaded, and nothing raises: what is wrong is a row.
     """
-    import pandas as pd
-
     rows = [_python(), *_packages(), _memory(), _disk(), _gpu(), _images(data), *_weights()]
     return pd.DataFrame([asdict(row) for row in rows])
 
 
-def summarise_machine(found: pd.DataFrame) -> str:
-    """Return one plain sentence on a table of `check_machine`: everything is there, or what to do first."""
+def summarise_setup(found: pd.DataFrame) -> str:
+    """Return one plain sentence on a table of `check_setup`: everything is there, or what to do first."""
     missing = found[found["state"] == "missing"]
     if len(missing):
         todo = "; ".join(f"{row.what}: {row.advice}" for row in missing.itertuples())
@@ -96,8 +98,6 @@ def _packages() -> Iterator[_Fact]:
 
 def _required() -> dict[str, str]:
     """Return the versions that allkit asks for, by package, without those of its extras."""
-    from packaging.requirements import Requirement
-
     with contextlib.suppress(PackageNotFoundError):
         wanted = [Requirement(text) for text in requires("allkit") or ()]
         return {one.name: str(one.specifier) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})}
@@ -105,14 +105,10 @@ def _required() -> dict[str, str]:
 
 
 def _satisfies(there: str, wanted: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
     return SpecifierSet(wanted).contains(there, prereleases=True)
 
 
 def _memory() -> _Fact:
-    import psutil
-
     memory = psutil.virtual_memory()
     found = f"{memory.total / 1e9:.1f} GB of memory ({memory.available / 1e9:.1f} GB free)"
     advice = "close other programs, or use a machine with more memory"
@@ -133,9 +129,6 @@ def _disk() -> _Fact:
 
 def _gpu() -> _Fact:
     try:
-        import_keras()
-        import tensorflow as tf
-
         found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices("GPU")]
     except Exception as error:  # a broken installation fails in many ways; the row of TensorFlow says what to do
         return _Fact("GPU", f"TensorFlow does not start ({type(error).__name__})", "", "missing", "run `make setup`")

@@ -61,7 +61,7 @@ def build_page(
         The command, without the port.
     """
     code = (
-        "from allkit.models import load_models\nfrom allkit.widgets import ClassifierApp\n\n"
+        "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n\n"
         f"app = ClassifierApp(load_models({run!r}))\napp.warm_up()\napp"
     )
     title = "# Classify images of cells\n\nUpload the microscope image of a cell and read what a network makes of it."
@@ -82,7 +82,7 @@ def build_page(
             "show_tracebacks": False,
             "preheat_kernel": True,
             "default_pool_size": 1,
-            "multi_kernel_manager_class": "allkit.page.CappedKernels",
+            "multi_kernel_manager_class": "allkit.app.page.CappedKernels",
         },
         "CappedKernels": {
             "most": kernels,

@@ -9,17 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from allkit import AllkitError
-from allkit.report import render_page
-from allkit.runs import SYNTHETIC, Run, is_run_folder, read_json, read_params, run_path, saving, value_at
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from allkit import AllkitError, saving
+from allkit.classify import abstain_band, threshold_of
+from allkit.course.ledger import value_at
+from allkit.course.report import render_page
+from allkit.data import official_fold
+from allkit.evaluate import (
+    FEWEST_UNITS,
+    classes_of,
+    evaluate_calibration,
+    evaluate_subjects,
+    evaluate_with_intervals,
+    wilson_interval,
+)
+from allkit.models import MODELS, TrainedModel
+from allkit.runs import SYNTHETIC, Run, is_run_folder, read_json, read_params, run_path
+from allkit.train import changed_settings
 
-UNKNOWN = "cannot be told"
+UNKNOWN = "inconclusive"
+
+
 NOT_RECORDED = "—"
+
 
 _MEASURES = {
     "accuracy": "accuracy, share right",
@@ -31,10 +46,12 @@ _MEASURES = {
     "specificity": "specificity, recall of {last}",
 }
 
+
 _SOURCES = {
     SYNTHETIC: "the synthetic twin of C-NMC 2019: cells drawn by a program",
     "cnmc": "C-NMC 2019, genuine images",
 }
+
 
 _QUALITY = {
     "area": "area of the cell (px)",
@@ -148,9 +165,6 @@ def _model_sections(model: _Model) -> list[Section]:
 
 
 def _read_models(path: Path) -> list[_Model]:
-    from allkit.evaluate import evaluate_with_intervals
-    from allkit.models import MODELS
-
     names = sorted(file.stem for file in (path / "models").glob("*.json") if not file.name.startswith("."))
     names.sort(key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))  # the paper's order
     if not names:
@@ -169,8 +183,6 @@ def _read_models(path: Path) -> list[_Model]:
 
 
 def _checked_predictions(run: Run, name: str) -> pd.DataFrame:
-    from allkit.evaluate import classes_of
-
     table = run.load_predictions(name)
     classes = classes_of(table)
     probabilities = [table[f"p_{name}"] for name in classes]
@@ -234,8 +246,6 @@ def _split(model: _Model) -> Section:
 
 def _per_class(model: _Model) -> dict[str, int]:
     """Return class -> number of test images."""
-    from allkit.evaluate import classes_of
-
     return {name: int((model.predictions["label"] == name).sum()) for name in classes_of(model.predictions)}
 
 
@@ -274,7 +284,7 @@ def _groups(model: _Model) -> Section:
     if model.has_subjects:
         blocks += _by_subject(model)
     else:
-        blocks.append("By subject: the subjects of the test images are unknown, so it cannot be told.")
+        blocks.append("By subject: the subjects of the test images are unknown, so the verdict is inconclusive.")
     return Section("Metrics by group", 3, [*blocks, *_by_fold(model)])
 
 
@@ -288,29 +298,22 @@ def _by_class(model: _Model) -> Table:
 
 
 def _by_subject(model: _Model) -> Iterator[str | Table]:
-    from allkit.evaluate import FEWEST_UNITS, evaluate_subjects, share_interval
-
     rows = []
     for subject, row in evaluate_subjects(model.predictions).iterrows():
         right = round(row["right"] * row["images"])
-        low, high = share_interval(right, int(row["images"]))
+        low, high = wilson_interval(right, int(row["images"]))
         share = _with_interval({"value": row["right"], "low": low, "high": high}) if low == low else UNKNOWN
         rows.append([str(subject), row["label"], str(row["images"]), str(right), share])
     yield Table("By subject, the worst first", ["subject", "class", "images", "right", "share right"], rows)
     yield (
         "In brackets: 95 % Wilson score interval over the images of that subject, as if they were drawn singly. "
         "Nothing is resampled, and it says nothing about other people. With fewer than "
-        f"{FEWEST_UNITS} images the share cannot be told."
+        f"{FEWEST_UNITS} images the share is inconclusive."
     )
 
 
 def _by_fold(model: _Model) -> Iterator[str | Table]:
     """Yield a table by official fold of C-NMC, where the paths name one for each image."""
-    import pandas as pd
-
-    from allkit.data import official_fold
-    from allkit.evaluate import evaluate_with_intervals
-
     folds = pd.Series([official_fold(path) for path in model.predictions["path"]], model.predictions.index)
     if value_at(model.facts, "data", "source") not in _SOURCES or folds.isna().any():
         return
@@ -327,8 +330,6 @@ def _by_fold(model: _Model) -> Iterator[str | Table]:
 
 
 def _calibration(model: _Model) -> Section:
-    from allkit.evaluate import FEWEST_UNITS, classes_of, evaluate_calibration
-
     classes, rows = classes_of(model.predictions), []
     for name, row in evaluate_calibration(model.predictions).iterrows():
         seen = _number(row["observed"]) if row["images"] >= FEWEST_UNITS else UNKNOWN
@@ -341,7 +342,7 @@ def _calibration(model: _Model) -> Section:
     scores = [[words, _with_interval(model.found.loc[name])] for name, words in names.items()]
     text = (
         "If the probabilities can be taken at their word, the last two columns agree. In steps with fewer than "
-        f"{FEWEST_UNITS} images the share cannot be told."
+        f"{FEWEST_UNITS} images the share is inconclusive."
     )
     return Section(
         "Calibration", 3, [Table("Errors, 0 is best; intervals as above", ["measure", "value"], scores), text, table]
@@ -380,9 +381,6 @@ def _reach(model: _Model) -> str:
 
 def _declines(model: _Model) -> Iterator[str]:
     """Yield when the kit gives no answer, from the limits in the card."""
-    from allkit.classify import abstain_band, threshold_of
-    from allkit.models import TrainedModel
-
     trained = TrainedModel(None, dict(model.facts))
     if not isinstance(model.facts.get("limits"), Mapping):
         yield "The card holds no limits: whatever the image, the model answers."
@@ -398,8 +396,6 @@ def _declines(model: _Model) -> Iterator[str]:
 
 
 def _compute(model: _Model) -> Section:
-    from allkit.train import changed_settings
-
     facts, profile = model.facts, value_at(model.facts, "profile")
     profile = profile if isinstance(profile, Mapping) else {}
     changed = changed_settings(dict(profile), str(facts.get("model")))
@@ -451,8 +447,8 @@ def _number(value: float) -> str:
 
 
 def _with_interval(row: Mapping[str, Any], value: str = "value") -> str:
-    """Return "0.841 (0.702 to 0.932)", and say so where value or interval cannot be told (NaN)."""
+    """Return "0.841 (0.702 to 0.932)", and say so where value or interval inconclusive (NaN)."""
     if row[value] != row[value]:
         return UNKNOWN
-    ends = "interval cannot be told" if row["low"] != row["low"] else f"{row['low']:.3f} to {row['high']:.3f}"
+    ends = "interval inconclusive" if row["low"] != row["low"] else f"{row['low']:.3f} to {row['high']:.3f}"
     return f"{row[value]:.3f} ({ends})"

@@ -4,16 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allkit import AllkitError, probe
+from allkit import AllkitError, baselines
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
+from allkit.lessons import leakage
 from allkit.splits import split_by_image, split_data
 from allkit.synthetic import draw_numbers
 
 
 def test_existing_techniques_answer_for_every_test_image(twin):
     split = split_data(load_index(twin), "subject")
-    found = probe.evaluate_baselines(split, image_size=32)
+    found = baselines.evaluate_baselines(split, image_size=32)
     assert len(found) == 5
     for table in found.values():
         assert table["path"].tolist() == split.test["path"].tolist()
@@ -30,9 +31,9 @@ def lab():
     """A world in which people differ much and classes little, with copies that are noisy doubles."""
     index = draw_numbers(24, 12, subject_effect=3, difficulty=3, seed=5)
     index["fold"] = pd.array(pd.factorize(index["subject"])[0] % 3, dtype="Int64")
-    balanced = probe.balance_pool(index[(index["label"] == "ALL") | (index.index % 2 == 0)])
+    balanced = leakage.balance_pool(index[(index["label"] == "ALL") | (index.index % 2 == 0)])
     everything = pd.concat([balanced, index.assign(augmentation="")])
-    numbers = everything.drop(columns=[*load_columns(), "augmentation"]).set_axis(probe.row_keys(everything))
+    numbers = everything.drop(columns=[*load_columns(), "augmentation"]).set_axis(baselines.row_keys(everything))
     return index, balanced, numbers[~numbers.index.duplicated()]
 
 
@@ -44,17 +45,17 @@ def load_columns() -> list[str]:
 
 @pytest.fixture
 def no_files(monkeypatch):
-    monkeypatch.setattr(probe, "file_contents", lambda index: pd.Series(index["path"].values, index=index["path"]))
+    monkeypatch.setattr(leakage, "file_contents", lambda index: pd.Series(index["path"].values, index=index["path"]))
 
 
 def test_the_lab_finds_the_leaks_where_they_are(lab, no_files):
-    found, refused = probe.evaluate_arms(*lab, seeds=range(3), resamples=20)
+    found, refused = leakage.evaluate_split_kinds(*lab, seeds=range(3), resamples=20)
     assert set(refused) == set()
     shared = found.groupby("arm")[["file", "subject"]].mean()
     assert shared.loc["augment, then split", "file"] > 0.2
     assert shared.loc["by image", "file"] == 0
     assert shared.loc["by image", "subject"] > 0.9
-    assert (shared.loc[[arm for arm in probe.ARMS if "subject" in arm], "subject"] == 0).all()
+    assert (shared.loc[[arm for arm in leakage.SPLIT_KINDS if "subject" in arm], "subject"] == 0).all()
     remembers = auc_by(found, "nearest neighbours")
     assert remembers["by image"] > remembers["by subject, duplicates merged"] + 0.05
     assert remembers["augment, then split"] > remembers["by image"]
@@ -62,27 +63,27 @@ def test_the_lab_finds_the_leaks_where_they_are(lab, no_files):
 
 def test_unknown_people_leave_only_the_splits_that_ignore_them(lab, no_files):
     index, balanced, numbers = lab
-    found, refused = probe.evaluate_arms(
+    found, refused = leakage.evaluate_split_kinds(
         index.assign(subject=None), balanced.assign(subject=None), numbers, seeds=[0], resamples=5
     )
     assert set(found["arm"]) == {"augment, then split", "by image"}
-    assert set(refused) == set(probe.ARMS) - set(found["arm"])
+    assert set(refused) == set(leakage.SPLIT_KINDS) - set(found["arm"])
     assert found["subject"].isna().all()
 
 
 def test_no_interval_where_one_draw_has_none():
     found = pd.DataFrame({"arm": "a", "probe": "p", "auc": [0.7, 0.8], "low": [0.6, np.nan], "high": [0.8, np.nan],
                           "resampled": "subjects"})  # fmt: skip
-    row = probe.summarise_arms(found).loc[("a", "p")]
+    row = leakage.summarise_split_kinds(found).loc[("a", "p")]
     assert row["value"] == pytest.approx(0.75)
     assert np.isnan(row["low"])
 
 
 def test_the_dial_promises_nothing_too_much_where_people_do_not_differ():
     gap = {
-        effect: probe.evaluate_dial(effect, probes=["nearest neighbours"], subjects=20, seeds=range(4)).mean(
-            numeric_only=True
-        )
+        effect: leakage.evaluate_subject_effect(
+            effect, draw_numbers, probes=["nearest neighbours"], subjects=20, seeds=range(4)
+        ).mean(numeric_only=True)
         for effect in (0.0, 3.0)
     }
     assert abs(gap[0.0]["true"]) < 0.02
@@ -95,7 +96,7 @@ def test_a_copy_is_measured_as_the_changed_image(twin):
     index = load_index(twin)
     row = index[index["label"] == "ALL"].head(1)
     rows = pd.concat([row.assign(augmentation=spec) for spec in ("", "flip:horizontal", "rotate:30|zoom:0.9")])
-    numbers = probe.measure_numbers(rows)
+    numbers = baselines.measure_numbers(rows)
     area, mirrored, smaller = numbers["area"]
     assert mirrored == area
     assert smaller == pytest.approx(0.81 * area, rel=0.03)
@@ -103,7 +104,7 @@ def test_a_copy_is_measured_as_the_changed_image(twin):
 
 def test_subjects_with_many_cells_do_not_outvote_the_rest():
     rows = pd.DataFrame({"path": [*"abcdef"], "group": [*"xxxxyz"], "label": ["ALL"] * 5 + ["HEM"]})
-    weight = probe.subject_weights(rows)
+    weight = baselines.subject_weights(rows)
     assert weight.mean() == pytest.approx(1)
     assert weight[4] == pytest.approx(2 * weight[0])  # one cell against four of one subject
     assert weight[:5].sum() == pytest.approx(weight[5])
@@ -113,35 +114,35 @@ def test_holding_out_one_person_at_a_time_and_choosing_on_the_others(lab):
     index, _, numbers = lab
     noise = pd.DataFrame(np.random.default_rng(0).random((len(numbers), 2)), index=numbers.index)
     inputs = {"noise": noise, "numbers": numbers, "numbers, subjects weighted": numbers}
-    found = probe.evaluate_hold_outs(index, inputs, ["HEM-0", "HEM-1"], draws=2)
+    found = leakage.evaluate_hold_outs(index, inputs, ["HEM-0", "HEM-1"], draws=2)
     assert len(found) == 2 * 2 * 3
     by_input = found.groupby("input")["auc"].mean()
     assert by_input["numbers"] > by_input["noise"] + 0.1
     few = index[~index["subject"].isin([f"HEM-{k}" for k in (0, *range(5, 24))])]
-    assert probe.choose_input(few, inputs).startswith("numbers")
+    assert leakage.choose_input(few, inputs).startswith("numbers")
 
 
 def test_an_unknown_probe_or_arm_is_refused(lab):
     with pytest.raises(AllkitError, match="nearest neighbours"):
-        probe.build_probe("oracle")
+        baselines.build_baseline("oracle")
     with pytest.raises(AllkitError, match="by image"):
-        probe.build_arm("by luck", lab[0], lab[1], seed=0)
+        leakage.split_by_kind("by luck", lab[0], lab[1], seed=0)
 
 
 def test_frozen_features_see_the_copy(twin):
     index = load_index(twin)
     row = index[index["label"] == "ALL"].head(1)
     rows = pd.concat([row.assign(augmentation=spec) for spec in ("", "flip:horizontal")])
-    values = probe.frozen_features(rows, image_size=32, alpha=0.25, layers=probe.DEPTHS)
+    values = baselines.frozen_features(rows, image_size=32, alpha=0.25, layers=baselines.DEPTHS)
     assert len(values) == 2
     assert not np.allclose(*values.to_numpy())
-    assert {name.rpartition("-")[0] for name in values} == set(probe.DEPTHS)
+    assert {name.rpartition("-")[0] for name in values} == set(baselines.DEPTHS)
 
 
 def test_predictions_of_a_probe_are_those_of_its_rows():
     index = draw_numbers(6, 10, seed=1)
     split = split_by_image(index, seed=0)
-    numbers = index.drop(columns=load_columns()).set_axis(probe.row_keys(index))
-    table = probe.evaluate_probe(split.train, split.test, numbers)
+    numbers = index.drop(columns=load_columns()).set_axis(baselines.row_keys(index))
+    table = baselines.evaluate_baseline(split.train, split.test, numbers)
     assert table["path"].tolist() == split.test["path"].tolist()
     assert evaluate_predictions(table)["auc"] > 0.8

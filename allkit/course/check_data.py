@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from allkit.data import (
     PARTS,
@@ -25,9 +25,6 @@ from allkit.data import (
     with_groups,
 )
 from allkit.images import ImageError, decode_image, in_threads
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +81,6 @@ def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
     or parts. A subset and converted file types are fine. Raises `AllkitError` where there is nothing to
     check (see `load_index`).
     """
-    import pandas as pd
-
     scan = scan_source(path)
     found = list(in_threads(_inspect, scan.rows["path"], progress=progress, desc="Checking images"))
     details = pd.DataFrame(found, columns=_INSPECTED)
@@ -153,8 +148,6 @@ def _manifest_state(scan: Scan, details: pd.DataFrame) -> list[str]:
 
 def _manifest_counts(scan: Scan, states: list[str]) -> tuple[pd.Series | None, list[str]]:
     """Return the number of images by state, and the images that the published list does not know."""
-    import pandas as pd
-
     if scan.source != "cnmc":
         return None, []
     counts = {state: states.count(state) for state in ("agrees", "converted", "corrupt", "unlisted")}
@@ -165,8 +158,6 @@ def _manifest_counts(scan: Scan, states: list[str]) -> tuple[pd.Series | None, l
 
 
 def _duplicates(images: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
     columns = ["kind", "images", "subjects", "labels", "parts", "folds", "paths"]
     rows = []
     for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels", sort=False):
@@ -179,8 +170,6 @@ def _duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
 def _linked_subjects(duplicates: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of subjects that share images, with the number of sets of identical images."""
-    import pandas as pd
-
     pairs = [pair for subjects in duplicates["subjects"] for pair in combinations(subjects, 2)]
     counts = pd.Series(pairs, dtype=object).value_counts()
     rows = [(one, other, int(count)) for (one, other), count in counts.items()]

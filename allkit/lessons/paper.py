@@ -8,25 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import chi2, norm
 
 from allkit import ROOT, AllkitError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from allkit.splits import Split
+from allkit.data import load_manifest
+from allkit.splits import Split, split_by_image
+from allkit.train import LearningRateRule
 
 FOLDER = ROOT / "data" / "paper"
+
 
 _FILES = {"mobilenet": ("table1", "fig11"), "efficientnetb3": ("table2", "fig16")}
 
 
 def _read(name: str) -> pd.DataFrame:
-    import pandas as pd
-
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         raise AllkitError(f"{path} is missing: restore data/paper from the repository.")
@@ -174,49 +172,9 @@ def _measures_of(matrix: np.ndarray) -> list[float]:
     return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]
 
 
-# ----------------------------------------------------------------------------------- the learning-rate rule
-
-
-class LearningRateRule:
-    """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
-
-    While training accuracy is below `threshold` the rule monitors accuracy, from then on validation loss.
-    Without improvement on the best so far for `patience` epochs the learning rate is multiplied by `factor`;
-    after `stop_patience` such steps in a row, training stops. While accuracy is monitored, the lowest
-    validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
-    """
-
-    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
-        self.threshold, self.patience = threshold, patience
-        self.factor, self.stop_patience = factor, stop_patience
-        self.best_accuracy, self.lowest_loss = -math.inf, math.inf
-        self.waited = self.steps = 0
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the rule has given up."""
-        return self.steps >= self.stop_patience
-
-    def update(self, accuracy: float, val_loss: float, lr: float) -> dict[str, Any]:
-        """Take one epoch (accuracy 0–1) and return monitor, improvement in percent, next_lr and improved."""
-        on_accuracy = accuracy < self.threshold
-        value, best = (accuracy, self.best_accuracy) if on_accuracy else (-val_loss, -self.lowest_loss)
-        improved = value > best
-        improvement = 100 * (value - best) / abs(best) if math.isfinite(best) and best else 0.0
-        if improved or not on_accuracy:
-            self.lowest_loss = min(self.lowest_loss, val_loss)
-        self.best_accuracy = max(self.best_accuracy, accuracy)
-        self.waited = 0 if improved else self.waited + 1
-        self.steps = 0 if improved else self.steps
-        if self.waited >= self.patience:
-            lr, self.waited, self.steps = lr * self.factor, 0, self.steps + 1
-        monitor = "accuracy" if on_accuracy else "val_loss"
-        return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
-
-
 # ---------------------------------------------------------------------------------------------- the audit
 
-CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "cannot be told"
+CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
 
 
 def audit_paper() -> pd.DataFrame:
@@ -224,10 +182,8 @@ def audit_paper() -> pd.DataFrame:
 
     Returns:
         One row per claim: claim, where (in the paper), stated, found (both as text, computed here), verdict
-        ("confirmed", "contradicted", "cannot be told").
+        ("confirmed", "contradicted", "inconclusive").
     """
-    import pandas as pd
-
     checks = (
         _audit_images, _audit_test_part, _audit_split_sizes, _audit_balancing, _audit_accuracy, _audit_rule,
         _audit_matrices, _audit_training_gain, _audit_first_loss, _audit_size, _audit_difference, _audit_unseen,
@@ -240,8 +196,6 @@ def _row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[
 
 
 def _labelled() -> pd.DataFrame:
-    from allkit.data import load_manifest
-
     manifest = load_manifest()
     return manifest[manifest["part"] == "train"]
 
@@ -335,8 +289,6 @@ def _audit_accuracy() -> dict[str, str]:
 
 def replay_rule(model: str) -> pd.DataFrame:
     """Feed Table I or II's losses and accuracies to the recovered rule; return the cells that it gives."""
-    import pandas as pd
-
     table, rule, lr, rows = load_table(model), LearningRateRule(), None, []
     for epoch in table.itertuples():
         lr = epoch.lr if lr is None else lr
@@ -403,8 +355,6 @@ def _audit_first_loss() -> dict[str, str]:
 
 def auc_of_normals(mean: tuple[float, float], spread: tuple[float, float]) -> float:
     """Return the AUC of a number that is normal in both classes, from means and standard deviations."""
-    from scipy.stats import norm
-
     return float(norm.cdf(abs(mean[0] - mean[1]) / math.hypot(*spread)))
 
 
@@ -440,8 +390,6 @@ def mcnemar_bounds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]
     Args:
         first, second: (2, 2), rows true, same test images.
     """
-    from scipy.stats import chi2
-
     fewest = most = difference = 0
     for a, b, n in zip(np.diag(first), np.diag(second), first.sum(axis=1), strict=True):
         difference += int(b) - int(a)
@@ -471,8 +419,6 @@ def _audit_difference() -> dict[str, str]:
 @cache
 def _split_like_the_paper(seed: int) -> Split:
     """Split the data set's list of files by image, 70 / 15 / 15 %, as the paper did (III.A)."""
-    from allkit.splits import split_by_image
-
     rows = _labelled()
     source = rows["original"].str.lower().str.extract(r"(uid_h?\d+_\d+)_", expand=False)
     # the list's own column of that name counts them

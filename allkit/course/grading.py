@@ -19,6 +19,7 @@ from allkit import AllkitError
 LEVELS = ("look", "compute", "change", "explain")
 """From *run and look* to *change and explain*, the order of the exercises in a notebook."""
 
+
 KINDS = ("number", "share", "set", "list", "name", "yes or no", "choice", "function")
 
 

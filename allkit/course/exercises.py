@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from allkit import AllkitError, runs_root
-from allkit.grading import Verdict, judge
-from allkit.questions import EXERCISES
+from allkit.course.grading import Verdict, judge
+from allkit.course.questions import EXERCISES
 from allkit.runs import read_json, save_json, timestamp
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FORMAT = 1
 """Version of the layout of progress.json."""
@@ -127,8 +126,6 @@ def load_progress() -> tuple[pd.DataFrame, str]:
     Columns: exercise ("02.3"), notebook ("02"), level, tries (count), first_try (whether the first try was right; None
     before one), done (whether it is solved), begun and solved (UTC, ISO 8601, or None).
     """
-    import pandas as pd
-
     kept, moved = _read_progress()
     rows = []
     for number, exercise in EXERCISES.items():

@@ -17,8 +17,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from allkit import AllkitError
-from allkit.report import OPENING, START_UP, time_by_part
-from allkit.series import Run, load_data, open_run, publish_report, run_path, run_series
+from allkit.course.notebooks import run_notebooks
+from allkit.course.report import OPENING, START_UP, publish_report, time_by_part
+from allkit.runs import Run, load_data, open_run, run_path
 
 PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
 
@@ -37,7 +38,7 @@ def _notebook(path: Path, *cells: str, parameters: str = "") -> None:
 PLOT = """
 import matplotlib.pyplot as plt
 from pathlib import Path
-from allkit.series import Run
+from allkit.runs import Run
 figure, axes = plt.subplots(figsize=(2, 1))
 run = Run(path=Path(run_folder), synthetic=True, profile=profile, data_hash="0")
 run.show(axes, "cells", "Two <round> cells")
@@ -73,7 +74,7 @@ def notebooks(tmp_path_factory):
 def failed_run(notebooks, tmp_path_factory):
     """A run in which notebook 02 failed."""
     told = []
-    result = run_series(
+    result = run_notebooks(
         notebooks=notebooks,
         out=tmp_path_factory.mktemp("runs") / "one",
         parameters={"epochs": "3", "01.subject": "11"},
@@ -104,14 +105,14 @@ def test_parameters_reach_the_notebooks_that_declare_them(failed_run, notebooks)
 def test_resume_skips_what_is_done_and_redoes_what_changed(failed_run, notebooks, tmp_path):
     result, _ = failed_run
     given = {"epochs": "3", "01.subject": "11", "02.mend": "true"}
-    again = run_series(notebooks=notebooks, out=result.path, parameters=given, resume=True)
+    again = run_notebooks(notebooks=notebooks, out=result.path, parameters=given, resume=True)
     # 03 was done, but before the 02 that has now changed
     assert [n.status for n in again.notebooks] == ["skipped", "done", "done"]
-    third = run_series(notebooks=notebooks, out=result.path, parameters=given, resume=True)
+    third = run_notebooks(notebooks=notebooks, out=result.path, parameters=given, resume=True)
     assert [n.status for n in third.notebooks] == ["skipped"] * 3
     assert third.ok
     with pytest.raises(AllkitError, match="choose another --out"):
-        run_series(notebooks=notebooks, out=result.path, data=str(tmp_path), resume=True)
+        run_notebooks(notebooks=notebooks, out=result.path, data=str(tmp_path), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -128,22 +129,22 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(failed_run, notebooks
 )
 def test_bad_request_is_refused_before_anything_starts(notebooks, tmp_path, options, message):
     with pytest.raises(AllkitError, match=message):
-        run_series(notebooks=notebooks, out=tmp_path / "run", **options)
+        run_notebooks(notebooks=notebooks, out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
 def test_one_notebook_outside_the_series_is_run_and_published(notebooks, tmp_path):
     page = tmp_path / "page.ipynb"
     _notebook(page, "# A page of its own", "x = 1", parameters="images = 5")
-    result = run_series(notebooks=page, out=tmp_path / "run", parameters={"images": "7"})
+    result = run_notebooks(notebooks=page, out=tmp_path / "run", parameters={"images": "7"})
     assert [(n.name, n.status) for n in result.notebooks] == [("page", "done")]
     index = BeautifulSoup(publish_report(result.path).read_text(), "html.parser")
     assert index.find("a", href="page.html").text == "A page of its own"
     assert "images = 7" in index.text
     with pytest.raises(AllkitError, match="no such notebook"):
-        run_series(notebooks=tmp_path / "absent.ipynb", out=tmp_path / "other")
+        run_notebooks(notebooks=tmp_path / "absent.ipynb", out=tmp_path / "other")
     with pytest.raises(AllkitError, match="leave out the numbers"):
-        run_series(notebooks=page, only="01", out=tmp_path / "other")
+        run_notebooks(notebooks=page, only="01", out=tmp_path / "other")
 
 
 def test_fresh_run_moves_the_older_one_aside(notebooks, tmp_path):
@@ -153,15 +154,15 @@ def test_fresh_run_moves_the_older_one_aside(notebooks, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     _notebook(empty / "01_nothing.ipynb")
-    assert run_series(notebooks=empty, out=run).ok
+    assert run_notebooks(notebooks=empty, out=run).ok
     assert (tmp_path / "latest-20260131-123456" / "params.json").exists()
-    assert json.loads((run / "series.json").read_text())["notebooks"]["01_nothing"]["status"] == "done"
+    assert json.loads((run / "notebooks.json").read_text())["notebooks"]["01_nothing"]["status"] == "done"
 
 
 def test_folder_of_other_things_is_refused_and_left_alone(notebooks, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(AllkitError, match="is no run folder"):
-        run_series(notebooks=notebooks, out=tmp_path)
+        run_notebooks(notebooks=notebooks, out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -171,9 +172,9 @@ def test_interrupted_run_keeps_its_state_and_says_how_to_go_on(tmp_path):
     folder.mkdir()
     _notebook(folder / "01_slow.ipynb", "open('started', 'w').close()", "import time; time.sleep(60)")
     code = (
-        "import sys, allkit.cli, allkit.series, functools, pathlib, signal\n"
+        "import sys, allkit.cli, allkit.course.notebooks, functools, pathlib, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored below a background job
-        "allkit.series.run_series = functools.partial(allkit.series.run_series, "
+        "allkit.course.notebooks.run_notebooks = functools.partial(allkit.course.notebooks.run_notebooks, "
         "notebooks=pathlib.Path(sys.argv.pop(1)))\nallkit.cli.main()"
     )
     command = [sys.executable, "-c", code, str(folder), "run", "--out", str(out)]
@@ -187,7 +188,7 @@ def test_interrupted_run_keeps_its_state_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert "--resume" in stderr
     assert "Traceback" not in stderr
-    entry = json.loads((out / "series.json").read_text())["notebooks"]["01_slow"]
+    entry = json.loads((out / "notebooks.json").read_text())["notebooks"]["01_slow"]
     assert entry["status"] == "interrupted"
     assert (out / "notebooks" / "01_slow.ipynb").exists()
 
@@ -283,7 +284,7 @@ def test_time_is_told_by_part(tmp_path):
 
 def test_report_tells_where_the_time_went(tmp_path):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "series.json").write_text("{}")
+    (tmp_path / "notebooks.json").write_text("{}")
     for name, trained in (("01_a", 20), ("02_b", 40), ("08_c", 3)):
         cells = [("# Title", 0.5), ("import json", 2), ("## Train", 2), ("x = 1", 2 + trained), ("## End", 2 + trained)]
         _executed(tmp_path / "notebooks" / f"{name}.ipynb", [*cells, ("x = 2", 2.5 + trained)])

@@ -9,20 +9,13 @@ import pandas as pd
 import pytest
 
 from allkit import AllkitError
+from allkit.app.explorers import image_browser, rotation_explorer, stage_explorer, threshold_explorer
+from allkit.app.upload import ClassifierApp, shorten, to_png, upload_value
+from allkit.backend import keras
 from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import read_image
-from allkit.models import TrainedModel, import_keras
-from allkit.widgets import (
-    ClassifierApp,
-    image_browser,
-    rotation_explorer,
-    shorten,
-    stage_explorer,
-    threshold_explorer,
-    to_png,
-    upload_value,
-)
+from allkit.models import TrainedModel
 
 CARD = {
     "model": "mobilenet",
@@ -34,7 +27,6 @@ CARD = {
 
 def toy_model(bias: float) -> TrainedModel:
     """A network of one layer that looks at nothing but its bias."""
-    keras = import_keras()
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     kernel, _ = model.layers[-1].get_weights()
     model.layers[-1].set_weights([0 * kernel, np.array([bias, 0.0])])
@@ -103,7 +95,7 @@ def test_changing_the_model_answers_again_and_removing_images_clears(models, cel
 def test_the_label_follows_the_threshold_without_asking_the_network_again(models, cell, monkeypatch):
     app = ClassifierApp(models)
     app.upload.value = upload_value("cell.png", cell)
-    monkeypatch.setattr("allkit.widgets.classify_bytes", None)
+    monkeypatch.setattr("allkit.app.upload.classify_bytes", None)
     app.sliders["MobileNet 1"].value = 0.8
     assert app.results[0][1].label == "HEM"
     assert "threshold 0.80" in text_of(app)
@@ -120,7 +112,7 @@ def test_the_old_answer_is_gone_while_the_next_is_computed(models, cell, monkeyp
         seen.append(text_of(app))
         return classify_bytes(*args, **kwargs)
 
-    monkeypatch.setattr("allkit.widgets.classify_bytes", slow)
+    monkeypatch.setattr("allkit.app.upload.classify_bytes", slow)
     app.upload.value = upload_value("new.png", cell)
     assert "old.png" not in seen[0]
     assert "Working on 1 image" in seen[0]
@@ -145,7 +137,7 @@ def test_several_files_and_a_bad_one_between_them(models, cell):
 
 def test_a_failure_nobody_thought_of_is_a_sentence(models, cell, monkeypatch):
     app = ClassifierApp(models)
-    monkeypatch.setattr("allkit.widgets.classify_bytes", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("allkit.app.upload.classify_bytes", lambda *a, **k: 1 / 0)
     app.upload.value = upload_value("cell.png", cell)
     assert "could not be processed (ZeroDivisionError)" in text_of(app)
     assert "Traceback" not in text_of(app)

@@ -7,17 +7,16 @@ synthetic twin alone: what depends on the data is computed from the notebook's o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
 
+from allkit.augment import augment_then_split, count_leaked_copies
+from allkit.course.grading import Between, Exercise, OneOf
 from allkit.data import class_order
 from allkit.evaluate import classes_of, evaluate_predictions, probabilities_of
-from allkit.grading import Between, Exercise, OneOf
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 # ------------------------------------------------------------------------------------ truths that need the data
 
@@ -36,9 +35,6 @@ def _people_unknown(train: pd.DataFrame) -> str:
 
 def _column_aucs(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the AUC of each measured number, one row per class; below 0.5, smaller numbers speak for the class."""
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-
     classes = class_order(measured["label"])
     classes = classes[:1] if len(classes) == 2 else classes
     numbers = measured.drop(columns="label").dropna(axis=1)
@@ -59,8 +55,6 @@ def _largest_step(measured: pd.DataFrame) -> str:
 
 
 def _leaked(index: pd.DataFrame, seed: int, step: int = 1, column: str = "share") -> float:
-    from allkit.augment import augment_then_split, count_leaked_copies
-
     return count_leaked_copies(augment_then_split(index, seed=seed + step))[column].iloc[-1]
 
 
@@ -214,6 +208,7 @@ _START = (
     ),
 )
 
+
 _EXPLORE = (
     Exercise(
         id="01.1",
@@ -336,6 +331,7 @@ _ROTATE = (
     ),
 )
 
+
 _MOBILENET = (
     Exercise(
         id="03.1",
@@ -395,6 +391,7 @@ _MOBILENET = (
         d="A tenth run, or a hundredth, makes the best of them look better still, without being better.",
     ),
 )
+
 
 _EFFICIENTNET = (
     Exercise(
@@ -459,16 +456,17 @@ _EFFICIENTNET = (
     ),
 )
 
+
 _COMPARE = (
     Exercise(
         id="05.1",
         level="look",
         kind="number",
         given=("difference",),
-        truth=lambda difference: int((difference["verdict"] != "cannot be told").sum()),
+        truth=lambda difference: int((difference["verdict"] != "inconclusive").sum()),
         mistakes=(
             (
-                lambda difference: int((difference["verdict"] == "cannot be told").sum()),
+                lambda difference: int((difference["verdict"] == "inconclusive").sum()),
                 "These are the others.",
             ),
             (lambda difference: len(difference), "These are all rows. Read the column `verdict`."),
@@ -526,6 +524,7 @@ _COMPARE = (
         d="The same images give both numbers. Luck with the images would show in both.",
     ),
 )
+
 
 _CLASSIFY = (
     Exercise(
@@ -598,6 +597,7 @@ _CLASSIFY = (
     ),
 )
 
+
 _PAPER_READ = (
     Exercise(
         id="07.1",
@@ -609,7 +609,7 @@ _PAPER_READ = (
             (lambda audit: int((audit["verdict"] == "confirmed").sum()), "These are the confirmed ones."),
             (
                 lambda audit: int((audit["verdict"] != "confirmed").sum()),
-                "What cannot be told is not contradicted: the paper may well be right there.",
+                "What is inconclusive is not contradicted: the paper may well be right there.",
             ),
             (lambda audit: len(audit), "These are all claims. Read the column `verdict`."),
         ),
@@ -665,6 +665,7 @@ _PAPER_READ = (
         d="Later epochs usually have a higher one. The trouble is with the images, not with the epoch.",
     ),
 )
+
 
 _LEAKAGE = (
     Exercise(
@@ -728,6 +729,7 @@ _LEAKAGE = (
     ),
 )
 
+
 _BETTER = (
     Exercise(
         id="09.1",
@@ -777,6 +779,7 @@ _BETTER = (
         d="Asking until p is small makes sure that it once is, by luck.",
     ),
 )
+
 
 _LOOKS = (
     Exercise(
@@ -884,6 +887,7 @@ _TUNING = (
         d="More trials make the best validation score higher still, and the gap wider.",
     ),
 )
+
 
 EXERCISES: dict[str, Exercise] = {
     exercise.id: exercise

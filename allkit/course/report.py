@@ -7,24 +7,40 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from allkit import ROOT, AllkitError
-from allkit.runs import SYNTHETIC, disk_trouble, is_run_folder, read_json, read_params, run_path
+import nbformat
+import pandas as pd
+from bs4 import BeautifulSoup
+from jinja2 import Environment, FileSystemLoader, pass_context
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-if TYPE_CHECKING:
-    import nbformat
-    import pandas as pd
-    from nbconvert import HTMLExporter
+from allkit import ROOT, AllkitError, disk_trouble
+from allkit.runs import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
+
+
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
 START_UP = "Start-up and imports"
+
+
 OPENING = "Before the first heading"
+
+
 CORE = ("01", "02", "03", "04", "05", "06")
 """Numbers of the notebooks that go from the data to the upload cell; the later ones ask further questions."""
+
+
 SHORT_PART = 1.0  # s; shorter parts are summed up in the report
+
+
 WIDGET_NOTE = "Interactive controls: open this notebook in JupyterLab to use them."
 
 
@@ -57,8 +73,6 @@ def publish_report(run: str | Path) -> Path:
 
 def _publish_notebook(copy: Path, folder: Path) -> str:
     """Write the page of one executed notebook; return its title."""
-    import nbformat
-
     try:
         notebook = nbformat.read(copy, as_version=4)
     except ValueError as error:  # half-written: the run was killed
@@ -103,9 +117,6 @@ def replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
 
 def _exporter() -> HTMLExporter:
     """Return nbconvert's exporter of JupyterLab pages, with this project's template and MathML equations."""
-    from jinja2 import pass_context
-    from nbconvert import HTMLExporter
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         """Renders the equations that nbconvert's Markdown parser finds; code is not looked at."""
@@ -134,10 +145,6 @@ def _exporter() -> HTMLExporter:
 
 def to_mathml(latex: str, display: str) -> str:
     """Return an equation as MathML ("inline" or "block"); what cannot be converted stays, as code."""
-    from html import escape
-
-    from latex2mathml.converter import convert
-
     # the converter knows align* but not the same thing inside an equation
     known = re.sub(r"\{(aligned|split|gathered)\}", "{align*}", latex)
     try:
@@ -149,8 +156,6 @@ def to_mathml(latex: str, display: str) -> str:
 
 def _stand_alone(html: str) -> str:
     """Remove what would load something from elsewhere; links stay, those to notebooks lead to their pages."""
-    from bs4 import BeautifulSoup
-
     page = BeautifulSoup(html, "html.parser")
     for element in page.find_all(src=True) + page.find_all("link", href=True) + page.find_all("object"):
         address = element.get("src") or element.get("href") or element.get("data") or ""
@@ -167,7 +172,7 @@ def _stand_alone(html: str) -> str:
 
 
 def _index_page(path: Path, titles: Mapping[str, str]) -> str:
-    series_file, metrics_file = path / "series.json", path / "metrics.json"
+    series_file, metrics_file = path / "notebooks.json", path / "metrics.json"
     series = read_json(series_file) if series_file.exists() else {}
     metrics = read_json(metrics_file) if metrics_file.exists() else {}
     params = read_params(path)
@@ -184,8 +189,6 @@ def _index_page(path: Path, titles: Mapping[str, str]) -> str:
 
 def render_page(template: str, **values: Any) -> str:
     """Return one of allkit's templates filled in; in HTML every value is escaped."""
-    from jinja2 import Environment, FileSystemLoader
-
     loader = FileSystemLoader(TEMPLATES, encoding="utf-8")
     page = Environment(loader=loader, autoescape=template.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True)
     page.filters["markdown"] = escape_markdown
@@ -237,9 +240,6 @@ def time_by_part(copy: Path) -> pd.DataFrame:
     with the cells below it, their saving included; the title counts as no heading. The sum is the time from the start
     to the end of the last cell that ran. Empty when papermill did not execute the notebook.
     """
-    import nbformat
-    import pandas as pd
-
     notebook = nbformat.read(copy, as_version=4)
     last, heading, seconds = _time_of(notebook.metadata, "start_time"), OPENING, {}
     imports, title = _imports_cell(notebook.cells), title_of(notebook)
@@ -317,7 +317,7 @@ def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of nested metrics, names joined by dots; long lists are counted, not printed."""
     if isinstance(values, Mapping) and {"value", "low", "high"} <= set(values):
         known = values["low"] is not None and values["high"] is not None
-        ends = f"{_number(values['low'])} to {_number(values['high'])}" if known else "interval cannot be told"
+        ends = f"{_number(values['low'])} to {_number(values['high'])}" if known else "interval inconclusive"
         verdict = f": {values['verdict']}" if "verdict" in values else ""
         yield before, f"{_number(values['value'])} ({ends}; {values.get('resampled')} resampled){verdict}"
     elif isinstance(values, Mapping):

@@ -5,9 +5,9 @@ from collections import namedtuple
 
 import pytest
 
-from allkit import machine
-from allkit.machine import check_machine, summarise_machine
-from allkit.series import list_notebooks
+from allkit.course import check_setup as setup
+from allkit.course.check_setup import check_setup, summarise_setup
+from allkit.course.notebooks import list_notebooks
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def _states(found):
 
 
 def test_a_machine_that_is_ready(at_home, twin):
-    found = check_machine(str(twin))
+    found = check_setup(str(twin))
     assert _states(found)[["Python", "tensorflow", "other packages", "disk", "data"]].eq("fine").all()
     assert _states(found)["ImageNet weights of MobileNet"] == "optional"
-    sentence = summarise_machine(found[found["state"] != "missing"])  # a small machine may lack memory
+    sentence = summarise_setup(found[found["state"] != "missing"])  # a small machine may lack memory
     assert sentence.startswith("Everything is here: ")
     assert "synthetic images" in sentence
     assert "ImageNet weights of MobileNet" in sentence
@@ -36,18 +36,18 @@ def test_a_machine_that_is_ready(at_home, twin):
 def test_weights_are_found_where_keras_looks(at_home, twin):
     (at_home / "keras" / "models").mkdir(parents=True)
     (at_home / "keras" / "models" / "efficientnetb3_notop.h5").touch()
-    found = check_machine(str(twin))
+    found = check_setup(str(twin))
     assert _states(found)["ImageNet weights of EfficientNetB3"] == "fine"
 
 
 def test_what_is_missing_is_said_with_what_to_do(at_home, monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    monkeypatch.setattr(machine, "_required", lambda: {"numpy": ">=99", "tqdm": ">=99", "pandas": ""})
+    monkeypatch.setattr(setup, "_required", lambda: {"numpy": ">=99", "tqdm": ">=99", "pandas": ""})
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage(10, 10, 0))
-    found = check_machine("nowhere/at/all")
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: usage(10, 10, 0))
+    found = check_setup("nowhere/at/all")
     assert set(found.loc[found["state"] == "missing", "what"]) >= {"Python", "numpy", "other packages", "disk", "data"}
-    sentence = summarise_machine(found)
+    sentence = summarise_setup(found)
     assert sentence.startswith("Not ready yet.")
     for words in ("install Python 3.13", "make room", "there is no such file or folder"):
         assert words in sentence

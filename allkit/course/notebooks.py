@@ -1,7 +1,6 @@
 """Running the notebooks of the series in order, into a run folder.
 
-Everything about a run is reachable from here: `open_run` and `load_data` for the notebooks, `run_series`, `run_sweep`
-and `publish_report` for the command line.
+`run_notebooks` makes one run, `run_sweep` one for each combination of values.
 """
 
 from __future__ import annotations
@@ -14,49 +13,39 @@ import itertools
 import logging
 import os
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from allkit import ROOT, AllkitError
-from allkit.report import publish_report, title_of
+import dask
+import nbformat
+import pandas as pd
+import papermill
+from dask.system import CPU_COUNT
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.system import MEMORY_LIMIT
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from allkit import ROOT, AllkitError, disk_trouble
+from allkit.course.report import publish_report, title_of
 from allkit.runs import (
     FORMAT,
     SYNTHETIC,
-    Run,
     data_path,
-    disk_trouble,
     is_run_folder,
-    load_data,
-    open_run,
+    make_data,
     read_json,
     run_path,
     save_json,
     timestamp,
     to_plain,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from distributed import Client, Future
-
-__all__ = [
-    "NotebookResult",
-    "Run",
-    "SeriesResult",
-    "SweepResult",
-    "SweepRun",
-    "list_notebooks",
-    "load_data",
-    "open_run",
-    "publish_report",
-    "run_path",
-    "run_series",
-    "run_sweep",
-]
 
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -65,6 +54,7 @@ QUIET = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
 """Environment of the kernels that keeps library chatter out of the saved outputs."""
+
 
 OPTIONS = {"data": "--data", "profile": "--profile", "run_folder": "--out"}
 """Parameters that every notebook shares and that have an option of their own."""
@@ -86,7 +76,7 @@ class NotebookResult:
 
 
 @dataclass(frozen=True)
-class SeriesResult:
+class NotebooksResult:
     """How a pass through the series went."""
 
     path: Path
@@ -116,7 +106,7 @@ class _Step:
         return self.source.stem
 
 
-def run_series(
+def run_notebooks(
     *,
     profile: str = "quick",
     data: str = SYNTHETIC,
@@ -127,7 +117,7 @@ def run_series(
     notebooks: Path = ROOT / "notebooks",
     reporter: Callable[[NotebookResult], None] | None = None,
     progress: bool = False,
-) -> SeriesResult:
+) -> NotebooksResult:
     """Execute the notebooks in order; a failed one is kept and named, and the rest still runs.
 
     `only` holds notebook numbers ("01,03"). `parameters` maps a name, or "04.name" for one notebook, to a
@@ -156,14 +146,11 @@ def run_series(
                 reporter(result)
             if result.status == "interrupted":
                 break
-    return SeriesResult(path, tuple(results))
+    return NotebooksResult(path, tuple(results))
 
 
 def list_notebooks(folder: Path = ROOT / "notebooks") -> pd.DataFrame:
     """Return the notebooks of the series: one row each, index `notebook` ("01"), file and title (without number)."""
-    import nbformat
-    import pandas as pd
-
     paths = _select_notebooks(folder, None)
     rows = [(path.name[:2], path.name, title_of(nbformat.read(path, as_version=4))) for path in paths]
     return pd.DataFrame(rows, columns=["notebook", "file", "title"]).set_index("notebook")
@@ -222,8 +209,6 @@ def _targets(given: str, declared: Mapping[Path, Mapping[str, Any]]) -> tuple[st
 
 def _declared(source: Path) -> dict[str, Any]:
     """Return the parameters that a notebook declares, with their default values."""
-    import papermill
-
     try:
         with _silent_papermill():
             found = papermill.inspect_notebook(str(source))
@@ -272,26 +257,26 @@ def _parse(name: str, value: Any, default: Any) -> Any:
 
 
 def _prepare_folder(path: Path, profile: str, data: str, resume: bool) -> dict[str, Any]:
-    """Return series.json of a folder that is ready for this run; move an older run aside unless resuming."""
+    """Return notebooks.json of a folder that is ready for this run; move an older run aside unless resuming."""
     record = {"format": FORMAT, "created": timestamp(), "profile": profile, "data": data, "notebooks": {}}
     if is_run_folder(path):
         if not resume:
             _move_aside(path)
-        elif (path / "series.json").exists():
-            old = read_json(path / "series.json")
+        elif (path / "notebooks.json").exists():
+            old = read_json(path / "notebooks.json")
             if old.get("format") != FORMAT or not isinstance(old.get("notebooks"), dict):
                 raise AllkitError(f"{path} was made by another version of allkit; choose another --out.")
             if old.get("data") != data:
                 raise AllkitError(f"{path} is a run on data={old.get('data')!r}; choose another --out.")
             record = old | {"profile": profile}
-    save_json(path / "series.json", record)
+    save_json(path / "notebooks.json", record)
     return record
 
 
 def _move_aside(path: Path) -> None:
     """Rename an older run or sweep to <name>-<when it was created>."""
     created = ""
-    for file in ("series.json", "params.json", "sweep.json"):
+    for file in ("notebooks.json", "params.json", "sweep.json"):
         with contextlib.suppress(AllkitError, OSError):
             created = created or str(read_json(path / file).get("created", ""))
     digits = re.sub(r"\D", "", created[:19])  # 2026-01-31T12:00:00
@@ -327,29 +312,25 @@ def _state(source: Path, values: Mapping[str, Any], notebooks: Mapping[str, Any]
 
 
 def _run_or_skip(step: _Step, path: Path, record: dict[str, Any], resume: bool, title: str) -> NotebookResult:
-    """Run one notebook unless it is done; write what happened to series.json either way."""
+    """Run one notebook unless it is done; write what happened to notebooks.json either way."""
     entry = record["notebooks"].get(step.name, {})
     copy = path / "notebooks" / step.source.name
     unchanged = all(entry.get(key) == value for key, value in step.state.items())
     if resume and entry.get("status") == "done" and unchanged and copy.exists():
         return NotebookResult(step.name, "skipped", entry["seconds"], copy=copy)
     record["notebooks"][step.name] = {"status": "running"}
-    save_json(path / "series.json", record)
+    save_json(path / "notebooks.json", record)
     started = time.perf_counter()
     status, cell, error = _execute(step, copy, title)
     result = NotebookResult(step.name, status, round(time.perf_counter() - started, 1), cell, error, copy)
     outcome = {"status": status, "seconds": result.seconds, "cell": cell, "error": error}
     record["notebooks"][step.name] = outcome | {"ended": timestamp()} | step.state
-    save_json(path / "series.json", record)
+    save_json(path / "notebooks.json", record)
     return result
 
 
 def _execute(step: _Step, copy: Path, title: str) -> tuple[str, int | None, str]:
     """Execute one notebook into `copy`; return status, number of the failed cell and its error."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     bar = {"desc": title, "leave": False, "disable": None} if title else False  # None: only on a terminal
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -380,8 +361,6 @@ def _execute(step: _Step, copy: Path, title: str) -> tuple[str, int | None, str]
 
 def _last_started(copy: Path) -> int | None:
     """Return the number of the code cell that an executed copy had reached."""
-    import nbformat
-
     with contextlib.suppress(OSError, ValueError):
         cells = [c for c in nbformat.read(copy, as_version=4).cells if c.cell_type == "code"]
         return sum(bool(c.metadata.get("papermill", {}).get("start_time")) for c in cells) or None
@@ -426,6 +405,7 @@ THREADS = (
 )
 """Environment that says how many threads the kernels compute with."""
 
+
 MEMORY_EACH = 4 * 2**30
 """Bytes of memory that are allowed for each run when the number of processes is not given."""
 
@@ -459,7 +439,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class _Combination:
-    """What distinguishes one run of a sweep: values as given (for `run_series`) and as read (to be shown)."""
+    """What distinguishes one run of a sweep: values as given (for `run_notebooks`) and as read (to be shown)."""
 
     given: dict[str, Any]
     read: dict[str, Any]
@@ -492,9 +472,9 @@ def run_sweep(
     the others; a dead process is replaced and its run taken up again. With `resume` what is done already is skipped.
     The runs share this machine's cores between `workers` processes, or go to the Dask cluster at the address
     `scheduler`, whose workers must see the same files at the same paths. `reporter` is told of every run as it ends.
-    The other options are those of `run_series`.
+    The other options are those of `run_notebooks`.
 
-    Raises AllkitError before anything starts for what `run_series` refuses, and for a cluster that is of no use.
+    Raises AllkitError before anything starts for what `run_notebooks` refuses, and for a cluster that is of no use.
     """
     data = str(data_path(data) or SYNTHETIC)
     path = run_path(out or "sweep")
@@ -524,7 +504,7 @@ def run_sweep(
 def _combine(
     grid: Mapping[str, Sequence[Any]], declared: Mapping[Path, Mapping[str, Any]], fixed: Mapping[str, Any]
 ) -> list[_Combination]:
-    """Return every combination of the grid; AllkitError for names and values that `run_series` would refuse."""
+    """Return every combination of the grid; AllkitError for names and values that `run_notebooks` would refuse."""
     both = sorted(set(grid) & set(fixed))
     if both:
         raise AllkitError(f"{both[0]} has one value for all runs and values to sweep; give it once.")
@@ -592,9 +572,8 @@ def _shared_data(data: str) -> Path:
     """Return the path of the data; the twin is drawn here, once, before many processes ask for it."""
     if data != SYNTHETIC:
         return Path(data)
-    from allkit.synthetic import ensure_twin
 
-    return ensure_twin()
+    return make_data(SYNTHETIC)
 
 
 # ---------------------------------------------------------------------------------------- Dask
@@ -603,9 +582,6 @@ def _shared_data(data: str) -> Path:
 @contextlib.contextmanager
 def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
     """Yield a client of the cluster at an address, or of a cluster of processes on this machine only."""
-    import dask
-    from distributed import Client, LocalCluster
-
     with contextlib.ExitStack() as stack:
         logger = logging.getLogger("distributed")
         stack.callback(logger.setLevel, logger.level)
@@ -631,8 +607,6 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
 
 
 def _connect(scheduler: str) -> Client:
-    from distributed import Client
-
     try:
         return Client(scheduler, timeout="5s", set_as_default=False)
     except (OSError, ValueError) as error:
@@ -642,9 +616,6 @@ def _connect(scheduler: str) -> Client:
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Let processes that are started in the block ignore Ctrl-C, which is for this process to answer."""
-    import signal
-    import threading
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -657,9 +628,6 @@ def _without_interrupts() -> Iterator[None]:
 
 def _count_workers(asked: int | None, runs: int) -> int:
     """Return how many processes to start: as many as asked, or as the cores and the memory are enough for."""
-    from dask.system import CPU_COUNT
-    from distributed.system import MEMORY_LIMIT
-
     if asked is not None and asked < 1:
         raise AllkitError(f"workers is {asked}; give at least 1.")
     return min(runs, asked or max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_EACH)))
@@ -689,8 +657,6 @@ def _threads_each(client: Client, needed: Sequence[Path]) -> int:
 
 def _look_around(paths: Sequence[str]) -> tuple[int, list[str]]:
     """Return the number of cores of this machine, and which of the paths it lacks; runs on a worker."""
-    from dask.system import CPU_COUNT
-
     return CPU_COUNT, [path for path in paths if not os.path.exists(path)]
 
 
@@ -701,8 +667,6 @@ def _run_tasks(
     tell: Callable[[SweepRun], None],
 ) -> bool:
     """Make all runs, and tell of each as it ends; return whether they were stopped from the keyboard."""
-    from distributed import as_completed
-
     futures = {}
     for position, (name, task) in enumerate(tasks.items()):
         future = client.submit(_run_combination, runs[name].path, **task, pure=False, priority=-position)
@@ -716,7 +680,7 @@ def _run_tasks(
     return False
 
 
-def _run_combination(path: Path, *, threads: int, **options: Any) -> SeriesResult:
+def _run_combination(path: Path, *, threads: int, **options: Any) -> NotebooksResult:
     """Make one run folder; runs on a worker. What an earlier attempt has done is not done again."""
 
     def stop_if_asked(_: NotebookResult) -> None:
@@ -726,7 +690,7 @@ def _run_combination(path: Path, *, threads: int, **options: Any) -> SeriesResul
     # several networks on one GPU: none may take all of its memory at the start
     environment = dict.fromkeys(THREADS, str(threads)) | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     with _environment(environment):
-        result = run_series(out=path, resume=True, reporter=stop_if_asked, **options)
+        result = run_notebooks(out=path, resume=True, reporter=stop_if_asked, **options)
     if any(notebook.status != "skipped" for notebook in result.notebooks):
         publish_report(path)
     return result
@@ -734,8 +698,6 @@ def _run_combination(path: Path, *, threads: int, **options: Any) -> SeriesResul
 
 def _outcome(future: Future, run: SweepRun) -> SweepRun:
     """Return a run with what became of it."""
-    from distributed import KilledWorker
-
     if future.status == "cancelled":
         return replace(run, status="failed", error="the Dask scheduler went away")
     if future.status == "error":

@@ -1,0 +1,1 @@
+"""The code of one notebook each; a lesson imports the core only."""
