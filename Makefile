@@ -37,7 +37,7 @@ run: setup ## run all notebooks and publish runs/latest/report/index.html
 test: setup ## lint, every notebook with nbval, then the unit tests (which use the models of the notebooks)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	rm -rf $(TEST_RUNS)
 	$(QUIET) ALLKIT_RUNS='$(CURDIR)/$(TEST_RUNS)' \
 	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 --ignore=notebooks/extra notebooks
