@@ -1,7 +1,7 @@
 """Room `classify`: one image file in, a label out, or the reason why there is none (paper III.B.5).
 
 `classify_bytes` is the one path for the notebook, the page, the command line and the tests. When it declines is
-not decided here: `build_limits` reads the limits off the validation images, and they travel in the model's card.
+not decided here: `build_limits` reads the limits off the validation images, and they travel in the model's metadata.
 For teaching. Nothing here is a diagnosis.
 """
 
@@ -104,9 +104,9 @@ def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "", thresh
 
     Args:
         data: the file: BMP, PNG, JPEG, TIFF or WebP.
-        trained: its card holds threshold and limits; without them 0.5 is the threshold and nothing is declined.
+        trained: its metadata holds threshold and limits; without them 0.5 is the threshold and nothing is declined.
         name: what messages call it.
-        threshold: of the first class, 0-1, instead of the card's.
+        threshold: of the first class, 0-1, instead of that of the metadata.
 
     Raises:
         allkit.images.ImageError: the bytes are no readable image, or too many.
@@ -139,7 +139,7 @@ def classify_files(
 
 def judge(result: Result, trained: TrainedModel, threshold: float) -> Result:
     """Return the same answer at another threshold: label and abstain band move, nothing is computed anew."""
-    limits = trained.card.get("limits", {})
+    limits = trained.metadata.get("limits", {})
     shown = threshold if len(trained.classes) == 2 else None
     reasons = {**result.flags, **_hesitation(result.probabilities, shown, limits)}
     label = None if reasons else label_of(result.probabilities, shown)
@@ -155,8 +155,8 @@ def label_of(probabilities: Mapping[str, float], threshold: float | None) -> str
 
 
 def threshold_of(trained: TrainedModel) -> float:
-    """Return the threshold that the card holds, 0.5 without one."""
-    return float(trained.card.get("limits", {}).get("threshold", 0.5))
+    """Return the threshold that the metadata holds, 0.5 without one."""
+    return float(trained.metadata.get("limits", {}).get("threshold", 0.5))
 
 
 @dataclass(frozen=True)
@@ -190,14 +190,14 @@ def _prepare(data: bytes, name: str, trained: TrainedModel) -> _Ready:
 
 def _ready(whole: np.ndarray, name: str, trained: TrainedModel, start: float | None = None) -> _Ready:
     start = time.perf_counter() if start is None else start
-    size, limits = trained.card["input"], trained.card.get("limits")
+    size, limits = trained.metadata["input"], trained.metadata.get("limits")
     image = prepare_image(whole, size["image_size"], size["crop"])
     decoded = time.perf_counter()
     try:
         flags = find_flags(measure_quality(whole), limits) if limits else {}
     except (KeyError, TypeError) as error:
         raise AllkitError(
-            f"the limits in the model's card are not those of this version of allkit ({error}); train the model again."
+            f"the limits in the metadata are not those of this version of allkit ({error}); train the model again."
         ) from error
     return _Ready(name, image, flags, {"decode": decoded - start, "quality": time.perf_counter() - decoded})
 
@@ -237,7 +237,7 @@ def _logit(share: float | np.ndarray) -> float | np.ndarray:
 
 def abstain_band(trained: TrainedModel, threshold: float) -> tuple[float, float] | None:
     """Return the probabilities of the first class between which the kit declines, or None without a band."""
-    band = trained.card.get("limits", {}).get("abstain")
+    band = trained.metadata.get("limits", {}).get("abstain")
     if band is None or len(trained.classes) != 2:
         return None
     low, high = (1 / (1 + math.exp(-(_logit(threshold) + side * band))) for side in (-1, 1))
@@ -297,7 +297,7 @@ def _measure_picture(image: np.ndarray) -> dict[str, float]:
 
 
 def find_flags(quality: Mapping[str, float], limits: Mapping) -> dict[str, str]:
-    """Return what speaks against an image, code -> sentence, by the limits of a model's card."""
+    """Return what speaks against an image, code -> sentence, by the limits of a model's metadata."""
     if not quality["area"]:
         return {"empty": "there is nothing on it but black"}
     flags: dict[str, str] = {}
@@ -329,7 +329,7 @@ def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities:
         probabilities: its predictions, (n, classes).
 
     Returns:
-        What goes into the card: `images`, how many there were; `threshold`, with two classes, that of the highest
+        What the metadata keeps: `images`, their number; `threshold`, with two classes, that of the highest
         balanced accuracy; `abstain`, half the width of the band around it in logits (with more classes: the least
         probability); `quality`, measure -> [low, high]; `unlike`, centre, precision and largest Mahalanobis
         distance of the measures.
@@ -385,7 +385,7 @@ def rejection_rates(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedM
 
     Args:
         kinds: what they are -> images, uint8 (height, width, 3), any size.
-        trained: its card holds the limits.
+        trained: its metadata holds the limits.
 
     Returns:
         One row per kind: images, declined (share, 0-1), and the most frequent reasons with their counts.
@@ -426,16 +426,16 @@ def load_photographs() -> list[np.ndarray]:
 
 
 def describe_model(trained: TrainedModel) -> str:
-    """Return, from the model's card, what it was trained on and how it did, in plain sentences."""
-    card = trained.card
-    split, scores = card.get("split", {}), card.get("scores")
-    kind = "synthetic images (drawn by a program)" if card["data"]["source"] == "synthetic" else "genuine images"
+    """Return, from the model's metadata, what it was trained on and how it did, in plain sentences."""
+    metadata = trained.metadata
+    split, scores = metadata.get("split", {}), metadata.get("scores")
+    kind = "synthetic images (drawn by a program)" if metadata["data"]["source"] == "synthetic" else "genuine images"
     count = f"{split['images']['train']:,} " if "images" in split else ""
     text = f"Trained on {count}{kind}."
     if not scores:
         return f"{text} How it did on other images is not recorded."
     who = "images of people it may know" if split.get("shares_subjects") else "images of people it had not seen"
     shown = {"AUC": "auc", "balanced accuracy": "balanced_accuracy",
-             f"sensitivity for {card['classes'][0]}": "sensitivity", "specificity": "specificity"}  # fmt: skip
+             f"sensitivity for {metadata['classes'][0]}": "sensitivity", "specificity": "specificity"}  # fmt: skip
     measures = ", ".join(f"{words} {scores[key]:.2f}" for words, key in shown.items() if key in scores)
     return f"{text} On {scores['images']:,} {who}: {measures}."

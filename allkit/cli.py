@@ -468,7 +468,7 @@ def classify(
     from allkit.models import load_models
 
     title, trained = next(iter(load_models(_model_path(model)).items()))
-    kind = "synthetic" if trained.card["data"]["source"] == "synthetic" else "genuine"
+    kind = "synthetic" if trained.metadata["data"]["source"] == "synthetic" else "genuine"
     typer.echo(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
     unread = 0
     for name, answer in zip(images, classify_files(images, trained, threshold=threshold), strict=True):

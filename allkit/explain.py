@@ -102,7 +102,7 @@ def build_occlusion(trained: TrainedModel, *, places: int = 7, fill: str = "back
     `places` × `places` answers for a map.
 
     Args:
-        trained: any network with a card.
+        trained: any network with its metadata.
         places: positions of the patch a side.
         fill: what the patch is filled with. "background": the colour of the image's rim, so that covering the
             background of a cell changes nothing, but a covered rim makes the cell smaller. "mean": inside a cell on

@@ -382,20 +382,20 @@ def _multiply_adds(layer: Any) -> int:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network and the card that says how to feed it and where it comes from.
+    """A network and its metadata: how to feed it and where it comes from.
 
     Attributes:
         model: takes uint8 or float RGB 0–255, (batch, s, s, 3).
-        card: classes, input (image_size, crop), data, split, profile, versions.
+        metadata: classes, input (image_size, crop), data, split, profile, versions.
     """
 
     model: keras.Model
-    card: dict
+    metadata: dict
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
-        return tuple(self.card["classes"])
+        return tuple(self.metadata["classes"])
 
     @cached_property
     def forward(self) -> Callable:
@@ -418,7 +418,7 @@ def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
         AllkitError: there is no model, or one cannot be loaded.
     """
     loaded = {file.stem: load_model(file) for file in find_models(run_or_file)}
-    return {TITLES.get(trained.card.get("model"), stem): trained for stem, trained in loaded.items()}
+    return {TITLES.get(trained.metadata.get("model"), stem): trained for stem, trained in loaded.items()}
 
 
 def find_models(run_or_file: str | Path) -> list[Path]:
@@ -435,7 +435,7 @@ def find_models(run_or_file: str | Path) -> list[Path]:
 
 
 def save_model(trained: TrainedModel, path: Path) -> None:
-    """Write `path` (.keras) and the JSON card beside it, atomically.
+    """Write `path` (.keras) and its metadata as JSON beside it, atomically.
 
     Raises:
         AllkitError: the disk is full or not writable; what was there before is intact.
@@ -445,10 +445,10 @@ def save_model(trained: TrainedModel, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         trained.model.save(half)
-        card = half.with_suffix(".json")
-        card.write_text(json.dumps(trained.card, indent=1, ensure_ascii=False))
+        metadata = half.with_suffix(".json")
+        metadata.write_text(json.dumps(trained.metadata, indent=1, ensure_ascii=False))
         os.replace(half, path)
-        os.replace(card, path.with_suffix(".json"))
+        os.replace(metadata, path.with_suffix(".json"))
     except OSError as error:
         raise AllkitError(
             f"the model could not be saved as {path} ({error}); free some space or choose another "
@@ -460,10 +460,10 @@ def save_model(trained: TrainedModel, path: Path) -> None:
 
 
 def load_model(path: Path) -> TrainedModel:
-    """Load a .keras file and its JSON card, in Keras' safe mode (no code from the file is run).
+    """Load a .keras file and the metadata (JSON) beside it, in Keras' safe mode (no code from the file is run).
 
     Raises:
-        AllkitError: a file is missing, damaged, or the card and the network disagree.
+        AllkitError: a file is missing, damaged, or metadata and network disagree.
     """
     path = Path(path)
     if not path.is_file() or not path.with_suffix(".json").is_file():
@@ -472,25 +472,25 @@ def load_model(path: Path) -> TrainedModel:
             "(notebooks 03 and 04) or give another path."
         )
     try:
-        card = json.loads(path.with_suffix(".json").read_text())
+        metadata = json.loads(path.with_suffix(".json").read_text())
         model = keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:
         raise AllkitError(
             f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
             "another version. Train it again."
         ) from error
-    if problem := _metadata_problem(card, model):
+    if problem := _metadata_problem(metadata, model):
         raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
-    return TrainedModel(model, card)
+    return TrainedModel(model, metadata)
 
 
-def _metadata_problem(card: Any, model: keras.Model) -> str:
-    """Return what is wrong between a card and its network, empty where they agree."""
+def _metadata_problem(metadata: Any, model: keras.Model) -> str:
+    """Return what is wrong between metadata and the network, empty where they agree."""
     try:
-        classes, size, crop = card["classes"], card["input"]["image_size"], card["input"]["crop"]
-        source = card["data"]["source"]
+        classes, size, crop = metadata["classes"], metadata["input"]["image_size"], metadata["input"]["crop"]
+        source = metadata["data"]["source"]
     except (KeyError, TypeError) as error:
-        return f"is not a card of this version of allkit (looked for {error})"
+        return f"is not metadata of this version of allkit (looked for {error})"
     if not isinstance(classes, list) or len(classes) != model.output_shape[-1]:
         return f"names the classes {classes}, and the network has {model.output_shape[-1]} outputs"
     if not all(isinstance(name, str) for name in [*classes, source]) or tuple(classes) != class_order(classes):
@@ -558,11 +558,11 @@ def predict_index(
     """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class.
 
     Args:
-        trained: the model; its card says how images are prepared.
+        trained: the model; its metadata says how images are prepared.
         index: rows of an index; a column `augmentation` says how an image is changed after it was prepared.
         change: changes a decoded image, uint8 (h, w, 3), before it is prepared; is given its path too.
     """
-    size = {key: trained.card["input"][key] for key in ("image_size", "crop")}
+    size = {key: trained.metadata["input"][key] for key in ("image_size", "crop")}
     images = load_part(index, **size) if change is None else _load_changed(index["path"], change, **size)
     probabilities = predict_images(trained, images)
     table = index[["path", "label", "subject", "group"]].reset_index(drop=True)
@@ -581,7 +581,7 @@ def _load_changed(paths: Iterable[str], change: Callable, *, image_size: int, cr
 
 def measure_inference(trained: TrainedModel, *, repeats: int = 5) -> dict[str, float]:
     """Return the time of one forward pass in ms: alone (`single_ms`) and per image in a batch of 32."""
-    size = trained.card["input"]["image_size"]
+    size = trained.metadata["input"]["image_size"]
     images = np.zeros((32, size, size, 3), np.uint8)
     found = {}
     for name, batch in {"single_ms": images[:1], "batch_ms": images}.items():

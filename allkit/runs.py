@@ -275,7 +275,7 @@ def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
 
 
 def save_training(run: Run, training: Training, predictions: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """Save all that a training leaves: the model with its card, history, test predictions, metrics.
+    """Save all that a training leaves: the model with its metadata, history, test predictions, metrics.
 
     Args:
         run: the run folder.
@@ -287,32 +287,32 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame, valid
     ("subjects" or "images"), units, level, with low and high null where they are inconclusive; and how it was
     made: time of training in s, hashes of data and split, profile and what was changed in it.
     """
-    name, card = training.trained.card["model"], training.trained.card
+    name, metadata = training.trained.metadata["model"], training.trained.metadata
     scores = evaluate_predictions(predictions)
     answers = probabilities_of(predict_index(training.trained, validation))
     limits = build_limits(training.trained, validation, answers)
     # the upload cell says how the model did, and when it says nothing
-    known = card | {"limits": limits, "scores": {"images": len(predictions)} | scores}
-    save_model(dataclasses.replace(training.trained, card=known), run.model_path(name))
+    known = metadata | {"limits": limits, "scores": {"images": len(predictions)} | scores}
+    save_model(dataclasses.replace(training.trained, metadata=known), run.model_path(name))
     run.save_history(name, training.history)
     run.save_predictions(name, predictions)
     facts = {
         "training_seconds": training.seconds,
         "epochs": len(training.history),
         "trained": timestamp(),
-        "data": card["data"]["source"],
+        "data": metadata["data"]["source"],
         "data_hash": run.data_hash,
-        "split": card["split"]["name"],
-        "split_hash": card["split"]["hash"],
-        "profile": card["profile"]["name"],
-        "changed": changed_settings(card["profile"], name),
-        "seed": card["seed"],
-        "deterministic": card["deterministic"],
+        "split": metadata["split"]["name"],
+        "split_hash": metadata["split"]["hash"],
+        "profile": metadata["profile"]["name"],
+        "changed": changed_settings(metadata["profile"], name),
+        "seed": metadata["seed"],
+        "deterministic": metadata["deterministic"],
         "intervals": evaluate_with_intervals(predictions).assign(level=0.95).to_dict("index"),
     }
     run.save_metrics(name, scores | facts)
     params = read_params(run.path)
-    models = params.get("models", {}) | {name: {key: card[key] for key in ("seed", "split", "profile")}}
+    models = params.get("models", {}) | {name: {key: metadata[key] for key in ("seed", "split", "profile")}}
     save_json(run.path / "params.json", params | {"models": models})
 
 
@@ -332,9 +332,9 @@ def load_or_train(
         training = train_model(model, split, profile, folder=run.checkpoint_folder(name), seed=seed)
         save_training(run, training, predict_index(training.trained, split.test), split.validation)
     trained = load_model(run.model_path(name))
-    if trained.card["split"]["hash"]["test"] != index_hash(split.test):
+    if trained.metadata["split"]["hash"]["test"] != index_hash(split.test):
         raise AllkitError(
-            f"{name} in {run.path} was tested on other images (split {trained.card['split']['name']!r}); give "
+            f"{name} in {run.path} was tested on other images (split {trained.metadata['split']['name']!r}); give "
             "this notebook the same split, hold_out and seed, or choose another run_folder."
         )
     return trained, run.load_predictions(name)

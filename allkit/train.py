@@ -213,7 +213,7 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
 
 
 def changed_settings(settings: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return what differs in a card's `profile` from the profile of that name; empty for an unknown name."""
+    """Return the settings in which metadata differs from the profile of the same name; empty for an unknown name."""
     if settings.get("name") not in PROFILES:
         return {}
     usual = dataclasses.asdict(get_profile(settings["name"], model))
@@ -421,7 +421,7 @@ class Training:
     """What a training leaves behind.
 
     Attributes:
-        trained: the network with the best epoch's weights, and its card.
+        trained: the network with the best epoch's weights, and its metadata.
         history: one row per epoch as in Tables I and II, with the phase it belongs to.
         seconds: time of reading the images, computing features where there are views, and of all epochs.
         resumed: epochs that were not trained now because a checkpoint held them.
@@ -539,8 +539,8 @@ def _finish(model, split, profile, tables, resumed, prepared, facts) -> Training
     history = pd.concat(tables, ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
     seconds = prepared + float(history["seconds"].sum())
-    card = _make_metadata(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
-    return Training(TrainedModel(model, card), history, seconds, resumed, facts["best_epoch"])
+    metadata = _make_metadata(model, split, profile, classes) | facts | {"training_seconds": round(seconds, 2)}
+    return Training(TrainedModel(model, metadata), history, seconds, resumed, facts["best_epoch"])
 
 
 def _phases(profile: Profile) -> list[dict]:

@@ -29,11 +29,11 @@ FILES = 60 if SMALL else 500
 
 def untrained(name: str, size: int, rows: pd.DataFrame) -> TrainedModel:
     """Return a network with limits, as if it had been trained on drawn cells."""
-    card = {"model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "data": {"source": "synthetic"},
+    metadata = {"model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "data": {"source": "synthetic"},
             "input": {"image_size": size, "crop": 300}}  # fmt: skip
-    plain = TrainedModel(build_model(name, size, pooling="avg", seed=0), card)
+    plain = TrainedModel(build_model(name, size, pooling="avg", seed=0), metadata)
     answers = np.array([list(answer.probabilities.values()) for answer in classify_files(rows["path"], plain)])
-    return TrainedModel(plain.model, card | {"limits": build_limits(plain, rows, answers)})
+    return TrainedModel(plain.model, metadata | {"limits": build_limits(plain, rows, answers)})
 
 
 def bench_one_answer(trained: TrainedModel) -> dict:
@@ -42,7 +42,7 @@ def bench_one_answer(trained: TrainedModel) -> dict:
 
     out = io.BytesIO()
     Image.fromarray(draw_cell("ALL", subject="1").image).save(out, "PNG")
-    data, size = out.getvalue(), trained.card["input"]["image_size"]
+    data, size = out.getvalue(), trained.metadata["input"]["image_size"]
     seen = classify_bytes(data, trained).image
     batch = seen[None].astype(np.float32)
     compiled = tf.function(lambda x: trained.model(x, training=False))
@@ -59,7 +59,7 @@ def bench_one_answer(trained: TrainedModel) -> dict:
     )
     parts = pd.DataFrame([dict(classify_bytes(data, trained).seconds) for _ in range(REPEATS)]).median() * 1000
     return {
-        "network": f"{trained.card['title']}, {size} px",
+        "network": f"{trained.metadata['title']}, {size} px",
         "milliseconds": spread(times),
         "parts of an answer, ms": parts.round(2).to_dict(),
         "ratio to the bare pass": ratios(times, to=times["bare compiled forward pass"]),
@@ -80,7 +80,7 @@ def bench_many_files(trained: TrainedModel, paths: list[str]) -> dict:
     times = measure(alone | {"both, overlapping": lambda: list(classify_files(paths, trained))}, repeats=3)
     slower = times[list(alone)].median().idxmax()
     return {
-        "network": f"{trained.card['title']}, {trained.card['input']['image_size']} px",
+        "network": f"{trained.metadata['title']}, {trained.metadata['input']['image_size']} px",
         "files": len(paths),
         "milliseconds": spread(times, digits=0),
         "cores kept busy": {name: busy_cores(way) for name, way in alone.items()},

@@ -17,7 +17,7 @@ from allkit.data import load_index
 from allkit.images import read_image
 from allkit.models import TrainedModel
 
-CARD = {
+METADATA = {
     "model": "mobilenet",
     "classes": ["ALL", "HEM"],
     "input": {"image_size": 32, "crop": 300},
@@ -30,7 +30,7 @@ def toy_model(bias: float) -> TrainedModel:
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     kernel, _ = model.layers[-1].get_weights()
     model.layers[-1].set_weights([0 * kernel, np.array([bias, 0.0])])
-    return TrainedModel(model, CARD)
+    return TrainedModel(model, METADATA)
 
 
 @pytest.fixture(scope="module")

@@ -62,14 +62,14 @@ def run_folder(twin, tmp_path_factory) -> Path:
     rows = load_index(twin)
     rows = rows[rows["part"] == "train"]
     for number, name in enumerate(MODELS):
-        card = {
+        metadata = {
             "model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "input": {"image_size": 64, "crop": 300},
             "data": {"source": "synthetic"},
         }  # fmt: skip
-        plain = TrainedModel(build_model(name, 64, alpha=0.25, pooling="avg", seed=number), card)
+        plain = TrainedModel(build_model(name, 64, alpha=0.25, pooling="avg", seed=number), metadata)
         p = np.array([list(answer.probabilities.values()) for answer in classify_files(rows["path"], plain)])
-        card |= {"limits": {**build_limits(plain, rows, p), "abstain": 0.0}}
-        save_model(TrainedModel(plain.model, card), folder / "models" / f"{name}.keras")
+        metadata |= {"limits": {**build_limits(plain, rows, p), "abstain": 0.0}}
+        save_model(TrainedModel(plain.model, metadata), folder / "models" / f"{name}.keras")
     return folder
 
 

@@ -46,7 +46,7 @@ def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, 
     settings = get_profile("quick", "mobilenet", **profile)
     unlike = {"measures": ["area"], "mean": [1], "scale": [1], "precision": [[1]], "limit": 3}
     parts = ("train", "validation", "test")
-    card = {
+    metadata = {
         "model": "mobilenet", "title": "MobileNet", "classes": list(classes),
         "input": {"image_size": 96, "crop": 300, "values": "RGB, 0-255"},
         "data": {"source": source, "images": 300},
@@ -60,7 +60,7 @@ def make_run(path, predictions, *, source="synthetic", test="t1", shares=False, 
         "limits": {"images": 28, "threshold": 0.4567, "abstain": 0.2, "quality": {"area": [1200.0, 9000.0]},
                    "unlike": unlike},
     }  # fmt: skip
-    training = Training(TrainedModel(None, card), pd.DataFrame({"epoch": [1, 2]}), 61.2, 0, 2)
+    training = Training(TrainedModel(None, metadata), pd.DataFrame({"epoch": [1, 2]}), 61.2, 0, 2)
     save_training(run, training, predictions, validation=predictions)
     return run.path
 
@@ -70,11 +70,11 @@ def _quick(monkeypatch, tmp_path):
     """Save the facts about a model without the model; resample less often than in earnest, to be quick."""
 
     def save_facts(trained, path):
-        save_json(path.with_suffix(".json"), trained.card)
+        save_json(path.with_suffix(".json"), trained.metadata)
 
     monkeypatch.setattr("allkit.runs.save_model", save_facts)
     monkeypatch.setattr("allkit.runs.predict_index", lambda trained, rows: rows)
-    monkeypatch.setattr("allkit.runs.build_limits", lambda trained, rows, answers: trained.card["limits"])
+    monkeypatch.setattr("allkit.runs.build_limits", lambda trained, rows, answers: trained.metadata["limits"])
     for function in (evaluate_with_intervals, compare_predictions):
         monkeypatch.setitem(function.__kwdefaults__, "resamples", 40)
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
@@ -84,10 +84,11 @@ def make_older(path) -> None:
     """Take from a run folder what the first version of the layout did not hold."""
     metrics = read_json(path / "metrics.json")
     save_json(path / "metrics.json", {n: {k: v for k, v in m.items() if k not in OLDER} for n, m in metrics.items()})
-    card = read_json(path / "models" / "mobilenet.json")
+    metadata = read_json(path / "models" / "mobilenet.json")
     for key in ("classes", "subjects"):
-        del card["split"][key]
-    save_json(path / "models" / "mobilenet.json", {k: v for k, v in card.items() if k not in ("hardware", "limits")})
+        del metadata["split"][key]
+    metadata = {key: value for key, value in metadata.items() if key not in ("hardware", "limits")}
+    save_json(path / "models" / "mobilenet.json", metadata)
 
 
 def _allkit(monkeypatch, capsys, *words):

@@ -35,7 +35,7 @@ from allkit.images import ImageError, read_image
 from allkit.models import TrainedModel, build_model, load_model, load_models, save_model
 from allkit.synthetic import make_twin
 
-CARD = {
+METADATA = {
     "model": "mobilenet",
     "title": "MobileNet",
     "classes": ["ALL", "HEM"],
@@ -49,7 +49,7 @@ def size_model() -> TrainedModel:
     layers = keras.layers
     model = keras.Sequential([keras.Input((32, 32, 3)), layers.GlobalAveragePooling2D(), layers.Dense(2, "softmax")])
     model.layers[-1].set_weights([np.array([[0.05, 0]] * 3), np.array([-6.0, 0.0])])
-    return TrainedModel(model, CARD)
+    return TrainedModel(model, METADATA)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def cells(tmp_path_factory):
 def trained(cells) -> TrainedModel:
     model, rows = size_model(), cells[:100]
     probabilities = np.array([list(r.probabilities.values()) for r in classify_files(rows["path"], model)])
-    return dataclasses.replace(model, card={**CARD, "limits": build_limits(model, rows, probabilities)})
+    return dataclasses.replace(model, metadata={**METADATA, "limits": build_limits(model, rows, probabilities)})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def images(cells) -> list[np.ndarray]:
 
 
 def flags_of(image: np.ndarray, trained: TrainedModel) -> set[str]:
-    return set(find_flags(measure_quality(image), trained.card["limits"]))
+    return set(find_flags(measure_quality(image), trained.metadata["limits"]))
 
 
 def test_the_threshold_is_the_best_one_on_the_validation_images(cells, trained):
@@ -123,7 +123,7 @@ def test_photographs_and_text_are_declined(trained):
 def test_blood_smears_are_declined_and_genuine_cells_by_their_own_limits_are_not(cnmc_folder, smears_folder):
     index = load_index(cnmc_folder)
     rows = index[index["fold"] == 1].sample(240, random_state=0)
-    limits = build_limits(TrainedModel(None, CARD), rows[:160], np.full((160, 2), 0.5))
+    limits = build_limits(TrainedModel(None, METADATA), rows[:160], np.full((160, 2), 0.5))
     flagged = [bool(find_flags(measure_quality(read_image(path)), limits)) for path in rows["path"][160:]]
     assert np.mean(flagged) < 0.2
     smears = load_index(smears_folder).sample(20, random_state=0)
@@ -169,27 +169,27 @@ def test_a_model_without_limits_answers_at_one_half_and_never_declines(images):
 
 
 def test_limits_of_another_version_are_refused(trained, images):
-    old = {**trained.card["limits"], "quality": {"area": [0, 1]}}
+    old = {**trained.metadata["limits"], "quality": {"area": [0, 1]}}
     with pytest.raises(AllkitError, match="train the model again"):
-        classify_bytes(to_png(images[0]), dataclasses.replace(trained, card={**trained.card, "limits": old}))
+        classify_bytes(to_png(images[0]), dataclasses.replace(trained, metadata={**trained.metadata, "limits": old}))
 
 
 def test_more_than_two_classes_have_no_threshold(cells):
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
-    plain = TrainedModel(model, {**CARD, "classes": ["a", "b", "c"]})
+    plain = TrainedModel(model, {**METADATA, "classes": ["a", "b", "c"]})
     probabilities = np.array([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]] * 10)
     limits = build_limits(plain, cells[:20], probabilities)
     result = classify_bytes(to_png(read_image(cells["path"][0])), plain)
     assert result.threshold is None
     assert result.label == max(result.probabilities, key=result.probabilities.get)
-    strict = dataclasses.replace(plain, card={**plain.card, "limits": {**limits, "abstain": 1.1}})
+    strict = dataclasses.replace(plain, metadata={**plain.metadata, "limits": {**limits, "abstain": 1.1}})
     assert "unsure" in classify_bytes(to_png(read_image(cells["path"][0])), strict).reasons
 
 
 def test_the_card_with_its_limits_travels_with_the_model(trained, tmp_path, images):
     save_model(trained, tmp_path / "run" / "models" / "mobilenet.keras")
     (again,) = load_models(tmp_path / "run").values()
-    assert again.card == trained.card
+    assert again.metadata == trained.metadata
     data = to_png(images[0])
     assert classify_bytes(data, again).reasons == classify_bytes(data, trained).reasons
     with pytest.raises(AllkitError, match="notebook 03 or 04"):
@@ -198,8 +198,8 @@ def test_the_card_with_its_limits_travels_with_the_model(trained, tmp_path, imag
 
 def test_a_model_says_what_it_was_trained_on_and_how_it_did(trained):
     scores = {"images": 50, "auc": 0.8123, "balanced_accuracy": 0.7, "sensitivity": 0.9, "specificity": 0.5}
-    card = {**trained.card, "split": {"images": {"train": 1200}, "shares_subjects": False}, "scores": scores}
-    text = describe_model(dataclasses.replace(trained, card=card))
+    metadata = {**trained.metadata, "split": {"images": {"train": 1200}, "shares_subjects": False}, "scores": scores}
+    text = describe_model(dataclasses.replace(trained, metadata=metadata))
     assert "1,200 synthetic images" in text
     assert "50 images of people it had not seen: AUC 0.81" in text
     assert "specificity 0.50" in text
@@ -246,7 +246,7 @@ def test_grad_cam_agrees_with_a_gradient_taken_through_the_whole_network(name, i
     import tensorflow as tf
 
     model = build_model(name, 64, alpha=0.25, pooling="avg", seed=2)
-    trained = TrainedModel(model, {**CARD, "input": {"image_size": 64, "crop": 300}})
+    trained = TrainedModel(model, {**METADATA, "input": {"image_size": 64, "crop": 300}})
     image = np.asarray(Image.fromarray(images[0]).resize((64, 64)))
     heat = build_grad_cam(trained)(image, "ALL")
     assert heat.shape == (64, 64)
@@ -276,7 +276,7 @@ def test_grad_cam_finds_the_place_that_decides():
     model.get_layer("probabilities").set_weights([np.array([[1.0, -1.0]] * 3), np.zeros(2)])
     image = np.zeros((32, 32, 3), np.uint8)
     image[:8, 24:] = 200
-    explain = build_grad_cam(TrainedModel(model, CARD))
+    explain = build_grad_cam(TrainedModel(model, METADATA))
     heat = explain(image, "ALL")
     assert np.unravel_index(heat.argmax(), heat.shape)[0] < 8
     assert heat[:8, 24:].mean() > 0.8
@@ -300,12 +300,12 @@ def test_model_files_that_are_damaged_or_carry_code_are_refused(trained, tmp_pat
     inputs = keras.Input((32, 32, 3))
     code = keras.layers.Lambda(lambda x: x + 1)(inputs)
     evil = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(code)))
-    save_model(TrainedModel(evil, CARD), path)
+    save_model(TrainedModel(evil, METADATA), path)
     with pytest.raises(AllkitError, match="carries code"):
         load_model(path)
-    for card in ("", "[]", "{", json.dumps({**CARD, "classes": ["a"]}), json.dumps({**CARD, "input": {}})):
+    for metadata in ("", "[]", "{", json.dumps({**METADATA, "classes": ["a"]}), json.dumps({**METADATA, "input": {}})):
         save_model(trained, path)
-        path.with_suffix(".json").write_text(card)
+        path.with_suffix(".json").write_text(metadata)
         with pytest.raises(AllkitError):
             load_model(path)
 

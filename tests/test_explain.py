@@ -39,7 +39,7 @@ from allkit.models import TrainedModel, build_model, predict_index
 from allkit.splits import split_by_image
 from allkit.synthetic import draw_cell, load_truth
 
-CARD = {"classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": None}}
+METADATA = {"classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": None}}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def corner_network():
     outputs = keras.layers.Dense(2, activation="softmax", name="probabilities")(pooled)
     model = keras.Model(inputs, outputs)
     model.get_layer("probabilities").set_weights([np.array([[0.01, -0.01]] * 3), np.array([-1.0, 1.0])])
-    return TrainedModel(model, CARD)
+    return TrainedModel(model, METADATA)
 
 
 @pytest.fixture

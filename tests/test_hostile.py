@@ -34,13 +34,13 @@ EVERYTHING = os.environ.get("ALLKIT_VERIFY") == "1"
 @pytest.fixture(scope="module")
 def trained(twin) -> TrainedModel:
     layers = [keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
-    card = {"model": "mobilenet", "classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": 300},
+    metadata = {"model": "mobilenet", "classes": ["ALL", "HEM"], "input": {"image_size": 32, "crop": 300},
             "data": {"source": "synthetic"}}  # fmt: skip
-    plain = TrainedModel(keras.Sequential(layers), card)
+    plain = TrainedModel(keras.Sequential(layers), metadata)
     rows = load_index(twin)
     rows = rows[rows["part"] == "train"]
     limits = build_limits(plain, rows, np.linspace([0.1, 0.9], [0.9, 0.1], len(rows)))
-    return TrainedModel(plain.model, {**card, "limits": limits})
+    return TrainedModel(plain.model, {**metadata, "limits": limits})
 
 
 @pytest.fixture(scope="module")

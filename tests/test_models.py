@@ -35,13 +35,13 @@ def mobilenet():
 
 @pytest.fixture
 def trained(mobilenet) -> TrainedModel:
-    card = {
+    metadata = {
         "model": "mobilenet",
         "classes": ["ALL", "HEM"],
         "input": {"image_size": 32, "crop": 300},
         "data": {"source": "synthetic"},
     }
-    return TrainedModel(mobilenet, card)
+    return TrainedModel(mobilenet, metadata)
 
 
 def test_models_are_flat_and_start_from_plain_pixel_values(mobilenet):
@@ -115,7 +115,7 @@ def test_a_saved_model_answers_as_before_and_can_lend_its_backbone(tmp_path, tra
     path = tmp_path / "models" / "mobilenet.keras"
     save_model(trained, path)
     again = load_model(path)
-    assert again.card == trained.card
+    assert again.metadata == trained.metadata
     image = prepare_image(read_image(load_index(twin)["path"].iloc[0]), 32, 300)
     np.testing.assert_allclose(predict_images(again, image[None]), predict_images(trained, image[None]), atol=1e-6)
     heir = build_model("mobilenet", 32, 3, alpha=0.25, weights=path, seed=9)
@@ -127,7 +127,7 @@ def test_a_saved_model_answers_as_before_and_can_lend_its_backbone(tmp_path, tra
 def test_efficientnetb3_lends_its_backbone_and_wants_bare_weights_by_name(tmp_path, trained):
     path = tmp_path / "efficientnetb3.keras"
     lender = build_model("efficientnetb3", 32, seed=1)
-    save_model(TrainedModel(lender, trained.card), path)
+    save_model(TrainedModel(lender, trained.metadata), path)
     heir = build_model("efficientnetb3", 32, 3, weights=path, seed=2)
     name = "block7a_project_conv"
     np.testing.assert_array_equal(heir.get_layer(name).get_weights()[0], lender.get_layer(name).get_weights()[0])
@@ -143,8 +143,8 @@ def test_damaged_or_contradictory_models_are_refused(tmp_path, trained):
     with pytest.raises(AllkitError, match="train the model first"):
         load_model(path)
     save_model(trained, path)
-    card = path.with_suffix(".json")
-    card.write_text(json.dumps({**trained.card, "classes": ["a", "b", "c"]}))
+    metadata = path.with_suffix(".json")
+    metadata.write_text(json.dumps({**trained.metadata, "classes": ["a", "b", "c"]}))
     with pytest.raises(AllkitError, match="2 outputs"):
         load_model(path)
     path.write_bytes(path.read_bytes()[:1000])

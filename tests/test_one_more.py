@@ -39,8 +39,8 @@ def test_a_registered_network_is_counted_found_and_named(example, tmp_path):
     model = rooms.build_model("mobilenetv2", 32, 3, alpha=0.35, seed=1)
     stages = rooms.count_by_stage(model)["stage"].tolist()
     assert stages == ["input", "stem", *(f"block {k}" for k in range(1, 17)), "top", "head"]
-    card = {"model": "mobilenetv2", "classes": ["ALL", "A", "B"], "input": {"image_size": 32, "crop": None}}
-    trained = rooms.TrainedModel(model, card | {"data": {"source": "folders"}})
+    metadata = {"model": "mobilenetv2", "classes": ["ALL", "A", "B"], "input": {"image_size": 32, "crop": None}}
+    trained = rooms.TrainedModel(model, metadata | {"data": {"source": "folders"}})
     rooms.save_model(trained, tmp_path / "models" / "mobilenetv2.keras")
     assert list(rooms.load_models(tmp_path)) == ["MobileNetV2"]
 

@@ -218,9 +218,9 @@ def test_the_switch_is_on_and_does_not_take_up_epochs_trained_without_it(twin, t
         model = build_from_profile("mobilenet", profile, 2, seed=5)
         return train_model(model, split, profile, folder=tmp_path, seed=5, deterministic=deterministic, show=False)
 
-    assert train(False).trained.card["deterministic"] is False
+    assert train(False).trained.metadata["deterministic"] is False
     switched = train(True)
-    assert switched.trained.card["deterministic"] is True
+    assert switched.trained.metadata["deterministic"] is True
     assert switched.resumed == 0
     from tensorflow.python.framework import config  # TensorFlow can only be asked here
 
@@ -250,13 +250,13 @@ def test_head_first_then_last_blocks(twin, tmp_path):
         weights[0], model.get_layer(name).get_weights()[0])}  # fmt: skip
     assert {"conv_pw_13", "conv_pw_11", "head_dense"} <= changed, "the last three blocks and the head"
     assert not {"conv1", "conv_pw_5", "conv_pw_10", "conv_pw_13_bn"} & changed, "the rest is frozen"
-    card = training.trained.card
-    assert card["classes"] == ["ALL", "HEM"]
-    assert card["data"]["source"] == "synthetic"
-    assert set(card["versions"]) >= {"allkit", "keras", "tensorflow"}
-    assert card["split"]["classes"]["test"] == split.test["label"].value_counts().to_dict()
-    assert card["split"]["subjects"]["test"] == split.test["subject"].nunique()
-    assert card["hardware"]["cores"] >= 1
+    metadata = training.trained.metadata
+    assert metadata["classes"] == ["ALL", "HEM"]
+    assert metadata["data"]["source"] == "synthetic"
+    assert set(metadata["versions"]) >= {"allkit", "keras", "tensorflow"}
+    assert metadata["split"]["classes"]["test"] == split.test["label"].value_counts().to_dict()
+    assert metadata["split"]["subjects"]["test"] == split.test["subject"].nunique()
+    assert metadata["hardware"]["cores"] >= 1
 
 
 def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):

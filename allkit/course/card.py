@@ -380,10 +380,10 @@ def _reach(model: _Model) -> str:
 
 
 def _declines(model: _Model) -> Iterator[str]:
-    """Yield when the kit gives no answer, from the limits in the card."""
+    """Yield when the kit gives no answer, from the limits in the metadata."""
     trained = TrainedModel(None, dict(model.facts))
     if not isinstance(model.facts.get("limits"), Mapping):
-        yield "The card holds no limits: whatever the image, the model answers."
+        yield "The metadata holds no limits: whatever the image, the model answers."
         return
     if len(trained.classes) == 2:
         first, threshold = trained.classes[0], threshold_of(trained)

@@ -471,7 +471,7 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
     too high from the start.
     """
     assert_disjoint(split, allow_leak=profile.allow_leak)
-    classes = tuple(trained.card["classes"])
+    classes = tuple(trained.metadata["classes"])
     pool = "head_pool"
     frozen_backbone = keras.Model(trained.model.input, trained.model.get_layer(pool).output)
     parts = {}
@@ -479,7 +479,7 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
         weights = class_weights(part["label"]) if profile.class_weight or name != "train" else None
         batches = build_batches(part, classes, profile, training=False, weights=weights)
         parts[name] = frozen_backbone.predict(batches, verbose=0), batches.labels, batches.sample_weights
-    fresh = build_from_profile(trained.card["model"], profile, len(classes), seed=seed)
+    fresh = build_from_profile(trained.metadata["model"], profile, len(classes), seed=seed)
     head = keras.Model(fresh.get_layer(pool).output, fresh.output)
     head.compile(
         keras.optimizers.Adamax(profile.learning_rate),
