@@ -5,7 +5,7 @@ import filecmp
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,12 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from allkit import AllkitError
+from allkit.data import load_index, load_manifest
 from allkit.features import FEATURES, SIZE_FEATURES, measure_cell
-from allkit.synthetic import cells, dataset
-from allkit.synthetic.cells import CUES, draw_cell
-from allkit.synthetic.dataset import ensure_twin, load_truth, make_twin
+from allkit.synthetic.cells import CUES, draw_cell, draw_numbers
+from allkit.synthetic.dataset import TwinPlan, ensure_twin, load_truth, make_twin, plan_twin
 
 NAME = re.compile(r"UID_([Hh]?\d+)_(\d+)_(\d+)_(all|hem)\.(png|bmp)")
 MEANS = {  # measured on genuine cells: ALL, HEM, and the wider of both spreads
@@ -48,38 +52,32 @@ def _subject(path: Path) -> str:
     return NAME.fullmatch(path.name)[1].upper()
 
 
-def _auc(values: pd.Series, positive: pd.Series) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return roc_auc_score(positive, values)
+@pytest.fixture(scope="module")
+def plan() -> TwinPlan:
+    return plan_twin(300, 0, "png")
 
 
 @pytest.fixture(scope="module")
-def plan() -> dict:
-    """The files of a twin of 300 images, without drawing them."""
-    files, copies, table = dataset._plan(300, 0, "png")
-    return {"files": {p: f for p, f in files.items() if p.startswith("training")}, "copies": copies, "table": table}
+def training(plan) -> list[str]:
+    return [path for path in plan.files if path.startswith("training")]
 
 
 @pytest.fixture(scope="module")
-def measured(plan) -> pd.DataFrame:
+def measured(plan, training) -> pd.DataFrame:
     """Numbers of half of the cells of that twin, none drawn twice."""
 
     def measure(file) -> dict:
         cell = draw_cell(file.label, subject=file.subject, number=file.number)
         return {**measure_cell(cell.image), "label": file.label}
 
-    files = [file for path, file in plan["files"].items() if path not in plan["copies"]]
+    files = [plan.files[path] for path in training if path not in plan.copies]
     with ThreadPoolExecutor(2) as pool:
         return pd.DataFrame(pool.map(measure, [file for k, file in enumerate(files) if k % 2]))
 
 
-# ---------------------------------------------------------------- layout
-
-
-def test_every_subject_appears_in_its_own_fold_and_class(plan):
+def test_every_subject_appears_in_its_own_fold_and_class(training):
     folds = defaultdict(set)
-    for path in plan["files"]:
+    for path in training:
         _, fold, label, name = path.split("/")
         subject = _subject(Path(name))
         assert subject.startswith("H") == (label == "hem")
@@ -91,17 +89,26 @@ def test_every_subject_appears_in_its_own_fold_and_class(plan):
         ("fold_1", "hem"): 3, ("fold_2", "all"): 17, ("fold_2", "hem"): 14,
     }  # fmt: skip
     assert len(set().union(*folds.values())) == 47 + 26
-    assert sum(path.split("/")[2] == "all" for path in plan["files"]) == pytest.approx(300 * 7272 / 10661, abs=2)
+    assert sum(path.split("/")[2] == "all" for path in training) == pytest.approx(300 * 7272 / 10661, abs=2)
 
 
-def test_preliminary_subjects_are_others(plan):
-    rows = list(csv.DictReader(plan["table"].splitlines()))
+def test_a_twin_of_full_size_has_the_subjects_and_the_duplicates_of_the_list_of_files():
+    full, listed = plan_twin(10_661, 0, "png"), load_manifest().dropna(subset="subject")
+    drawn = [file for path, file in full.files.items() if not path.startswith("testing")]
+    assert Counter(file.subject for file in drawn) == Counter(listed["subject"])
+    twice = listed[listed["part"] == "train"].groupby("sha256")["subject"].agg(set)
+    copied = Counter(frozenset({full.files[a].subject, full.files[b].subject}) for a, b in full.copies.items())
+    assert copied == Counter(frozenset(subjects) for subjects in twice if len(subjects) > 1)
+
+
+def test_preliminary_subjects_are_others(plan, training):
+    rows = list(csv.DictReader(plan.labels.splitlines()))
     assert list(rows[0]) == ["Patient_ID", "new_names", "labels"]
     subjects = {_subject(Path(row["Patient_ID"])) for row in rows}
     assert {s.startswith("H") for s in subjects} == {True, False}
     assert sum(s.startswith("H") for s in subjects) == 15
     assert len(subjects) == 13 + 15
-    assert not subjects & {_subject(Path(path)) for path in plan["files"]}
+    assert not subjects & {_subject(Path(path)) for path in training}
     assert len(rows) == pytest.approx(300 * 1867 / 10661, abs=1)
     for row in rows:
         assert row["labels"] == str(int("all" in row["Patient_ID"]))
@@ -142,8 +149,6 @@ def test_duplicates_link_subjects_and_folds_but_never_classes(twin):
 
 
 def test_the_index_recognises_the_twin(twin):
-    from allkit.data import load_index
-
     index = load_index(twin)
     assert set(index["source"]) == {"synthetic"}
     assert set(index["part"]) == {"train", "prelim", "final"}
@@ -151,9 +156,6 @@ def test_the_index_recognises_the_twin(twin):
     group = index.drop_duplicates("subject").set_index("subject")["group"]
     assert group["20"] == group["21"]
     assert group["51"] == group["75"] == group["78"]
-
-
-# ---------------------------------------------------------------- determinism, formats, errors
 
 
 def test_same_seed_same_files_other_seed_other_cells(twin, tmp_path):
@@ -174,7 +176,7 @@ def test_bmp_holds_the_same_pixels(twin, tmp_path):
     assert ".bmp" in (other / "validation_data/C-NMC_test_prelim_phase_data_labels.csv").read_text()
 
 
-def test_a_twin_is_made_once_and_nothing_else_is_overwritten(tmp_path, twin, monkeypatch):
+def test_a_twin_is_made_once_and_nothing_else_is_overwritten(tmp_path, twin):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("keep me")
@@ -189,23 +191,44 @@ def test_a_twin_is_made_once_and_nothing_else_is_overwritten(tmp_path, twin, mon
         make_twin(twin, images=61)
 
 
-def test_an_outdated_embedded_twin_is_made_anew(tmp_path, monkeypatch):
-    folder = tmp_path / "embedded"
+@pytest.fixture
+def outdated(tmp_path, monkeypatch) -> Path:
+    """An embedded twin that other rules have drawn, and notes that somebody keeps in its folder."""
     monkeypatch.setattr(make_twin, "__kwdefaults__", make_twin.__kwdefaults__ | {"images": 40})
-    ensure_twin(folder)
+    folder = ensure_twin(tmp_path / "embedded")
     record = json.loads((folder / "twin.json").read_text())
-    (folder / "twin.json").write_text(json.dumps(record | {"version": -1}))
+    (folder / "twin.json").write_text(json.dumps(record | {"version": 1}))
+    (folder / "notes.txt").write_text("keep me")
+    return folder
+
+
+def test_an_outdated_embedded_twin_is_drawn_anew_and_nothing_is_deleted(outdated):
     with pytest.raises(AllkitError, match="version"):
-        load_truth(_training(folder)[0])
-    ensure_twin(folder)
-    assert json.loads((folder / "twin.json").read_text()) == record
+        load_truth(_training(outdated)[0])
+    before = sorted(path.name for path in outdated.rglob("*"))
+    with pytest.warns(UserWarning, match="remove it if you do not need it"):
+        ensure_twin(outdated)
+    aside = outdated.with_name("embedded-version-1")
+    assert sorted(path.name for path in aside.rglob("*")) == before
+    assert (aside / "notes.txt").read_text() == "keep me"
+    assert load_truth(_training(outdated)[0])
+    assert not (outdated / "notes.txt").exists()
+
+
+def test_a_second_outdated_twin_does_not_take_the_place_of_the_first(outdated):
+    other = outdated.with_name("embedded-version-1")
+    other.mkdir()
+    with pytest.warns(UserWarning, match="embedded-version-1-2"):
+        ensure_twin(outdated)
+    assert not list(other.iterdir())
+    assert (outdated.with_name("embedded-version-1-2") / "notes.txt").is_file()
 
 
 def test_an_interrupted_twin_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset, "_write_cell", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="space"):
         make_twin(tmp_path / "twin", images=60)
     assert list(tmp_path.iterdir()) == []
@@ -232,9 +255,6 @@ def test_an_unknown_class_is_refused():
         draw_cell("AML")
 
 
-# ---------------------------------------------------------------- truth
-
-
 def test_truth_of_a_file_is_the_cell_in_it(twin):
     for part in ("training_data/fold_2/hem", "validation_data", "testing_data"):
         path = next(p for p in sorted((twin / part).rglob("*.png")))
@@ -248,8 +268,7 @@ def test_truth_of_a_file_is_the_cell_in_it(twin):
 
 
 def test_truth_of_a_duplicate_is_that_of_its_original(twin):
-    _, copies, _ = dataset._plan(60, 0, "png")
-    copy, source = next(iter(copies.items()))
+    copy, source = next(iter(plan_twin(60, 0, "png").copies.items()))
     assert np.array_equal(load_truth(twin / copy).image, np.asarray(Image.open(twin / copy)))
     assert load_truth(twin / copy).subject == load_truth(twin / source).subject
 
@@ -263,12 +282,7 @@ def test_truth_is_known_for_synthetic_cells_only(tmp_path, twin):
         load_truth(twin / "training_data" / "fold_0" / "all" / "UID_11_99_9_all.png")
 
 
-# ---------------------------------------------------------------- what the cells look like
-
-
 def test_every_cell_is_one_part_on_black_and_fits():
-    from scipy import ndimage
-
     for number in range(25):
         cell = draw_cell("ALL" if number % 2 else "HEM", subject="any", number=number)
         assert cell.image.shape == (450, 450, 3)
@@ -290,9 +304,9 @@ def test_class_means_lie_within_the_spread_of_genuine_cells(measured, name):
 
 def test_size_separates_the_classes_as_in_genuine_cells_and_nothing_else_does(measured):
     positive = measured["label"] == "ALL"
-    assert 0.68 < _auc(measured["area"], positive) < 0.87
+    assert 0.68 < roc_auc_score(positive, measured["area"]) < 0.87
     for name in set(FEATURES) - set(SIZE_FEATURES):
-        auc = _auc(measured[name], positive)
+        auc = roc_auc_score(positive, measured[name])
         assert max(auc, 1 - auc) < 0.75, f"{name}: {auc:.2f}"
 
 
@@ -301,35 +315,19 @@ def test_one_brightness_moves_all_channels(measured):
     assert correlation.min() > 0.8
 
 
-def _cues(number: int, **dials) -> tuple[pd.DataFrame, pd.Series]:
-    """Cues of cells of many subjects, without drawing them."""
-    rows, labels = [], []
-    for k in range(number):
-        label = "ALL" if k % 2 else "HEM"
-        rng = np.random.default_rng(k)
-        dials = {"subject_effect": 1.0, "difficulty": 1.0} | dials
-        traits = cells._draw_traits(label, f"S{k}", rng, 0, **dials)
-        rows.append(cells._draw_cues(traits, label, rng))
-        labels.append(label == "ALL")
-    return pd.DataFrame(rows), pd.Series(labels)
-
-
 def test_cues_beyond_size_tell_the_classes_apart_less_so_the_harder():
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     aucs = {}
     for difficulty in (0.5, 1.0, 4.0):
-        cues, positive = _cues(600, difficulty=difficulty)
-        values = StandardScaler().fit_transform(cues[list(CUES)])
+        table = draw_numbers(300, 1, difficulty=difficulty).sample(frac=1, random_state=0)
+        values, positive = StandardScaler().fit_transform(table[list(CUES)]), table["label"] == "ALL"
         fitted = LogisticRegression().fit(values[:300], positive[:300])
-        aucs[difficulty] = _auc(fitted.decision_function(values[300:]), positive[300:])
+        aucs[difficulty] = roc_auc_score(positive[300:], fitted.decision_function(values[300:]))
     assert aucs[0.5] > aucs[1.0] > aucs[4.0]
     assert 0.88 < aucs[1.0] < 0.99
     assert aucs[4.0] < 0.8
 
 
-def test_the_cues_are_drawn_as_told():
+def test_a_cell_shows_the_cues_that_it_names():
     """A cell with more of a cue looks like it: here the nucleus, measured from its own mask."""
     few, many = (draw_cell("HEM" if k else "ALL", subject="any", number=k, difficulty=0.2) for k in (1, 0))
     assert many.cues["nucleus_share"] > few.cues["nucleus_share"] + 0.1
@@ -340,32 +338,24 @@ def test_the_cues_are_drawn_as_told():
         assert grey[cell.nucleus].mean() < grey[cell.outline & ~cell.nucleus].mean()
 
 
-# ---------------------------------------------------------------- dials
-
-
 def _between_share(subject_effect: float, trait: str) -> float:
     """Share of a trait's variance that lies between 40 subjects with 30 cells each (0: chance alone)."""
-    values = [
-        [
-            cells._draw_traits("ALL", f"S{s}", np.random.default_rng((s, k)), 0, subject_effect, 1.0)[trait]
-            for k in range(30)
-        ]
-        for s in range(40)
-    ]
-    within = np.var(values, axis=1, ddof=1).mean()
-    between = np.var(np.mean(values, axis=1), ddof=1) - within / 30
+    table = draw_numbers(40, 30, subject_effect=subject_effect)
+    values = table[table["label"] == "ALL"].groupby("subject")[trait]
+    within = values.var().mean()
+    between = values.mean().var() - within / 30
     return between / (between + within)
 
 
 @pytest.mark.parametrize("trait", ["brightness", "hue", "size", "grain"])
-def test_the_subject_dial_goes_from_none_to_much(trait):
+def test_subject_effect_goes_from_none_to_much(trait):
     none, genuine, strong = (_between_share(effect, trait) for effect in (0, 1, 3))
     assert abs(none) < 0.03
     assert none + 0.05 < genuine < strong
 
 
 def test_without_subject_effect_a_subject_is_like_any_other():
-    """Same cell, other donor: with the dial at 0 only chance differs."""
+    """Same cell, other subject: at 0 only chance differs."""
 
     def brightness(subject: str, effect: float) -> float:
         cells = [draw_cell("ALL", subject=subject, number=k, subject_effect=effect) for k in range(8)]

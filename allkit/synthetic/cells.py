@@ -1,9 +1,6 @@
-"""The synthetic twin of C-NMC 2019: cells drawn procedurally, in C-NMC's own layout.
+"""Drawing of one synthetic cell, whose size, colour and texture follow measurements on genuine cells.
 
-The twin stands in for the genuine images where those are not at hand: same folders and names, same number of
-subjects, same imbalance, same traps (duplicates across subjects, a lower-case `h3`), and cells whose size,
-colour and texture follow measurements on genuine ones. It is a drawing, not data: nothing found on it says
-anything about leukemia. Its use is that the truth is known (`load_truth`).
+It is a drawing, not data: nothing found on it says anything about leukemia. Its use is that the truth is known.
 """
 
 from __future__ import annotations
@@ -18,65 +15,25 @@ from PIL import Image
 from scipy import ndimage
 
 from allkit import AllkitError
+from allkit.data import load_manifest
 
 VERSION = 3
 """Version of the drawing rules; an embedded twin of another version is made anew."""
 
-
 SIDE = 450
 """Side of a training or preliminary image, pixels."""
-
-
-# C-NMC's subjects with their numbers of images, from its file list
-_SUBJECTS = {
-    ("fold_0", "ALL"): "1:19 3:11 4:113 5:112 11:92 14:99 15:58 17:74 19:9 20:76 22:103 26:142 28:92 35:155 "
-    "43:73 45:253 48:268 50:246 52:402",
-    ("fold_0", "HEM"): "H6:18 H7:18 H11:47 H12:185 H15:162 H16:69 H17:119 H19:108 H24:404",
-    ("fold_1", "ALL"): "2:84 16:53 23:97 30:201 32:212 33:181 34:352 38:145 44:146 46:190 51:757",
-    ("fold_1", "HEM"): "H10:405 H14:385 H22:373",
-    (
-        "fold_2",
-        "ALL",
-    ): "13:89 18:74 21:80 24:161 25:178 27:178 31:111 36:35 37:197 47:278 49:197 67:267 68:250 "
-    "72:14 74:31 75:99 78:218",
-    (
-        "fold_2",
-        "HEM",
-    ): "H1:32 H2:112 H3:36 H4:9 H5:28 H8:20 H9:46 H13:137 H18:30 H20:100 H23:327 H40:140 H46:29 H48:50",
-    ("prelim", "ALL"): "53:201 54:111 55:47 57:262 58:96 59:12 60:18 61:7 62:10 63:83 64:69 65:139 66:164",
-    (
-        "prelim",
-        "HEM",
-    ): "H25:19 H26:25 H27:13 H28:9 H29:38 H30:35 H31:77 H32:54 H33:5 H34:20 H35:31 H36:47 H39:84 H49:162 H50:29",
-}
-
-
-# (subject copied from, subject copied to, copies in C-NMC, always at least one)
-_DUPLICATES = (
-    ("20", "21", 71, True),
-    ("51", "78", 11, True),
-    ("51", "75", 10, True),
-    ("H2", "H4", 3, True),
-    ("H10", "H3", 1, True),
-    ("H2", "H5", 2, False),
-    ("H2", "H6", 1, False),
-)
 
 
 @dataclass(frozen=True)
 class SyntheticCell:
     """A synthetic cell with its truth.
 
-    Attributes:
-        image: uint8 (450, 450, 3), or (600, 600, 3) for the final part; RGB, black outside the cell.
-        outline: bool, same height and width: where the cell is.
-        nucleus: bool, same height and width: where the nucleus is.
-        label: "ALL" or "HEM".
-        subject: the donor, such as "11" or "H3".
-        cues: what was drawn, by name. The class cues: `nucleus_share` (area of nucleus / area of cell),
-            `clumping` (0 fine chromatin to 1 condensed clumps), `nucleoli` (how many) with `nucleolus_contrast`
-            (0 to 1), `indentation` (depth of the cleft in the nucleus / its radius). The size: `area`, pixels.
-            Without meaning for the class: `brightness` and `hue` (standard normal), `tail`, `cut` (0 or 1).
+    `image` is uint8 RGB, black outside the cell: (450, 450, 3), or (600, 600, 3) in the final part; `outline` (the
+    whole cell) and `nucleus` are bool masks of its height and width. `cues` says what was drawn. The class cues:
+    `nucleus_share` (area of nucleus / area of cell), `clumping` (0 fine chromatin to 1 condensed clumps), `nucleoli`
+    (how many) with `nucleolus_contrast` (0 to 1), `indentation` (depth of the cleft in the nucleus / its radius). The
+    size: `area`, pixels. Without meaning for the class: `brightness` and `hue` (standard normal), `tail` and `cut` (0
+    or 1).
     """
 
     image: np.ndarray
@@ -86,8 +43,6 @@ class SyntheticCell:
     subject: str
     cues: dict[str, float]
 
-
-# ---------------------------------------------------------------- what a cell looks like
 
 # (name, share of its variance that lies between subjects, class offset: +x for ALL and -x for HEM)
 _TRAITS = {
@@ -109,10 +64,8 @@ _TRAITS = {
     "indentation": (0.15, 0.45),
 }
 
-
 CUES = ("nucleus_share", "clumping", "nucleoli", "indentation")
 """The class cues beyond size, which `difficulty` makes overlap."""
-
 
 # which trait follows another one within the class, and their correlation: large cells are bright, bright ones rough
 _LINKS = {
@@ -122,43 +75,47 @@ _LINKS = {
     "grain_scale": ("brightness", 0.5),
 }
 
-
-_AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}
-
-
+_AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}  # px, mean and standard deviation
 _AREA_RANGE = (9_000, 64_000)
 
-
+# grey levels by channel: of the mean over a cell, and of the spread within it
 _MEAN_RGB = np.array([69.1, 29.6, 80.5])
-
-
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
-
-
 _SD_RGB = np.array([12.4, 9.7, 11.0])  # a little above the aim: the soft edge takes some away
-
-
 _SD_RGB_SD = np.array([2.0, 1.9, 1.7])
 
+_ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
 
-def _rng(seed: int, *words: str) -> np.random.Generator:
-    """One independent stream per seed and words, whatever the order in which cells are drawn."""
+
+def random_stream(seed: int, *words: str) -> np.random.Generator:
+    """Return one independent stream per seed and words, whatever the order in which cells are drawn."""
     return np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in words)])
 
 
+@functools.cache
+def count_subjects() -> dict[tuple[str, str], dict[str, int]]:
+    """Return C-NMC's subjects and their numbers of images, by part ("fold_0" to "fold_2", "prelim") and class."""
+    files = load_manifest().dropna(subset="subject")
+    part = ("fold_" + files["fold"].astype(str)).where(files["part"] == "train", "prelim")
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    sizes = files.groupby([part, "label", "subject"]).size().items()
+    for (part, label, subject), images in sorted(sizes, key=lambda item: int(item[0][2].lstrip("H"))):
+        counts.setdefault((part, label), {})[subject] = images
+    return dict(sorted(counts.items()))
+
+
 @functools.lru_cache(maxsize=8)
-def _known_subjects(seed: int) -> dict[str, np.ndarray]:
+def _traits_of_subjects(seed: int) -> dict[str, np.ndarray]:
     """Traits of C-NMC's subjects, standard normal (one value per trait), centred within part and class.
 
     Centring with the numbers of images as weights keeps the class means where they were calibrated whatever
     the seed: three subjects carry a third of the healthy cells.
     """
     known: dict[str, np.ndarray] = {}
-    for cells in ((0, 1, 2), "prelim"):
-        parts = ["prelim"] if cells == "prelim" else [f"fold_{k}" for k in cells]
+    for parts in (("fold_0", "fold_1", "fold_2"), ("prelim",)):
         for label in ("ALL", "HEM"):
-            counts = {s: n for part in parts for s, n in _subjects_of(part, label).items()}
-            values = np.stack([_rng(seed, "subject", s).standard_normal(len(_TRAITS)) for s in counts])
+            counts = {subject: n for part in parts for subject, n in count_subjects()[part, label].items()}
+            values = np.stack([random_stream(seed, "subject", s).standard_normal(len(_TRAITS)) for s in counts])
             weights = np.array(list(counts.values()), dtype=float)
             values -= np.average(values, axis=0, weights=weights)
             values /= np.sqrt(np.average(values**2, axis=0, weights=weights))
@@ -166,23 +123,18 @@ def _known_subjects(seed: int) -> dict[str, np.ndarray]:
     return known
 
 
-def _subjects_of(part: str, label: str) -> dict[str, int]:
-    pairs = (entry.split(":") for entry in _SUBJECTS[part, label].split())
-    return {subject: int(count) for subject, count in pairs}
-
-
 def _draw_traits(
     label: str, subject: str, rng: np.random.Generator, seed: int, subject_effect: float, difficulty: float
 ) -> dict[str, float]:
     """Draw the traits of one cell, each standard normal over all cells plus its class offset."""
-    of_subject = _known_subjects(seed).get(subject)
+    of_subject = _traits_of_subjects(seed).get(subject)
     if of_subject is None:
-        of_subject = _rng(seed, "subject", subject).standard_normal(len(_TRAITS))
+        of_subject = random_stream(seed, "subject", subject).standard_normal(len(_TRAITS))
     of_subject, of_image = _link(of_subject), _link(rng.standard_normal(len(_TRAITS)))
     sign = 1 if label == "ALL" else -1
     traits = {}
     for k, (name, (between, offset)) in enumerate(_TRAITS.items()):
-        # the dial scales the ratio of both variances, so that the sum stays as calibrated
+        # subject_effect scales the ratio of both variances, so that their sum stays as calibrated
         share = subject_effect**2 * between / (subject_effect**2 * between + 1 - between)
         offset = sign * offset / (difficulty if name in CUES else 1)
         value = offset + np.sqrt(share) * of_subject[k] + np.sqrt(1 - share) * of_image[k]
@@ -214,11 +166,6 @@ def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -
         "tail": float(rng.random() < 0.13),
         "cut": float(rng.random() < 0.2),
     }
-
-
-# ---------------------------------------------------------------- drawing
-
-_ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
 
 
 def _draw_radius(traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator) -> np.ndarray:
@@ -284,28 +231,18 @@ def draw_cell(
     subject_effect: float = 1.0,
     difficulty: float = 1.0,
 ) -> SyntheticCell:
-    """Draw one synthetic cell with its truth; the same arguments always give the same cell.
+    """Draw one synthetic cell, 450×450, with its truth; the same arguments always give the same cell.
 
-    Args:
-        label: "ALL" or "HEM".
-        subject: whose cell it is: the donor's stain, brightness, size and texture are shared by his cells.
-            Any name; those of C-NMC (such as "11", "H3") have the traits they have in the twin.
-        number: which of the subject's cells.
-        seed: of the twin.
-        subject_effect: how much subjects differ; 0: not at all, 1: as measured on genuine cells.
-        difficulty: above 0; larger: the class cues beyond size overlap more.
-
-    Returns:
-        The cell, 450×450.
-
-    Raises:
-        AllkitError: if the label is unknown or a dial is out of range.
+    The cells of one subject share stain, brightness, size and texture; `number` says which of them it is. Any name
+    will do; subjects of C-NMC (such as "11", "H3") look as they do in the twin of this `seed`. `subject_effect` is how
+    much subjects differ: 0 not at all, 1 as measured on genuine cells. The larger `difficulty` (above 0), the more the
+    class cues beyond size overlap.
     """
-    _check_dials(subject_effect, difficulty)
+    check_parameters(subject_effect, difficulty)
     if label not in ("ALL", "HEM"):
         raise AllkitError(f"no synthetic cells of class {label!r}; choose ALL or HEM")
     subject = subject.upper()
-    rng = _rng(seed, label, subject, str(number))
+    rng = random_stream(seed, label, subject, str(number))
     traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
     cues = _draw_cues(traits, label, rng)
     radius = _draw_radius(traits, cues, rng)
@@ -328,23 +265,16 @@ def draw_numbers(
 ) -> pd.DataFrame:
     """Draw the numbers behind many cells without drawing the cells: thousands in a second.
 
-    Args:
-        subjects: people of each class; their names are not those of C-NMC.
-        cells: of each of them.
-        subject_effect, difficulty, seed: see `draw_cell`.
-        first_subject: number of the first subject; other numbers are other people.
-        first_cell: number of everybody's first cell; other numbers are other cells of the same people.
-
-    Returns:
-        One row per cell: the columns of an index (path, label, subject, group, fold, part, name, source) and
-        the traits that `draw_cell` starts from, each about standard normal.
+    There are `subjects` in each class, none of them of C-NMC, with `cells` each; another `first_subject` gives other
+    subjects, another `first_cell` other cells of the same ones. For the rest see `draw_cell`. One row per cell: the
+    columns of an index (see `allkit.data`), and the traits that `draw_cell` starts from, each about standard normal.
     """
-    _check_dials(subject_effect, difficulty)
+    check_parameters(subject_effect, difficulty)
     rows = []
     for label in ("ALL", "HEM"):
         for subject in (f"{label}-{first_subject + k}" for k in range(subjects)):
             for number in range(first_cell, first_cell + cells):
-                rng = _rng(seed, label, subject, str(number))
+                rng = random_stream(seed, label, subject, str(number))
                 name = f"{subject}-{number}"
                 traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
                 rows.append({"path": name, "label": label, "subject": subject, "name": name} | traits)
@@ -353,7 +283,8 @@ def draw_numbers(
     return known[["path", "label", "subject", "group", "fold", "part", "name", "source", *_TRAITS]]
 
 
-def _check_dials(subject_effect: float, difficulty: float) -> None:
+def check_parameters(subject_effect: float, difficulty: float) -> None:
+    """Raise AllkitError where one of them is out of range."""
     if not subject_effect >= 0:
         raise AllkitError(f"subject_effect is {subject_effect}; choose 0 (subjects alike) or more")
     if not difficulty > 0:

@@ -1,14 +1,23 @@
-"""The synthetic twin as a folder: C-NMC's layout, names, subjects and traps, filled with drawn cells."""
+"""The synthetic twin of C-NMC 2019: its folders, names, subjects and traps, filled with drawn cells.
+
+The twin stands in for the genuine images where those are not at hand: same subjects, same imbalance, same traps
+(duplicates across subjects, a lower-case `h3`). Which subjects there are, with how many images and how many
+duplicates, is read from the list of C-NMC's files (`allkit.data.load_manifest`).
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import shutil
 import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +25,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from allkit import ROOT, AllkitError
+from allkit.data import load_manifest
 from allkit.synthetic.cells import (
-    _DUPLICATES,
-    _SUBJECTS,
     SIDE,
     VERSION,
     SyntheticCell,
-    _check_dials,
-    _rng,
-    _subjects_of,
+    check_parameters,
+    count_subjects,
     draw_cell,
+    random_stream,
 )
 
 FINAL_SIDE = 600
 """Side of a final-test image, pixels."""
 
-
 FORMATS = ("png", "bmp")
 
-
-_TRAINING_IMAGES = 10_661
-
-
-_PRELIMINARY_IMAGES = 1_867
-
-
 _FINAL_SHARE = 0.02
-
-
 _FEWEST_IMAGES = 40
-
-
-# ---------------------------------------------------------------- the twin
 
 
 def make_twin(
@@ -60,33 +55,14 @@ def make_twin(
     format: str = "png",
     progress: bool = False,
 ) -> Path:
-    """Draw the synthetic twin of C-NMC 2019 into a folder.
+    """Draw the synthetic twin of C-NMC 2019 into a folder, which must not hold anything else; return its absolute path.
 
     Layout and names are C-NMC's: `training_data/fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_<class>`,
     `validation_data/` with its CSV of labels, `testing_data/` with unlabelled 600×600 images. At the root,
-    `twin.json` holds the parameters. The folder appears only once it is complete.
-
-    Args:
-        folder: where to; must not exist yet, or be empty, or hold the very same twin.
-        images: labelled training images, at least 40; below about 150 not every subject appears.
-        seed: same seed and parameters, same files.
-        subject_effect: see `draw_cell`.
-        difficulty: see `draw_cell`.
-        format: "png" or "bmp", both lossless.
-        progress: show a progress bar.
-
-    Returns:
-        The folder, absolute.
-
-    Raises:
-        AllkitError: if a parameter is out of range or the folder holds something else.
+    `twin.json` holds the parameters. The folder appears only once it is complete; the very same twin is not drawn
+    twice. `images` counts the training images, at least 40; below about 150 not every subject appears. For
+    `subject_effect` and `difficulty` see `draw_cell`. The formats "png" and "bmp" lose nothing.
     """
-    _check_dials(subject_effect, difficulty)
-    if format not in FORMATS:
-        raise AllkitError(f"no image format {format!r}; choose one of {', '.join(FORMATS)}")
-    if images < _FEWEST_IMAGES:
-        raise AllkitError(f"a twin of {images} images is too small; choose at least {_FEWEST_IMAGES}")
-    folder = Path(folder).resolve()
     parameters = {
         "kind": "synthetic twin of C-NMC 2019",
         "version": VERSION,
@@ -96,7 +72,10 @@ def make_twin(
         "difficulty": difficulty,
         "format": format,
     }
-    if _holds(folder, parameters):
+    _check(parameters)
+    folder = Path(folder).resolve()
+    record = _read_record(folder)
+    if record and all(record.get(name) == value for name, value in parameters.items()):
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AllkitError(f"{folder} is not empty; name a new folder or remove this one")
@@ -111,25 +90,17 @@ def make_twin(
 
 
 def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: bool = False) -> Path:
-    """Return the embedded synthetic twin, drawing it on the first call (and anew after a change of rules).
+    """Return the absolute path of the embedded synthetic twin, drawing it on the first call.
 
-    Args:
-        folder: where it lies; default `data/synthetic` in the clone.
-        progress: show a progress bar while drawing.
-
-    Returns:
-        The folder, absolute.
-
-    Raises:
-        AllkitError: if the folder holds something that is not a twin.
+    A twin that other rules drew is moved aside, with whatever else lies in its folder, and drawn anew.
     """
     folder = Path(folder).resolve()
     record = _read_record(folder)
-    if record is not None and record.get("version") == VERSION:
+    if record and record.get("version") == VERSION:
         return folder
-    if record is not None:
-        shutil.rmtree(folder)
     try:
+        if record is not None:
+            _move_aside(folder, record)
         return make_twin(folder, progress=progress)
     except OSError:
         if _read_record(folder) is None:  # else another process was faster
@@ -137,21 +108,38 @@ def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: b
         return folder
 
 
+def _move_aside(folder: Path, record: dict) -> None:
+    name = f"{folder.name}-version-{record.get('version', 'unknown')}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    aside = next(path for name in names if not (path := folder.with_name(name)).exists())
+    folder.rename(aside)
+    warnings.warn(
+        f"the synthetic cells in {folder} were drawn by another version of allkit and are drawn anew; "
+        f"the old folder is now {aside}: remove it if you do not need it.",
+        stacklevel=3,
+    )
+
+
+def _check(parameters: dict) -> None:
+    check_parameters(parameters["subject_effect"], parameters["difficulty"])
+    if parameters["format"] not in FORMATS:
+        raise AllkitError(f"no image format {parameters['format']!r}; choose one of {', '.join(FORMATS)}")
+    if parameters["images"] < _FEWEST_IMAGES:
+        raise AllkitError(f"a twin of {parameters['images']} images is too small; choose at least {_FEWEST_IMAGES}")
+
+
 def _read_record(folder: Path) -> dict | None:
+    """Return what `twin.json` says, or None where there is no twin."""
     try:
-        return json.loads((folder / "twin.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "twin.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _holds(folder: Path, parameters: dict) -> bool:
-    record = _read_record(folder)
-    return record is not None and all(record.get(name) == value for name, value in parameters.items())
+    return record if isinstance(record, dict) else None
 
 
 @dataclass(frozen=True)
-class _File:
-    """One image to be drawn: where it goes, and which cell it shows."""
+class CellFile:
+    """One image of a twin: where it lies, and which cell it shows."""
 
     path: str
     label: str
@@ -160,7 +148,95 @@ class _File:
     side: int = SIDE
 
 
-def _share_out(total: int, counts: dict[str, int], first: frozenset[str] = frozenset()) -> dict[str, int]:
+@dataclass(frozen=True)
+class TwinPlan:
+    """What a twin consists of: `files` by path, `copies` (path -> path it is copied from), the CSV of labels."""
+
+    files: dict[str, CellFile]
+    copies: dict[str, str]
+    labels: str
+
+
+@functools.lru_cache(maxsize=8)
+def plan_twin(images: int, seed: int, format: str) -> TwinPlan:
+    """Decide which cells a twin shows, without drawing them."""
+    training, copies = _plan_training(images, format)
+    preliminary, labels = _plan_preliminary(images, seed, format)
+    files = [*training, *preliminary, *_plan_final(images, seed, format)]
+    return TwinPlan({file.path: file for file in files}, copies, labels)
+
+
+def _plan_training(images: int, extension: str) -> tuple[list[CellFile], dict[str, str]]:
+    """List the training images, and which are copies of which (path: path)."""
+    subjects = {key: counts for key, counts in count_subjects().items() if key[0] != "prelim"}
+    totals = {key: sum(counts.values()) for key, counts in subjects.items()}
+    linked = {subject for pair, _ in _count_duplicates() for subject in pair}
+    files: dict[str, list[CellFile]] = {}
+    for (fold, label), count in _share_out(images, totals).items():
+        for subject, share in _share_out(count, subjects[fold, label], linked).items():
+            place = f"training_data/{fold}/{label.lower()}"
+            paths = [f"{place}/{_name(subject, k, label)}.{extension}" for k in range(share)]
+            files[subject] = [CellFile(path, label, subject, k) for k, path in enumerate(paths)]
+    copies = _choose_copies(files, images / sum(totals.values()))
+    return [file for of_subject in files.values() for file in of_subject], copies
+
+
+def _choose_copies(files: dict[str, list[CellFile]], scale: float) -> dict[str, str]:
+    """Let subjects share images as in C-NMC, a `scale`-th of their number: path -> path it is copied from."""
+    copies, used = {}, dict.fromkeys(files, 0)
+    for (source, target), count in _count_duplicates():
+        if source not in files or target not in files:
+            continue
+        # at least one of each pair, but small twins leave out the rare pairs of a subject that is copied already
+        wanted = max(round(count * scale), int(count > 2 or not used[source]))
+        for k in range(min(wanted, len(files[target]), len(files[source]) - used[source])):
+            copies[files[target][k].path] = files[source][used[source]].path
+            used[source] += 1
+    return copies
+
+
+@functools.cache
+def _count_duplicates() -> list[tuple[tuple[str, str], int]]:
+    """Pairs of subjects with the same image in C-NMC's training data, and how many images; most first."""
+    files = load_manifest().query("part == 'train'")
+    twice = files[files.duplicated("sha256", keep=False)]
+    pairs = Counter(tuple(sorted(set(subjects))) for _, subjects in twice.groupby("sha256")["subject"])
+    return sorted(((pair, n) for pair, n in pairs.items() if len(pair) == 2), key=lambda item: (-item[1], item[0]))
+
+
+def _plan_preliminary(images: int, seed: int, extension: str) -> tuple[list[CellFile], str]:
+    """List the preliminary images, shuffled as in C-NMC, and the text of their CSV."""
+    subjects = {key: counts for key, counts in count_subjects().items() if key[0] == "prelim"}
+    totals = {key: sum(counts.values()) for key, counts in subjects.items()}
+    labelled = sum(sum(counts.values()) for counts in count_subjects().values()) - sum(totals.values())
+    total = max(8, round(images * sum(totals.values()) / labelled))
+    cells = [
+        (label, subject, k)
+        for (part, label), count in _share_out(total, totals).items()
+        for subject, share in _share_out(count, subjects[part, label]).items()
+        for k in range(share)
+    ]
+    place = "validation_data/C-NMC_test_prelim_phase_data"
+    files, lines = [], ["Patient_ID,new_names,labels"]
+    for number, cell in enumerate(random_stream(seed, "preliminary").permutation(len(cells)), 1):
+        label, subject, k = cells[cell]
+        files.append(CellFile(f"{place}/{number}.{extension}", label, subject, k))
+        lines.append(f"{_name(subject, k, label)}.{extension},{number}.{extension},{int(label == 'ALL')}")
+    return files, "\n".join(lines) + "\n"
+
+
+def _plan_final(images: int, seed: int, extension: str) -> list[CellFile]:
+    """List the final images; their classes and subjects are drawn, and known to nobody but `load_truth`."""
+    rng = random_stream(seed, "final")
+    place = "testing_data/C-NMC_test_final_phase_data"
+    files = []
+    for k in range(1, max(3, round(images * _FINAL_SHARE)) + 1):
+        label = "ALL" if rng.random() < 2 / 3 else "HEM"
+        files.append(CellFile(f"{place}/{k}.{extension}", label, f"F{rng.integers(17)}{label[0]}", k, FINAL_SIDE))
+    return files
+
+
+def _share_out(total: int, counts: dict, first: Collection[str] = ()) -> dict:
     """Share `total` images out in proportion to `counts`, at least one each while they last.
 
     Where there are fewer images than names, `first` get theirs before the others, then the largest.
@@ -183,106 +259,43 @@ def _name(subject: str, number: int, label: str) -> str:
     return f"UID_{subject}_{number // 4 + 1}_{number % 4 + 1}_{label.lower()}"
 
 
-def _plan_training(images: int, extension: str) -> tuple[list[_File], dict[str, str]]:
-    """List the training images, and which are copies of which (path: path)."""
-    linked = frozenset(name for pair in _DUPLICATES for name in pair[:2])
-    cells = {key: sum(_subjects_of(*key).values()) for key in _SUBJECTS if key[0] != "prelim"}
-    files, copies = {}, {}
-    for (fold, label), count in _share_out(images, cells).items():
-        for subject, share in _share_out(count, _subjects_of(fold, label), linked).items():
-            place = f"training_data/{fold}/{label.lower()}"
-            for k in range(share):
-                path = f"{place}/{_name(subject, k, label)}.{extension}"
-                files.setdefault(subject, []).append(_File(path, label, subject, k))
-    used = dict.fromkeys(files, 0)
-    for source, target, count, always in _DUPLICATES:
-        wanted = max(int(always), round(count * images / _TRAINING_IMAGES))
-        for k in range(min(wanted, len(files.get(target, ())), len(files.get(source, ())) - used.get(source, 0))):
-            copies[files[target][k].path] = files[source][used[source]].path
-            used[source] += 1
-    return [file for of_subject in files.values() for file in of_subject], copies
-
-
-def _plan_preliminary(images: int, seed: int, extension: str) -> tuple[list[_File], str]:
-    """List the preliminary images, shuffled as in C-NMC, and the text of their CSV."""
-    total = max(8, round(images * _PRELIMINARY_IMAGES / _TRAINING_IMAGES))
-    cells = {key: sum(_subjects_of(*key).values()) for key in _SUBJECTS if key[0] == "prelim"}
-    named = []
-    for (part, label), count in _share_out(total, cells).items():
-        for subject, share in _share_out(count, _subjects_of(part, label)).items():
-            named += [(label, subject, k) for k in range(share)]
-    named = [named[k] for k in _rng(seed, "preliminary").permutation(len(named))]
-    place = "validation_data/C-NMC_test_prelim_phase_data"
-    files, lines = [], ["Patient_ID,new_names,labels"]
-    for k, (label, subject, number) in enumerate(named, 1):
-        files.append(_File(f"{place}/{k}.{extension}", label, subject, number))
-        lines.append(f"{_name(subject, number, label)}.{extension},{k}.{extension},{int(label == 'ALL')}")
-    return files, "\n".join(lines) + "\n"
-
-
-def _plan_final(images: int, seed: int, extension: str) -> list[_File]:
-    """List the final images: classes and subjects are drawn, and told to nobody but `load_truth`."""
-    rng = _rng(seed, "final")
-    place = "testing_data/C-NMC_test_final_phase_data"
-    files = []
-    for k in range(1, max(3, round(images * _FINAL_SHARE)) + 1):
-        label = "ALL" if rng.random() < 2 / 3 else "HEM"
-        files.append(_File(f"{place}/{k}.{extension}", label, f"F{rng.integers(17)}{label[0]}", k, FINAL_SIDE))
-    return files
-
-
-@functools.lru_cache(maxsize=8)
-def _plan(images: int, seed: int, extension: str) -> tuple[dict[str, _File], dict[str, str], str]:
-    """All files of a twin by path, the copies among them, and the preliminary part's CSV."""
-    training, copies = _plan_training(images, extension)
-    preliminary, table = _plan_preliminary(images, seed, extension)
-    files = [*training, *preliminary, *_plan_final(images, seed, extension)]
-    return {file.path: file for file in files}, copies, table
-
-
 def _write_twin(folder: Path, parameters: dict, progress: bool) -> None:
-    files, copies, table = _plan(parameters["images"], parameters["seed"], parameters["format"])
-    for path in files:
+    plan = plan_twin(parameters["images"], parameters["seed"], parameters["format"])
+    for path in plan.files:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    drawn = [file for path, file in files.items() if path not in copies]
+    drawn = [file for path, file in plan.files.items() if path not in plan.copies]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(lambda file: _write_cell(folder, file, parameters), drawn)
         for _ in tqdm(work, total=len(drawn), desc="drawing cells", disable=not progress, leave=False):
             pass
-    for path, source in copies.items():
+    for path, source in plan.copies.items():
         shutil.copyfile(folder / source, folder / path)
     labels = folder / "validation_data" / "C-NMC_test_prelim_phase_data_labels.csv"
-    labels.write_text(table, encoding="utf-8")
+    labels.write_text(plan.labels, encoding="utf-8")
     (folder / "twin.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_cell(folder: Path, file: _File, parameters: dict) -> None:
+def _write_cell(folder: Path, file: CellFile, parameters: dict) -> None:
     options = {"compress_level": 1} if parameters["format"] == "png" else {}
     Image.fromarray(_draw_file(file, parameters).image).save(folder / file.path, **options)
 
 
-def _draw_file(file: _File, parameters: dict) -> SyntheticCell:
-    dials = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
-    cell = draw_cell(file.label, subject=file.subject, number=file.number, **dials)
+def _draw_file(file: CellFile, parameters: dict) -> SyntheticCell:
+    given = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
+    cell = draw_cell(file.label, subject=file.subject, number=file.number, **given)
     if file.side == SIDE:
         return cell
     edge = ((file.side - SIDE) // 2,) * 2
-    masks = (np.pad(mask, (edge, edge)) for mask in (cell.outline, cell.nucleus))
-    return SyntheticCell(np.pad(cell.image, (edge, edge, (0, 0))), *masks, cell.label, cell.subject, cell.cues)
+    image = np.pad(cell.image, (edge, edge, (0, 0)))
+    return replace(cell, image=image, outline=np.pad(cell.outline, edge), nucleus=np.pad(cell.nucleus, edge))
 
 
 def load_truth(path: str | Path) -> SyntheticCell:
     """Return the truth of an image of the twin: its outline, its nucleus and the cues it was drawn with.
 
-    Args:
-        path: an image inside a folder made by `make_twin` (also of the unlabelled final part).
-
-    Returns:
-        The cell, drawn again from the parameters in `twin.json`; its image equals the file's. For a duplicate,
-        the cell it was copied from, with that subject.
-
-    Raises:
-        AllkitError: if the image does not belong to a twin, or the twin is of another version.
+    The cell is drawn again from the parameters in `twin.json`; its image equals the file's. Also for the unlabelled
+    final part. For a duplicate, it is the cell it was copied from, with that subject. Raises AllkitError where the
+    image does not belong to a twin, or the twin is of another version.
     """
     path = Path(path).resolve()
     root = next((parent for parent in path.parents if (parent / "twin.json").is_file()), None)
@@ -291,8 +304,8 @@ def load_truth(path: str | Path) -> SyntheticCell:
         raise AllkitError(f"{path} is not part of a synthetic twin; truth is known for synthetic cells only")
     if parameters.get("version") != VERSION:
         raise AllkitError(f"the twin in {root} is of another version; remove the folder and make it anew")
-    files, copies, _ = _plan(parameters["images"], parameters["seed"], parameters["format"])
+    plan = plan_twin(parameters["images"], parameters["seed"], parameters["format"])
     name = path.relative_to(root).as_posix()
-    if name not in files:
+    if name not in plan.files:
         raise AllkitError(f"the twin in {root} has no image {name}; was it renamed?")
-    return _draw_file(files[copies.get(name, name)], parameters)
+    return _draw_file(plan.files[plan.copies.get(name, name)], parameters)
