@@ -321,13 +321,14 @@ def test_changed_answers_are_counted():
 
 def test_figures_of_maps_and_scores(cell):
     picture, mask = cell.image, {"cell": cell.outline, "nucleus": cell.nucleus}
-    axes = plots.plot_map_rows([[picture, picture]] * 2, ["a", "b"], ["x", "y"], outlines=[[{}, mask]] * 2)
+    outlines = [[], mask.values()] * 2
+    axes = plots.plot_images([picture] * 4, ["a", "b"], columns=2, rows=["x", "y"], outlines=outlines)
     assert axes.shape == (2, 2)
     assert axes[0, 1].get_title() == "b"
     assert axes[1, 0].get_ylabel() == "y"
     assert len(axes[0, 1].collections) == 2
     assert not axes[0, 0].collections
     table = pd.DataFrame({"value": [0.5, 1.0], "low": [0.4, np.nan], "high": [0.6, np.nan]}, index=["map", "blob"])
-    ax = plots.plot_grouped_intervals(pd.concat({"cell": table, "nucleus": table}).swaplevel(), xlabel="share")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cell", "nucleus"]
+    ax = plots.plot_intervals(pd.concat({"cell": table, "nucleus": table}).swaplevel(), xlabel="share")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cell", "nucleus", "no interval"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["map", "blob"]

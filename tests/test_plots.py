@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import matplotlib
 
@@ -11,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import realism
+from skimage.color import rgb2lab
 
 from allkit import plots
 
@@ -19,6 +22,11 @@ from allkit import plots
 def _close():
     yield
     plt.close("all")
+
+
+def drawn(ax) -> list:
+    """Lines that hold points; those in the legend hold none."""
+    return [line for line in ax.lines if len(line.get_xdata())]
 
 
 def test_a_class_keeps_its_colour_whatever_the_order():
@@ -42,21 +50,23 @@ def test_images_are_shown_unchanged_unless_brightened():
 
 def test_counts_are_drawn_to_scale_and_written():
     counts = pd.DataFrame({"ALL": [1200, 30], "HEM": [500, 20]}, index=["before", "after"])
-    ax = plots.plot_counts(counts, xlabel="images")
+    ax = plots.plot_bars(counts, xlabel="images")
     assert sorted(bar.get_width() for bar in ax.patches) == [20, 30, 500, 1200]
     assert "1,200" in {text.get_text() for text in ax.texts}
     assert ax.get_xlabel() == "images"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ALL", "HEM"]
+    assert plots.plot_bars(counts[["ALL"]]).get_legend() is None, "one measure needs no legend"
 
 
 def test_subjects_are_stacked_and_named_while_they_fit():
     counts = pd.DataFrame({"train": [5, 2], "test": [3, 0]}, index=["H1", "7"])
     _, given = plt.subplots()
-    ax = plots.plot_subjects(counts, ax=given)
+    ax = plots.plot_bars(counts, stacked=True, ax=given)
     assert ax is given
     assert max(bar.get_y() + bar.get_height() for bar in ax.patches) == 8
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["H1", "7"]
-    crowd = plots.plot_subjects(pd.DataFrame({"ALL": range(1, 41)}))
-    assert "40 subjects" in crowd.get_xlabel()
+    crowd = plots.plot_bars(pd.DataFrame({"ALL": range(1, 41)}), xlabel="subjects", stacked=True)
+    assert crowd.get_xlabel() == "40 subjects, one bar each"
 
 
 def test_a_distribution_has_one_shape_per_class_and_its_unit():
@@ -68,11 +78,14 @@ def test_a_distribution_has_one_shape_per_class_and_its_unit():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ALL", "HEM"]
 
 
-def test_point_grid_counts_rows_downwards():
-    points = np.argwhere(np.ones((3, 3))).astype(float)
-    ax = plots.plot_point_grid(points, points + 0.3)
-    top, bottom = ax.get_ylim()[1], ax.get_ylim()[0]
-    assert bottom > top
+def test_points_have_a_colour_and_a_shape_for_each_group():
+    table = pd.DataFrame({"trial": [1, 2, 3], "score": [0.5, 0.6, 0.7], "state": ["complete", "pruned", "complete"]})
+    ax = plots.plot_points(table, "trial", "score", by="state", ylabel="score", percent=True)
+    assert ax.collections[0].get_offsets().tolist() == [[1, 0.5], [2, 0.6], [3, 0.7]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["complete", "pruned"]
+    assert len({path.vertices.shape for path in ax.collections[0].get_paths()}) == 2
+    assert ax.get_ylabel() == "score (%)"
+    assert float(ax.yaxis.get_major_formatter()(0.5)) == 50
 
 
 def test_reliability_diagram_writes_the_images_of_every_step():
@@ -83,13 +96,14 @@ def test_reliability_diagram_writes_the_images_of_every_step():
     assert ax.collections[0].get_sizes()[1] > ax.collections[0].get_sizes()[0]
 
 
-def test_costs_are_drawn_for_all_thresholds_with_the_chosen_one_marked():
-    table = pd.DataFrame({"threshold": [1.0, 0.6, 0.2], "cost_per_1000": [100.0, 40.0, 90.0]})
-    ax = plots.plot_costs({"A": table}, {"A": 0.6}, ylabel="cost per 1,000 images")
-    line, mark = ax.lines
+def test_steps_hold_a_value_until_the_next_one_and_a_mark_stands_on_its_line():
+    table = pd.DataFrame({"threshold": [1.0, 0.6, 0.2], "cost": [100.0, 40.0, 90.0]})
+    ax = plots.plot_lines({"A": table, "B": table}, "threshold", "cost", steps=True, marks={"A": 0.61})
+    line, _, mark = drawn(ax)
     assert mark.get_xydata().tolist() == [[0.6, 40.0]]
+    assert mark.get_color() == line.get_color()
     assert line.get_drawstyle() == "steps-post"  # just above 0.6 it costs 100, at 0.6 and below 40
-    assert line.get_xydata()[-1].tolist() == [0, 90]
+    assert line.get_xydata().tolist() == table.to_numpy().tolist(), "in the order given"
 
 
 def test_subjects_are_named_in_the_column_of_their_class():
@@ -100,16 +114,30 @@ def test_subjects_are_named_in_the_column_of_their_class():
     assert ax.collections[1].get_offsets().tolist() == [[1, 20]]
 
 
-def test_simulated_test_sets_have_a_line_per_way_of_resampling():
+def test_lines_come_from_one_column_several_columns_or_several_tables():
     table = pd.DataFrame(
         {"subjects": [2, 2, 5, 5], "resampled": ["subjects", "cells"] * 2, "covers": [0.7, 0.6, 0.9, 0.6]}
     )
-    ax = plots.plot_test_sets(table, "covers", ylabel="%")
-    assert [list(line.get_ydata()) for line in ax.lines] == [[70, 90], [60, 60]]
-    assert ax.get_xscale() == "log"
+    grouped = plots.plot_lines(table, "subjects", "covers", by="resampled", log=True)
+    assert [list(line.get_ydata()) for line in drawn(grouped)] == [[0.7, 0.9], [0.6, 0.6]]
+    assert grouped.get_xscale() == "log"
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 2.0], "val_loss": [4.0, 5.0]})
+    columns = plots.plot_lines(history, "epoch", {"loss": "training", "val_loss": "validation"}, ylabel="loss")
+    assert [list(line.get_ydata()) for line in drawn(columns)] == [[3, 2], [4, 5]]
+    assert [text.get_text() for text in columns.get_legend().get_texts()] == ["training", "validation"]
+    assert (columns.get_xlabel(), columns.get_ylabel()) == ("epoch", "loss")
+    tables = plots.plot_lines({"one": history, "two": history.head(1)}, "epoch", "loss")
+    assert [list(line.get_ydata()) for line in drawn(tables)] == [[3, 2], [3]]
 
 
-# ---- one palette for everybody -----------------------------------------------------------------------------
+def test_a_unit_has_a_line_of_its_own_in_the_colour_of_its_group():
+    curves = pd.DataFrame(
+        {"trial": [1, 1, 2, 2], "epoch": [1, 2] * 2, "score": [0.1, 0.2, 0.3, 0.4], "state": "pruned"}
+    )
+    first, second = drawn(plots.plot_lines(curves, "epoch", "score", by="state", unit="trial"))
+    assert first.get_color() == second.get_color()
+    assert list(second.get_ydata()) == [0.3, 0.4]
+
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB
 BLINDNESS = {
@@ -122,8 +150,6 @@ BLINDNESS = {
 
 def seen(colour: str, blindness: str) -> np.ndarray:
     """CIE Lab of a colour as somebody with this kind of colour blindness sees it."""
-    from skimage.color import rgb2lab
-
     light = np.array(matplotlib.colors.to_rgb(colour))
     linear = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
     linear = np.clip(BLINDNESS[blindness] @ linear, 0, 1)
@@ -139,7 +165,7 @@ def test_contrast_is_that_of_the_guidelines():
     assert plots.contrast("#767676") == pytest.approx(4.54, abs=0.01)
 
 
-@pytest.mark.parametrize("colours", [plots.PALETTE, plots.PARTS, plots.ORIGINS], ids=["palette", "parts", "origins"])
+@pytest.mark.parametrize("colours", [plots.PALETTE, plots.PARTS, realism.ORIGINS], ids=["palette", "parts", "origins"])
 def test_colours_stand_out_from_white_and_from_each_other_for_everybody(colours):
     assert min(plots.contrast(colour) for colour in colours.values()) >= 3
     for blindness in BLINDNESS:
@@ -167,9 +193,10 @@ def test_every_line_and_class_takes_its_colour_from_the_palette():
     assert len(set(plots.class_colours(f"class {k}" for k in range(12)).values())) == 12
     assert min(map(plots.contrast, plots.class_colours(f"class {k}" for k in range(12)).values())) >= 3
     histories = {name: pd.DataFrame({"epoch": [1, 2], "accuracy": [0.5, 0.6]}) for name in "abcdef"}
-    lines = plots.plot_arms(histories, "accuracy").get_lines()
+    lines = drawn(plots.plot_lines(histories, "epoch", "accuracy"))
     assert {line.get_color() for line in lines} == set(plots.PALETTE.values())
     assert len({line.get_marker() for line in lines}) == len(lines), "a second sign beside the colour"
+    assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == len(lines)
     assert (np.diff([line.get_linewidth() for line in lines]) < 0).all(), "a line shows under those drawn after it"
 
 
@@ -181,8 +208,6 @@ def test_numbers_in_a_confusion_matrix_can_be_read_on_every_colour(share):
 
 
 def test_no_figure_brings_a_colour_of_its_own():
-    from pathlib import Path
-
     source = Path(plots.__file__).read_text(encoding="utf-8")
     box = "#E8F1F8"  # ground of the boxes of flow charts
     own = {*plots.PALETTE.values(), *plots.PARTS.values(), box}

@@ -84,7 +84,11 @@ def _threshold_picture(predictions: pd.DataFrame, threshold: float, costs: dict[
     plots.plot_confusion(counts, ax=axes[0])
     plots.plot_roc({"all thresholds": predictions}, positive, ax=axes[1])
     axes[1].plot(1 - row["specificity"], row["sensitivity"], "o", color="black", markersize=9)
-    plots.plot_costs({"expected cost": table}, {"expected cost": threshold}, ylabel="cost per 1,000 images", ax=axes[2])
+    name = "expected cost"
+    words = {"xlabel": f"threshold on the probability of {positive}", "ylabel": "cost per 1,000 images"}
+    marks = {name: threshold}
+    plots.plot_lines({name: table}, "threshold", "cost_per_1000", steps=True, marks=marks, ax=axes[2], **words)
+    axes[2].set_ylim(bottom=0)
     alt = (
         f"Threshold {threshold:.2f}: sensitivity {row['sensitivity']:.0%}, specificity {row['specificity']:.0%}. "
         f"Where {costs['prevalence']:.1%} are {positive}, {_percent(row['ppv'])} of those called {positive} are, "
@@ -154,8 +158,8 @@ def stage_explorer(stages: dict[str, pd.DataFrame]) -> ipywidgets.Widget:
         words = []
         for ax, (title, table) in zip(axes[0], stages.items(), strict=True):
             values = table[columns[what]]
-            shown = table.assign(value=100 * values / values.sum() if share else values)
-            plots.plot_stages(shown, "value", xlabel=f"{what}, %" if share else what, ax=ax)
+            shown = pd.DataFrame({what: 100 * values / values.sum() if share else values}).set_index(table["stage"])
+            plots.plot_bars(shown, xlabel=f"{what}, %" if share else what, ylabel="stage", ax=ax)
             ax.set_title(title)
             most = values.idxmax()
             words.append(f"{title}: most in {table.loc[most, 'stage']}, {values[most] / values.sum():.0%} of {what}")

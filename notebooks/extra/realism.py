@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -24,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from allkit import AllkitError, cache_folder, saving
+from allkit import AllkitError, cache_folder, plots, saving
 from allkit.evaluate import FEWEST_UNITS
 from allkit.features import FEATURES, measure_cells
 from allkit.runs import SYNTHETIC, load_data
@@ -264,3 +265,38 @@ def evaluate_by_subject(predictions: pd.DataFrame, label: str = "HEM") -> pd.Dat
         auc = roc_auc_score(both["label"] == label, both[f"p_{label}"]) if len(own) >= FEWEST_CELLS else np.nan
         rows[subject] = {"cells": len(own), "auc": auc}
     return pd.DataFrame(rows).T.astype({"cells": int}).rename_axis("subject").sort_values("cells", ascending=False)
+
+
+ORIGINS = {"genuine": plots.BLUE, SYNTHETIC: plots.RED}
+"""Colours of genuine and synthetic cells where both are in one figure."""
+
+
+def plot_origins(cells: pd.DataFrame, names: Sequence[str], *, columns: int = 3) -> np.ndarray:
+    """Draw how measurements spread over genuine and over synthetic cells, one panel each; return the array of Axes.
+
+    The lowest and the highest 0.5 percent of the values are not shown.
+    """
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.15 * columns, 1.35 * rows + 0.4), squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes.flat, names, strict=False):
+        bins = np.linspace(*np.quantile(cells[name], [0.005, 0.995]), 25)
+        for (origin, colour), style in zip(ORIGINS.items(), ("-", "--"), strict=True):
+            values = cells.loc[cells["origin"] == origin, name]
+            share = np.full(len(values), 100 / len(values))
+            ax.hist(values, bins, weights=share, histtype="step", color=colour, linestyle=style, label=origin)
+        ax.set_title(name, fontsize=9)
+        ax.tick_params(labelsize=7)
+        ax.set_yticks([])
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.supylabel("cells (%)", fontsize=9)
+    return axes
+
+
+def plot_gaps(table: pd.DataFrame, value: str, *, xlabel: str) -> plt.Axes:
+    """Draw the column `value` of each descriptor and class as marks, the first descriptor at the top."""
+    _, ax = plt.subplots(figsize=(6.4, 0.8 + 0.26 * table["descriptor"].nunique()))
+    plots.plot_points(table, value, "descriptor", by="label", xlabel=xlabel, ax=ax)
+    ax.grid(color="0.9")
+    return ax
