@@ -1,7 +1,7 @@
-"""Room `classify`: one image file in, a label out, or the reason why there is none (paper III.B.5).
+"""One image file in, a label out, or the reasons why there is none (paper III.B.5).
 
-`classify_bytes` is the one path for the notebook, the page, the command line and the tests. When it declines is
-not decided here: `build_limits` reads the limits off the validation images, and they travel in the model's metadata.
+`classify_bytes` is the one path for the notebook, the page, the command line and the tests. What is rejected is not
+decided here: `build_limits` reads the limits off the validation images, and they travel in the model's metadata.
 For teaching. Nothing here is a diagnosis.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,38 +17,32 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import skimage.data
 from PIL import Image
 from scipy import ndimage
-from skimage import data
+from scipy.special import expit, logit
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_curve
 
 from allkit import AllkitError
-from allkit.features import FEATURES, bounding_box, is_foreground, measure_cell, measure_files
+from allkit.features import bounding_box, is_foreground, measure_cell, measure_files
 from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
 
 MAX_BYTES = 32 * 1024 * 1024
 """Larger files are refused before they are decoded."""
 
-
-MEASURES = (*FEATURES, "second_share", "border_share", "clipped_share", "sharpness")
-"""What `measure_quality` measures: the cell's descriptors, and how the picture was taken."""
-
-
 ABSTAIN_SHARE = 0.1
 """The share of validation images, those nearest to the threshold, whose probabilities make the abstain band."""
-
 
 SLACK = 0.15
 """The limits of a measure lie this part of its range on the validation images beyond their smallest and largest."""
 
-
 _TOLERANCE = {"second_share": 0.03, "border_share": 0.02, "clipped_share": 0.02}  # where validation is all zeros
-
 
 _LARGEST_SIDE = 900  # px; larger images are measured smaller: it bounds the time, and areas are scaled back
 
+_BATCH_SIZE = 32
 
 _REASONS = (  # (measure, side, code, sentence), the plainest first
     ("border_share", "high", "background", "the image is not one cell cut out on black: it is filled to the edge"),
@@ -70,15 +63,10 @@ _REASONS = (  # (measure, side, code, sentence), the plainest first
 class Result:
     """The answer for one image. For teaching, not a diagnosis.
 
-    Attributes:
-        name: file name as uploaded; may hold anything.
-        label: a class, or None where the kit declines to answer.
-        reasons: why it declines, code -> sentence; empty where it answers.
-        probabilities: class -> probability, sums to 1; what the network says, even where the kit declines.
-        threshold: probability of the first class from which on it is the label; None with more than two classes.
-        flags: the reasons that the image itself gives, whatever the probability.
-        image: what the network saw, uint8 (s, s, 3).
-        seconds: time of each part: decode, quality, model.
+    `label` is None where the image is rejected; `reasons` (code -> sentence) says why. The `probabilities` (class ->
+    0-1, sum 1) are what the network says even then. From the `threshold` on, the first class is the label; it is None
+    with more than two classes. `flags` are the reasons that the image itself gives, whatever its probability. `image`
+    is what the network saw, uint8 (s, s, 3); `seconds` the time of each part: decode, quality, model.
     """
 
     name: str
@@ -91,53 +79,66 @@ class Result:
     seconds: Mapping[str, float] = field(repr=False)
 
     @property
-    def declined(self) -> bool:
+    def rejected(self) -> bool:
         """Whether there is no label."""
         return self.label is None
 
 
-# ----------------------------------------------------------------------------------------------- answer
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as the network will see it, and the reasons against it; see `Result`."""
+
+    name: str
+    image: np.ndarray
+    flags: dict[str, str]
+    seconds: dict[str, float]
 
 
 def classify_bytes(data: bytes, trained: TrainedModel, *, name: str = "", threshold: float | None = None) -> Result:
-    """Classify one image file given as bytes (the paper's GUI, III.B.5, Fig. 7).
+    """Classify one image file given as bytes: BMP, PNG, JPEG, TIFF or WebP (the paper's GUI, III.B.5, Fig. 7).
 
-    Args:
-        data: the file: BMP, PNG, JPEG, TIFF or WebP.
-        trained: its metadata holds threshold and limits; without them 0.5 is the threshold and nothing is declined.
-        name: what messages call it.
-        threshold: of the first class, 0-1, instead of that of the metadata.
-
-    Raises:
-        allkit.images.ImageError: the bytes are no readable image, or too many.
+    Without a `threshold` (of the first class, 0-1) that of the metadata counts, or 0.5. Without limits in the metadata
+    nothing is rejected. Raises ImageError, which calls the file `name`, where the bytes are no readable image, or too
+    many.
     """
-    ready = _prepare(data, name, trained)
+    prepared = prepare_bytes(data, trained, name=name)
     start = time.perf_counter()
-    row = predict_images(trained, ready.image[None])[0]
-    return _result(ready, row, trained, threshold, time.perf_counter() - start)
+    row = predict_images(trained, prepared.image[None])[0]
+    return _result(prepared, row, trained, threshold, time.perf_counter() - start)
 
 
 def classify_files(
-    paths: Iterable[str | Path], trained: TrainedModel, *, threshold: float | None = None, batch_size: int = 32
+    paths: Iterable[str | Path], trained: TrainedModel, *, threshold: float | None = None
 ) -> Iterator[Result | ImageError]:
     """Yield the answer, or the error, for each file in order; files are decoded while the network computes."""
 
-    def prepare(path: str | Path) -> _Ready | ImageError:
+    def prepare(path: str | Path) -> PreparedImage | ImageError:
         try:
-            return _prepare(_read_file(Path(path)), str(path), trained)
+            return prepare_bytes(_read_file(Path(path)), trained, name=str(path))
         except ImageError as error:
             return error
 
-    waiting: list[_Ready | ImageError] = []
-    for ready in in_threads(prepare, paths):
-        waiting.append(ready)
-        if len(waiting) == batch_size:
+    waiting: list[PreparedImage | ImageError] = []
+    for prepared in in_threads(prepare, paths):
+        waiting.append(prepared)
+        if len(waiting) == _BATCH_SIZE:
             yield from _answer_all(waiting, trained, threshold)
             waiting = []
     yield from _answer_all(waiting, trained, threshold)
 
 
-def judge(result: Result, trained: TrainedModel, threshold: float) -> Result:
+def prepare_bytes(data: bytes, trained: TrainedModel, *, name: str = "") -> PreparedImage:
+    """Decode an image file, check it against the model's limits, and bring it to the size that the network takes."""
+    if len(data) > MAX_BYTES:
+        raise ImageError(
+            f"{name or 'the image'} has more than {MAX_BYTES // 2**20} MB. Cut the cell out, or scale it down."
+        )
+    start = time.perf_counter()
+    image = read_image(data, name=name)
+    return _prepare(image, trained, name, start)
+
+
+def apply_threshold(result: Result, trained: TrainedModel, threshold: float) -> Result:
     """Return the same answer at another threshold: label and abstain band move, nothing is computed anew."""
     limits = trained.metadata.get("limits", {})
     shown = threshold if len(trained.classes) == 2 else None
@@ -159,12 +160,12 @@ def threshold_of(trained: TrainedModel) -> float:
     return float(trained.metadata.get("limits", {}).get("threshold", 0.5))
 
 
-@dataclass(frozen=True)
-class _Ready:
-    name: str
-    image: np.ndarray
-    flags: dict[str, str]
-    seconds: dict[str, float]
+def abstain_band(trained: TrainedModel, threshold: float) -> tuple[float, float] | None:
+    """Return the probabilities of the first class between which there is no label, or None without a band."""
+    band = trained.metadata.get("limits", {}).get("abstain")
+    if band is None or len(trained.classes) != 2:
+        return None
+    return float(expit(_logit(threshold) - band)), float(expit(_logit(threshold) + band))
 
 
 def _read_file(path: Path) -> bytes:
@@ -179,17 +180,7 @@ def _read_file(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error}).") from error
 
 
-def _prepare(data: bytes, name: str, trained: TrainedModel) -> _Ready:
-    if len(data) > MAX_BYTES:
-        raise ImageError(
-            f"{name or 'the image'} has more than {MAX_BYTES // 2**20} MB. Cut the cell out, or scale it down."
-        )
-    start = time.perf_counter()
-    return _ready(read_image(data, name=name), name, trained, start)
-
-
-def _ready(whole: np.ndarray, name: str, trained: TrainedModel, start: float | None = None) -> _Ready:
-    start = time.perf_counter() if start is None else start
+def _prepare(whole: np.ndarray, trained: TrainedModel, name: str, start: float) -> PreparedImage:
     size, limits = trained.metadata["input"], trained.metadata.get("limits")
     image = prepare_image(whole, size["image_size"], size["crop"])
     decoded = time.perf_counter()
@@ -199,24 +190,34 @@ def _ready(whole: np.ndarray, name: str, trained: TrainedModel, start: float | N
         raise AllkitError(
             f"the limits in the metadata are not those of this version of allkit ({error}); train the model again."
         ) from error
-    return _Ready(name, image, flags, {"decode": decoded - start, "quality": time.perf_counter() - decoded})
+    return PreparedImage(name, image, flags, {"decode": decoded - start, "quality": time.perf_counter() - decoded})
 
 
-def _answer_all(waiting, trained, threshold) -> Iterator[Result | ImageError]:
-    ready = [item for item in waiting if isinstance(item, _Ready)]
+def _answer_all(
+    waiting: Sequence[PreparedImage | ImageError], trained: TrainedModel, threshold: float | None
+) -> Iterator[Result | ImageError]:
+    prepared = [item for item in waiting if isinstance(item, PreparedImage)]
     start = time.perf_counter()
-    rows = iter(predict_images(trained, np.stack([item.image for item in ready]))) if ready else iter(())
-    seconds = (time.perf_counter() - start) / max(1, len(ready))
+    rows = iter(predict_images(trained, np.stack([item.image for item in prepared])) if prepared else ())
+    seconds = (time.perf_counter() - start) / max(1, len(prepared))
     for item in waiting:
         yield item if isinstance(item, ImageError) else _result(item, next(rows), trained, threshold, seconds)
 
 
-def _result(ready: _Ready, row: np.ndarray, trained: TrainedModel, threshold: float | None, seconds: float) -> Result:
-    probabilities = {name: float(p) for name, p in zip(trained.classes, row, strict=True)}
+def _result(
+    prepared: PreparedImage, row: np.ndarray, trained: TrainedModel, threshold: float | None, seconds: float
+) -> Result:
     result = Result(
-        ready.name, None, {}, probabilities, None, ready.flags, ready.image, {**ready.seconds, "model": seconds}
+        name=prepared.name,
+        label=None,
+        reasons={},
+        probabilities={name: float(p) for name, p in zip(trained.classes, row, strict=True)},
+        threshold=None,
+        flags=prepared.flags,
+        image=prepared.image,
+        seconds={**prepared.seconds, "model": seconds},
     )
-    return judge(result, trained, threshold_of(trained) if threshold is None else threshold)
+    return apply_threshold(result, trained, threshold_of(trained) if threshold is None else threshold)
 
 
 def _hesitation(probabilities: Mapping[str, float], threshold: float | None, limits: Mapping) -> dict[str, str]:
@@ -226,40 +227,22 @@ def _hesitation(probabilities: Mapping[str, float], threshold: float | None, lim
     if threshold is None:
         hesitates = max(probabilities.values()) < band
     else:
-        hesitates = abs(_logit(next(iter(probabilities.values()))) - _logit(threshold)) < band
+        first = next(iter(probabilities.values()))
+        hesitates = abs(_logit(first) - _logit(threshold)) < band
     return {"unsure": "the probability is too close to the threshold to choose a side"} if hesitates else {}
 
 
-def _logit(share: float | np.ndarray) -> float | np.ndarray:
-    share = np.clip(share, 1e-6, 1 - 1e-6)
-    return np.log(share / (1 - share))
-
-
-def abstain_band(trained: TrainedModel, threshold: float) -> tuple[float, float] | None:
-    """Return the probabilities of the first class between which the kit declines, or None without a band."""
-    band = trained.metadata.get("limits", {}).get("abstain")
-    if band is None or len(trained.classes) != 2:
-        return None
-    low, high = (1 / (1 + math.exp(-(_logit(threshold) + side * band))) for side in (-1, 1))
-    return low, high
-
-
-# ---------------------------------------------------------------------------------------------- quality
+def _logit(probability: float | np.ndarray) -> float | np.ndarray:
+    return logit(np.clip(probability, 1e-6, 1 - 1e-6))
 
 
 def measure_quality(image: np.ndarray) -> dict[str, float]:
-    """Measure what tells a usable image of one cell from anything else.
+    """Measure what distinguishes a usable image of one cell from anything else; all numbers are finite.
 
-    Besides `allkit.features.measure_cell`: `second_share`, area of the second largest object over that of the
-    largest; `border_share`, share of the outermost pixels that are not black; `clipped_share`, share of the
-    object's pixels whose three channels are all 250 or more; `sharpness`, logarithm of the variance of the
-    Laplacian of grey inside the object.
-
-    Args:
-        image: uint8 (height, width, 3), RGB 0-255, any size.
-
-    Returns:
-        The numbers by name, in the order of `MEASURES`, always finite.
+    `image` is uint8 RGB (height, width, 3) of any size. Besides the features of `allkit.features.measure_cell`:
+    `second_share`, area of the second largest object over that of the largest; `border_share`, share of the outermost
+    pixels that are not black; `clipped_share`, share of the object's pixels whose three channels are all 250 or more;
+    `sharpness`, logarithm of the variance of the Laplacian of grey inside the object.
     """
     image = to_common_size(image)
     small, factor = _within(image, _LARGEST_SIDE)
@@ -317,22 +300,13 @@ def _distance(quality: Mapping[str, float], unlike: Mapping) -> float:
     return float(np.sqrt(max(0.0, values @ np.array(unlike["precision"]) @ values)))
 
 
-# ----------------------------------------------------------------------------------------------- limits
-
-
 def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
-    """Read threshold, abstain band and limits of the measures off the validation images.
+    """Read threshold, abstain band and limits of the measures off the validation images, for the model's metadata.
 
-    Args:
-        trained: the model; only its classes are used.
-        validation: index rows of the validation part.
-        probabilities: its predictions, (n, classes).
-
-    Returns:
-        What the metadata keeps: `images`, their number; `threshold`, with two classes, that of the highest
-        balanced accuracy; `abstain`, half the width of the band around it in logits (with more classes: the least
-        probability); `quality`, measure -> [low, high]; `unlike`, centre, precision and largest Mahalanobis
-        distance of the measures.
+    `probabilities` are the predictions of the rows of `validation`, (n, classes). The result holds `images`, their
+    number; `threshold`, with two classes, that of the highest balanced accuracy; `abstain`, half the width of the band
+    around it in logits (with more classes: the least probability); `quality`, measure -> [low, high]; `unlike`, centre,
+    precision and largest Mahalanobis distance of the measures.
     """
     limits = {"images": len(validation), **_limits_of_probability(trained.classes, validation, probabilities)}
     quality = measure_files(_measure_file, validation["path"])
@@ -346,7 +320,6 @@ def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities:
 def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
     if len(classes) > 2:
         return {"abstain": float(np.quantile(probabilities.max(axis=1), ABSTAIN_SHARE))}
-
     if validation["label"].nunique() < 2:
         return {"threshold": 0.5, "abstain": 0.0}
     first = probabilities[:, 0].astype(float)
@@ -377,27 +350,20 @@ def _measure_file(path: str) -> dict[str, float]:
     return measure_quality(read_image(path))
 
 
-# ---------------------------------------------------------------------------------------- how often it declines
-
-
 def rejection_rates(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedModel) -> pd.DataFrame:
-    """Count how often the kit declines to answer, and why, on several kinds of images.
+    """Count how many images of each kind are rejected, and why, by the limits in the model's metadata.
 
-    Args:
-        kinds: what they are -> images, uint8 (height, width, 3), any size.
-        trained: its metadata holds the limits.
-
-    Returns:
-        One row per kind: images, declined (share, 0-1), and the most frequent reasons with their counts.
+    `kinds` names lists of images, uint8 (height, width, 3), any size. One row per kind: images, rejected (share, 0-1),
+    and the most frequent reasons with their counts.
     """
     rows = []
     for kind, images in kinds.items():
-        ready = [_ready(image, kind, trained) for image in images]
-        answers = list(_answer_all(ready, trained, None))
+        prepared = [_prepare(image, trained, kind, time.perf_counter()) for image in images]
+        answers = list(_answer_all(prepared, trained, None))
         codes = Counter(code for answer in answers for code in answer.reasons)
-        share = sum(answer.declined for answer in answers) / max(1, len(answers))
+        share = sum(answer.rejected for answer in answers) / max(1, len(answers))
         why = ", ".join(f"{code} {count}" for code, count in codes.most_common(3))
-        rows.append({"kind": kind, "images": len(answers), "declined": share, "reasons": why})
+        rows.append({"kind": kind, "images": len(answers), "rejected": share, "reasons": why})
     return pd.DataFrame(rows).set_index("kind")
 
 
@@ -421,7 +387,8 @@ def corrupt_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
 def load_photographs() -> list[np.ndarray]:
     """Return photographs, a page of text and other pictures that scikit-image carries, uint8 (h, w, 3)."""
     names = ("astronaut", "camera", "coffee", "chelsea", "page", "text", "coins", "moon", "brick", "clock", "rocket")
-    pictures = [getattr(data, name)() for name in names if (Path(data.__file__).parent / f"{name}.png").is_file()]
+    here = Path(skimage.data.__file__).parent  # scikit-image would download those that are not here
+    pictures = [getattr(skimage.data, name)() for name in names if (here / f"{name}.png").is_file()]
     return [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in pictures]
 
 
@@ -434,8 +401,12 @@ def describe_model(trained: TrainedModel) -> str:
     text = f"Trained on {count}{kind}."
     if not scores:
         return f"{text} How it did on other images is not recorded."
-    who = "images of people it may know" if split.get("shares_subjects") else "images of people it had not seen"
-    shown = {"AUC": "auc", "balanced accuracy": "balanced_accuracy",
-             f"sensitivity for {metadata['classes'][0]}": "sensitivity", "specificity": "specificity"}  # fmt: skip
-    measures = ", ".join(f"{words} {scores[key]:.2f}" for words, key in shown.items() if key in scores)
-    return f"{text} On {scores['images']:,} {who}: {measures}."
+    whose = "subjects it may know" if split.get("shares_subjects") else "subjects it had not seen"
+    names = {
+        "auc": "AUC",
+        "balanced_accuracy": "balanced accuracy",
+        "sensitivity": f"sensitivity for {trained.classes[0]}",
+        "specificity": "specificity",
+    }
+    measures = ", ".join(f"{name} {scores[key]:.2f}" for key, name in names.items() if key in scores)
+    return f"{text} On {scores['images']:,} images of {whose}: {measures}."

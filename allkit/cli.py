@@ -461,7 +461,7 @@ def classify(
 ) -> None:
     """Say ALL or HEM for each image file, or why not. For teaching, not a diagnosis.
 
-    One line per file, in order: name, label (or "declined"), probability of the first class, reasons. Exit code 1
+    One line per file, in order: name, label (or "rejected"), probability of the first class, reasons. Exit code 1
     when a file could not be read. Of a run with several models the first is asked.
     """
     from allkit.classify import classify_files
@@ -490,8 +490,8 @@ def _as_line(name: str, answer: Result | AllkitError) -> str:
     if isinstance(answer, AllkitError):
         return f"{shown}: no answer: {_one_line(str(answer))}"
     first, probability = next(iter(answer.probabilities.items()))
-    words = f"{shown}: {answer.label or 'declined'} (probability of {first} {probability:.3f})"
-    return f"{words}: {'; '.join(answer.reasons.values())}" if answer.declined else words
+    words = f"{shown}: {answer.label or 'rejected'} (probability of {first} {probability:.3f})"
+    return f"{words}: {'; '.join(answer.reasons.values())}" if answer.rejected else words
 
 
 def _one_line(text: str) -> str:
@@ -502,8 +502,8 @@ def _as_json(name: str, answer: Result | AllkitError) -> str:
     import json
 
     if isinstance(answer, AllkitError):
-        return json.dumps({"file": name, "label": None, "declined": True, "error": str(answer)})
-    row = {"file": name, "label": answer.label, "declined": answer.declined, "reasons": dict(answer.reasons)}
+        return json.dumps({"file": name, "label": None, "rejected": True, "error": str(answer)})
+    row = {"file": name, "label": answer.label, "rejected": answer.rejected, "reasons": dict(answer.reasons)}
     probabilities = {key: round(p, 6) for key, p in answer.probabilities.items()}
     return json.dumps(row | {"probabilities": probabilities, "threshold": answer.threshold})
 

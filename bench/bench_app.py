@@ -16,7 +16,7 @@ import pandas as pd
 from common import SMALL, measure, ratios, save, spread
 from PIL import Image
 
-from allkit.classify import _prepare, build_limits, classify_bytes, classify_files
+from allkit.classify import build_limits, classify_bytes, classify_files, prepare_bytes
 from allkit.data import load_index
 from allkit.explain import build_grad_cam
 from allkit.images import in_threads
@@ -70,7 +70,7 @@ def bench_many_files(trained: TrainedModel, paths: list[str]) -> dict:
     """Many files: everything, beside decoding with its checks alone and the network alone."""
 
     def decode() -> list:
-        return list(in_threads(lambda path: _prepare(Path(path).read_bytes(), path, trained), paths))
+        return list(in_threads(lambda path: prepare_bytes(Path(path).read_bytes(), trained, name=path), paths))
 
     ready = np.stack([item.image for item in decode()])
     alone = {

@@ -1,4 +1,4 @@
-"""Hostile and odd uploads, made by rule: (name, bytes) that must end in a label, a decline or a sentence.
+"""Hostile and odd uploads, made by rule: (name, bytes) that must end in a label, a rejection or a sentence.
 
 Nothing here is a binary in the repository; everything follows from a seed and one drawn cell.
 """

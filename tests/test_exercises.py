@@ -102,7 +102,7 @@ def objects(twin):
     ways = pd.Index(["mark as in training", "no mark", "mark on the others"])
     reached = pd.DataFrame({"trained with the mark": [0.87, 0.53, 0.2], "trained without": [0.61, 0.6, 0.58]}, ways)
     dial = {"measured": [0.0, 0.012, 0.07], "error": [0.003, 0.004, 0.005], "true": [0.0, 0.008, 0.05]}
-    declined = pd.Series({"test images": 0.08, "out of focus": 0.6, "two cells": 1.0, "text": 1.0}, name="declined")
+    rejected = pd.Series({"test images": 0.08, "out of focus": 0.6, "two cells": 1.0, "text": 1.0}, name="rejected")
     return {
         "00": {"index": index},
         "01": {"train": index[(index["part"] == "train") & index["label"].notna()], "measured": _measured()},
@@ -110,7 +110,7 @@ def objects(twin):
         "03": {"stages": _stages(), "predictions": test},
         "04": {"stages": _stages(7).assign(multiply_adds=1000), "small": _stages()},
         "05": {"difference": told, "parts": SimpleNamespace(train=train, test=test), "predictions": both},
-        "06": {"declines": declined.to_frame(), "predictions": test},
+        "06": {"rejections": rejected.to_frame(), "predictions": test},
         "07": {"audit": paper.audit_paper(), "best": matrix},
         "08": {"found": _found(), "gap": pd.DataFrame(dial, index=pd.Index([0.0, 1.0, 2.0], name="dial"))},
         "09": {"simulated": _simulated(), "predictions": both,

@@ -1,4 +1,4 @@
-"""Whatever is uploaded ends in a label, a decline or a sentence: in bounded time and memory, without markup."""
+"""Whatever is uploaded ends in a label, a rejection or a sentence: in bounded time and memory, without markup."""
 
 import html
 import io
@@ -62,7 +62,7 @@ def answer(data: bytes, name: str, trained: TrainedModel) -> Result | str:
         assert "Traceback" not in result
         assert len(result) > 20
     else:
-        assert result.label in ("ALL", "HEM") if not result.declined else result.reasons
+        assert result.label in ("ALL", "HEM") if not result.rejected else result.reasons
         assert np.isfinite(list(result.probabilities.values())).all()
     return result
 

@@ -17,7 +17,15 @@ from IPython.display import display
 from PIL import Image
 
 from allkit import AllkitError
-from allkit.classify import Result, abstain_band, classify_bytes, describe_model, judge, label_of, threshold_of
+from allkit.classify import (
+    Result,
+    abstain_band,
+    apply_threshold,
+    classify_bytes,
+    describe_model,
+    label_of,
+    threshold_of,
+)
 from allkit.explain import CAVEAT, build_grad_cam, overlay
 from allkit.models import TrainedModel
 from allkit.synthetic import draw_cell
@@ -160,7 +168,7 @@ class ClassifierApp:
         answer = self._answers[number, title]
         if isinstance(answer, str):
             return answer
-        return judge(answer, self.models[title], self.sliders[title].value)
+        return apply_threshold(answer, self.models[title], self.sliders[title].value)
 
     def _card(self, number: int) -> ipywidgets.Widget:
         name = shorten(self._files[number][0])
@@ -178,7 +186,7 @@ class ClassifierApp:
 
     def _answer_html(self, number: int, title: str, result: Result) -> str:
         trained, first = self.models[title], self.models[title].classes[0]
-        words = "No answer" if result.declined else result.label
+        words = "No answer" if result.rejected else result.label
         why = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.reasons.values())
         bars = "".join(_bar(name, p, result, trained) for name, p in result.probabilities.items() if name == first or
                        len(result.probabilities) > 2)  # fmt: skip
@@ -239,7 +247,7 @@ def answers_table(answers: list[tuple[str, str, Result | str]]) -> pd.DataFrame:
 
 
 def draw_examples() -> list[tuple[str, bytes]]:
-    """Return three drawn images, (name, PNG): a cell of either class, and one that should be declined."""
+    """Return three drawn images, (name, PNG): a cell of either class, and one that should be rejected."""
     cells = {label: draw_cell(label, subject=f"example {label}", number=1).image for label in ("ALL", "HEM")}
     two = np.concatenate([image[:, 112:338] for image in cells.values()], axis=1)[:, :450]
     named = {"synthetic ALL cell.png": cells["ALL"], "synthetic HEM cell.png": cells["HEM"],

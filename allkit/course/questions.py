@@ -92,8 +92,8 @@ def _moved(predictions: pd.DataFrame, low: float, high: float) -> int:
     return int(((first >= low) & (first < high)).sum())
 
 
-def _slips_through(declines: pd.DataFrame, most: bool = False) -> OneOf:
-    others = declines["declined"].iloc[1:]
+def _slips_through(rejections: pd.DataFrame, most: bool = False) -> OneOf:
+    others = rejections["rejected"].iloc[1:]
     return OneOf(tuple(others.index[others == (others.max() if most else others.min())]))
 
 
@@ -204,7 +204,7 @@ _START = (
         "The kit teaches and compares methods. Nothing it prints is about a person's health.",
         misconception="a network's answer is a diagnosis",
         a="A network's probability is about its own scores, on images like those it learned from.",
-        c="To decline is no finding either: the kit declines blurred pictures and pictures of cats.",
+        c="A rejected image is no finding either: the kit rejects blurred pictures and pictures of cats.",
     ),
 )
 
@@ -531,17 +531,20 @@ _CLASSIFY = (
         id="06.1",
         level="look",
         kind="name",
-        given=("declines",),
+        given=("rejections",),
         truth=_slips_through,
         mistakes=(
-            (lambda declines: declines.index[0], "These are the images that it should answer. Look at the rows below."),
             (
-                lambda declines: _slips_through(declines, most=True),
-                "Declined most often. The least is asked for.",
+                lambda rejections: rejections.index[0],
+                "It should answer these images. Look at the rows below.",
+            ),
+            (
+                lambda rejections: _slips_through(rejections, most=True),
+                "Rejected most often. The least often counts.",
             ),
         ),
         why="These get an answer although none is deserved, and the answer looks like any other.",
-        hint="Below the first row, which name has the smallest number in the column `declined`?",
+        hint="Below the first row, which name has the smallest number in the column `rejected`?",
     ),
     Exercise(
         id="06.2",

@@ -3,13 +3,13 @@
 from allkit.evaluate import classes_of
 
 
-def exercise_06_1(declines):
+def exercise_06_1(rejections):
     # The first row holds test images, which should be answered; the rest should not.
-    return declines["declined"].iloc[1:].idxmin()
+    return rejections["rejected"].iloc[1:].idxmin()
 
 
-def wrong_06_1(declines):
-    return [("test images", "should answer"), (declines["declined"].iloc[1:].idxmax(), "most often")]
+def wrong_06_1(rejections):
+    return [("test images", "should answer"), (rejections["rejected"].iloc[1:].idxmax(), "most often")]
 
 
 def exercise_06_2(predictions):
