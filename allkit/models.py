@@ -23,9 +23,6 @@ from allkit.backend import keras, tf
 from allkit.data import class_order
 from allkit.images import images_key, in_threads, load_cached, prepare_image, read_image, to_common_size
 
-MODELS = ("mobilenet", "efficientnetb3")
-"""The paper's two networks (III.B.2), in the paper's order."""
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -59,10 +56,12 @@ BACKBONES = {
         "efficientnetb3_notop.h5", scaling=None,
     ),
 }  # fmt: skip
-"""Every network that can be built; `register_backbone` adds to it."""
+"""Every network that can be built, the paper's two (III.B.2) first; `register_backbone` adds to it."""
 
 
-TITLES = {name: backbone.title for name, backbone in BACKBONES.items()}
+def title_of(name: str) -> str:
+    """Return the name of a network in tables and figures; an unknown one stands for itself."""
+    return BACKBONES[name].title if name in BACKBONES else name
 
 
 def register_backbone(name: str, backbone: Backbone) -> None:
@@ -76,7 +75,6 @@ def register_backbone(name: str, backbone: Backbone) -> None:
     if not callable(getattr(keras.applications, backbone.application, None)):
         raise AllkitError(f"keras.applications has no {backbone.application!r}; check the spelling in Keras' list.")
     BACKBONES[name] = backbone
-    TITLES[name] = backbone.title
 
 
 # ---------------------------------------------------------------------------------------------- build
@@ -231,7 +229,7 @@ def find_weights(name: str, alpha: float, image_size: int) -> Path:
         return file
     except Exception as error:
         raise AllkitError(
-            f"ImageNet weights for {TITLES[name]} are not on this machine and could not be downloaded "
+            f"ImageNet weights for {title_of(name)} are not on this machine and could not be downloaded "
             f"({type(error).__name__}). Put the file {file.name} of Keras' applications into {file.parent}, or set "
             "KERAS_HOME to the folder above a folder models/ that holds it, or train from scratch: "
             "-p weights none, or weights = 'none' in the notebook."
@@ -418,7 +416,7 @@ def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
         AllkitError: there is no model, or one cannot be loaded.
     """
     loaded = {file.stem: load_model(file) for file in find_models(run_or_file)}
-    return {TITLES.get(trained.metadata.get("model"), stem): trained for stem, trained in loaded.items()}
+    return {title_of(trained.metadata.get("model", stem)): trained for stem, trained in loaded.items()}
 
 
 def find_models(run_or_file: str | Path) -> list[Path]:
@@ -515,7 +513,7 @@ def load_features(
     image_size: int,
     crop: int | None = None,
     augmentation: Augmentation | None = None,
-    views: int = 1,
+    copies: int = 1,
     seed: int = 0,
     batch_size: int = 64,
 ) -> np.ndarray:
@@ -525,30 +523,30 @@ def load_features(
         frozen_backbone: takes images, as the first of `split_model`.
         rows: of an index or a balanced part.
         image_size, crop: of the its input, see `allkit.images.load_images`.
-        augmentation: changes each image at random before it enters, once for every view; None: not at all.
-        views: how many versions of each image are made.
+        augmentation: changes each copy of an image at random before it enters; None: not at all.
+        copies: how many copies of each image pass through.
         seed: of the augmentation.
 
     Returns:
-        float32 (views * n, …), the first view of all images, then the second …, as `allkit.images.load_cached`
+        float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.load_cached`
         returns it. Kept for the same files, preparation, augmentation, seed and weights.
     """
     images = load_part(rows, image_size=image_size, crop=crop)
 
     def make() -> Iterator[np.ndarray]:
         network = TrainedModel(frozen_backbone, {"classes": [""]})
-        for view in range(views):
+        for copy in range(copies):
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
                 if augmentation is not None:
-                    batch = augment_batch(batch, augmentation, seed=(seed, view, start))
+                    batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
                 yield network.forward(np.asarray(batch, np.float32)).numpy()
 
-    copies = rows["augmentation"].tolist() if "augmentation" in rows else []
+    changed = rows["augmentation"].tolist() if "augmentation" in rows else []
     layers = [type(layer).__name__ for layer in frozen_backbone.layers]
     weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
-    key = [images_key(rows["path"], image_size, crop), copies, augmentation, views, seed, batch_size, layers, weights]
-    shape = (views * len(rows), *frozen_backbone.output_shape[1:])
+    key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, batch_size, layers, weights]
+    shape = (copies * len(rows), *frozen_backbone.output_shape[1:])
     return load_cached("features", "\n".join(map(str, key)), make, shape, np.float32)
 
 

@@ -36,13 +36,13 @@ from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.data import class_order, index_hash
 from allkit.models import (
-    TITLES,
     TrainedModel,
     build_model,
     last_stages,
     load_features,
     split_model,
     stage_of,
+    title_of,
 )
 from allkit.splits import Split, assert_disjoint
 
@@ -104,8 +104,8 @@ class Profile:
         head_epochs: epochs with a frozen backbone, first; 0 for none.
         epochs: epochs after that, on all layers or on the last blocks; 0, with head epochs: the head only.
         last_blocks: how many of the backbone's stages those epochs train; 0 means all layers.
-        views: how many augmented versions of each training image pass through the layers below, which are not trained,
-            once and for all; every epoch takes another of them. 0: every image passes through the whole network, newly
+        augmented_copies: how many augmented copies of each training image pass through the frozen layers below, once
+            and for all; every epoch takes another of them. 0: every image passes through the whole network, newly
             augmented, at every step.
         fine_tune_rate: learning rate of the second phase, where there are two.
         augmentation: on the fly, training images only.
@@ -132,7 +132,7 @@ class Profile:
     head_epochs: int = 0
     epochs: int = 5
     last_blocks: int = 0
-    views: int = 0
+    augmented_copies: int = 0
     fine_tune_rate: float = 1e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     class_weight: bool = False
@@ -150,12 +150,12 @@ PROFILES = {
         augmentation=Augmentation(horizontal_flip=True),
     ),
     # Subject split, right scaling, the cell rather than the black around it, head before backbone. Chosen on validation
-    # images: 128 px and a single view lost on genuine cells, more of the six epochs for the head on smears; on cells
-    # 192 px, a third view, more epochs, a third block and a higher rate for the last blocks gained nothing. So few
+    # images: 128 px and a single copy lost on genuine cells, more of the six epochs for the head on smears; on cells
+    # 192 px, a third copy, more epochs, a third block and a higher rate for the last blocks gained nothing. So few
     # epochs are too short for Keras' batch-norm memory of 0.99 and for the paper's penalty on a head that starts anew.
     "honest": Profile(
         "honest", image_size=160, crop=300, weights="imagenet", pooling="avg", momentum=0.9, penalty=0.05,
-        learning_rate=2e-3, head_epochs=1, epochs=5, last_blocks=2, views=2,
+        learning_rate=2e-3, head_epochs=1, epochs=5, last_blocks=2, augmented_copies=2,
         augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
     ),
     # Minutes on a laptop: small images, from scratch. With under two hundred steps the learning rate has to be
@@ -206,9 +206,9 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
     if profile.weights is None and profile.head_epochs and profile.epochs:
         # A frozen backbone of random weights has nothing to offer: train all layers for as many epochs.
         total = profile.head_epochs + profile.epochs
-        profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0, views=0)
-    if profile.views and profile.epochs and not profile.last_blocks:
-        raise AllkitError("views are made by layers that are not trained: give last_blocks, or epochs=0 (head only).")
+        profile = dataclasses.replace(profile, head_epochs=0, epochs=total, last_blocks=0, augmented_copies=0)
+    if profile.augmented_copies and profile.epochs and not profile.last_blocks:
+        raise AllkitError("augmented_copies need frozen layers: give last_blocks, or epochs=0 to train the head only.")
     return profile
 
 
@@ -238,8 +238,8 @@ def _batches_class() -> type:
         """Batches of (images float32 0–255, one-hot labels, sample weights).
 
         Order and augmentation depend on (seed, epoch, batch) alone, so that a resumed training sees what
-        the uninterrupted one would have seen. Of features there may be several views of every image, one after
-        the other; each epoch takes another for each image.
+        the uninterrupted one would have seen. There may be several copies of all images, one after the
+        other; each epoch takes another copy of each image.
         """
 
         def __init__(self, images, labels, weights, batch_size, *, seed=0, shuffle=False, augmentation=None):
@@ -256,8 +256,8 @@ def _batches_class() -> type:
             if self.shuffle:
                 order = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            views = len(self.images) // len(self.labels)
-            images = np.asarray(self.images[rows + len(self.labels) * ((rows + self.epoch) % views)], np.float32)
+            copies = len(self.images) // len(self.labels)
+            images = np.asarray(self.images[rows + len(self.labels) * ((rows + self.epoch) % copies)], np.float32)
             if self.augmentation is not None:
                 images = augment_batch(images, self.augmentation, seed=(self.seed, self.epoch, number))
             return images, self.labels[rows], self.sample_weights[rows]
@@ -287,8 +287,8 @@ def build_batches(
     if frozen_backbone is None:
         images = load_part(part, **size)
     else:
-        views = {"augmentation": augmentation, "views": profile.views} if training else {}
-        images, augmentation = load_features(frozen_backbone, part, **size, **views, seed=seed), None
+        copies = {"augmentation": augmentation, "copies": profile.augmented_copies} if training else {}
+        images, augmentation = load_features(frozen_backbone, part, **size, **copies, seed=seed), None
     position = {name: k for k, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
     by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
@@ -423,7 +423,7 @@ class Training:
     Attributes:
         trained: the network with the best epoch's weights, and its metadata.
         history: one row per epoch as in Tables I and II, with the phase it belongs to.
-        seconds: time of reading the images, computing features where there are views, and of all epochs.
+        seconds: time of reading the images, computing the features of augmented copies, and of all epochs.
         resumed: epochs that were not trained now because a checkpoint held them.
         best_epoch: the epoch whose weights were kept, counted from 1.
     """
@@ -499,7 +499,7 @@ def train_model(
         fresh = build_from_profile(model.name, profile, split.train["label"].nunique(), seed=seed)
         model.set_weights(fresh.get_weights())
     model.compile()  # leaves a mark for the check above where only the model's tail is fitted
-    frozen_backbone, network = split_model(model, profile.last_blocks) if profile.views else (None, model)
+    frozen_backbone, network = split_model(model, profile.last_blocks) if profile.augmented_copies else (None, model)
     batches = _build_both(split, profile, seed, frozen_backbone)
     if folder is not None:
         folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
@@ -663,7 +663,7 @@ def _make_metadata(model, split, profile, classes) -> dict:
     return {
         "format": 1,
         "model": model.name,
-        "title": TITLES[model.name],
+        "title": title_of(model.name),
         "classes": list(classes),
         "input": {"image_size": profile.image_size, "crop": profile.crop, "values": "RGB, 0-255"},
         "data": {"source": str(split.train["source"].iloc[0]), "images": sum(map(len, parts.values()))},

@@ -20,7 +20,7 @@ from allkit.classify import build_limits, classify_bytes, classify_files, prepar
 from allkit.data import load_index
 from allkit.explain import build_grad_cam
 from allkit.images import in_threads
-from allkit.models import TITLES, TrainedModel, build_model, predict_images
+from allkit.models import TrainedModel, build_model, predict_images, title_of
 from allkit.synthetic import draw_cell, make_twin
 
 REPEATS = 10 if SMALL else 40
@@ -29,7 +29,7 @@ FILES = 60 if SMALL else 500
 
 def untrained(name: str, size: int, rows: pd.DataFrame) -> TrainedModel:
     """Return a network with limits, as if it had been trained on drawn cells."""
-    metadata = {"model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "data": {"source": "synthetic"},
+    metadata = {"model": name, "title": title_of(name), "classes": ["ALL", "HEM"], "data": {"source": "synthetic"},
             "input": {"image_size": size, "crop": 300}}  # fmt: skip
     plain = TrainedModel(build_model(name, size, pooling="avg", seed=0), metadata)
     answers = np.array([list(answer.probabilities.values()) for answer in classify_files(rows["path"], plain)])

@@ -19,7 +19,7 @@ from allkit import ROOT
 from allkit.app.upload import to_png
 from allkit.classify import build_limits, classify_files
 from allkit.data import load_index
-from allkit.models import MODELS, TITLES, TrainedModel, build_model, save_model
+from allkit.models import BACKBONES, TrainedModel, build_model, save_model, title_of
 from allkit.synthetic import draw_cell
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -61,9 +61,9 @@ def run_folder(twin, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("browser") / "run"
     rows = load_index(twin)
     rows = rows[rows["part"] == "train"]
-    for number, name in enumerate(MODELS):
+    for number, name in enumerate(BACKBONES):
         metadata = {
-            "model": name, "title": TITLES[name], "classes": ["ALL", "HEM"], "input": {"image_size": 64, "crop": 300},
+            "model": name, "title": title_of(name), "classes": ["ALL", "HEM"], "input": {"image_size": 64, "crop": 300},
             "data": {"source": "synthetic"},
         }  # fmt: skip
         plain = TrainedModel(build_model(name, 64, alpha=0.25, pooling="avg", seed=number), metadata)

@@ -18,7 +18,7 @@ from allkit.course.report import publish_report
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
 from allkit.features import measure_cells
-from allkit.models import MODELS, load_model, predict_index
+from allkit.models import BACKBONES, load_model, predict_index
 from allkit.runs import open_run
 from allkit.synthetic import make_twin
 
@@ -71,7 +71,7 @@ def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeyp
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     run = open_run(str(tmp_path / "run"), index=load_index(cells), profile="quick")
     assert not run.synthetic
-    for name in MODELS:
+    for name in BACKBONES:
         predictions = run.load_predictions(name)
         assert set(predictions["label"]) == {"ALL", "HEM"}
         assert predictions[["p_ALL", "p_HEM"]].sum(axis=1).between(0.999, 1.001).all()
@@ -130,7 +130,7 @@ def quick_run() -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_quick_models_have_learned_by_300_fresh_cells_of_other_subjects(quick_run, name, tmp_path, capsys):
     fresh = load_index(make_twin(tmp_path / "fresh", images=300, seed=20_000))
     rows = fresh[fresh["part"] == "train"].reset_index(drop=True)

@@ -236,7 +236,7 @@ def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_pa
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path))
     rows = load_index(twin)[:10]
     frozen_backbone, _ = split_model(build_model("mobilenet", alpha=0.25, **SMALL), 0)
-    turned = {"augmentation": Augmentation(horizontal_flip=True, right_angles=True), "views": 3}
+    turned = {"augmentation": Augmentation(horizontal_flip=True, right_angles=True), "copies": 3}
     first = load_features(frozen_backbone, rows, image_size=32, **turned)
     assert first.shape == (30, 256)
     assert not np.array_equal(first[:10], first[10:20])

@@ -4,8 +4,7 @@ import importlib.util
 
 import pytest
 
-from allkit import ROOT, AllkitError
-from allkit import models as rooms
+from allkit import ROOT, AllkitError, models
 
 EXAMPLE = ROOT / "docs" / "examples" / "one_more.py"
 
@@ -13,15 +12,11 @@ EXAMPLE = ROOT / "docs" / "examples" / "one_more.py"
 @pytest.fixture
 def example(monkeypatch):
     """The example as a module; what it registers is forgotten after the test."""
-    monkeypatch.setattr(rooms, "BACKBONES", dict(rooms.BACKBONES))
-    monkeypatch.setattr(rooms, "TITLES", rooms.TITLES)
-    before = dict(rooms.TITLES)
+    monkeypatch.setattr(models, "BACKBONES", dict(models.BACKBONES))
     spec = importlib.util.spec_from_file_location("one_more", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
-    rooms.TITLES.clear()
-    rooms.TITLES.update(before)
+    return module
 
 
 def test_one_more_network_and_class_take_less_than_forty_lines(example, tmp_path):
@@ -34,27 +29,27 @@ def test_one_more_network_and_class_take_less_than_forty_lines(example, tmp_path
 
 
 def test_a_registered_network_is_counted_found_and_named(example, tmp_path):
-    rooms.register_backbone("mobilenetv2", example.MOBILENETV2)
-    rooms.register_backbone("mobilenetv2", example.MOBILENETV2)  # as often as a notebook's cell is run
-    model = rooms.build_model("mobilenetv2", 32, 3, alpha=0.35, seed=1)
-    stages = rooms.count_by_stage(model)["stage"].tolist()
+    models.register_backbone("mobilenetv2", example.MOBILENETV2)
+    models.register_backbone("mobilenetv2", example.MOBILENETV2)  # as often as a notebook's cell is run
+    model = models.build_model("mobilenetv2", 32, 3, alpha=0.35, seed=1)
+    stages = models.count_by_stage(model)["stage"].tolist()
     assert stages == ["input", "stem", *(f"block {k}" for k in range(1, 17)), "top", "head"]
     metadata = {"model": "mobilenetv2", "classes": ["ALL", "A", "B"], "input": {"image_size": 32, "crop": None}}
-    trained = rooms.TrainedModel(model, metadata | {"data": {"source": "folders"}})
-    rooms.save_model(trained, tmp_path / "models" / "mobilenetv2.keras")
-    assert list(rooms.load_models(tmp_path)) == ["MobileNetV2"]
+    trained = models.TrainedModel(model, metadata | {"data": {"source": "folders"}})
+    models.save_model(trained, tmp_path / "models" / "mobilenetv2.keras")
+    assert list(models.load_models(tmp_path)) == ["MobileNetV2"]
 
 
 def test_a_network_that_is_misspelt_or_takes_a_name_twice_is_refused(example):
-    other = rooms.Backbone("Other", "ResNet50V2", "x", "x.h5")
+    other = models.Backbone("Other", "ResNet50V2", "x", "x.h5")
     with pytest.raises(AllkitError, match="already"):
-        rooms.register_backbone("mobilenet", other)
+        models.register_backbone("mobilenet", other)
     with pytest.raises(AllkitError, match="MobilNet"):
-        rooms.register_backbone("mine", rooms.Backbone("Mine", "MobilNet", "x", "x.h5"))
+        models.register_backbone("mine", models.Backbone("Mine", "MobilNet", "x", "x.h5"))
 
 
 def test_weights_that_are_missing_are_named(example, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    rooms.register_backbone("mobilenetv2", example.MOBILENETV2)
+    models.register_backbone("mobilenetv2", example.MOBILENETV2)
     with pytest.raises(AllkitError, match=r"alpha 0\.35, 0\.5"):
-        rooms.find_weights("mobilenetv2", 0.3, 96)
+        models.find_weights("mobilenetv2", 0.3, 96)

@@ -277,11 +277,11 @@ def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
     assert right.mean() > 0.6
 
 
-def test_training_on_views_moves_the_last_layers_alone_and_resumes(twin, tmp_path):
+def test_training_on_features_of_copies_moves_the_last_layers_alone_and_resumes(twin, tmp_path):
     split = split_by_image(load_index(twin))
     sizes = {"image_size": 32, "alpha": 0.25, "batch_size": 8, "allow_leak": True}
     profile = dataclasses.replace(
-        get_profile("honest", **sizes), weights=None, views=2, head_epochs=1, epochs=2, last_blocks=2
+        get_profile("honest", **sizes), weights=None, augmented_copies=2, head_epochs=1, epochs=2, last_blocks=2
     )
     model = build_from_profile("mobilenet", profile, 2, seed=1)
     before = {layer.name: layer.get_weights() for layer in model.layers}
@@ -301,9 +301,9 @@ def test_training_on_views_moves_the_last_layers_alone_and_resumes(twin, tmp_pat
     )
 
 
-def test_a_head_alone_can_be_trained_and_views_need_layers_that_rest():
+def test_a_head_alone_can_be_trained_and_augmented_copies_need_frozen_layers():
     assert get_profile("honest", weights="none", epochs=0).head_epochs
     with pytest.raises(AllkitError, match="last_blocks"):
-        get_profile("honest", views=2, last_blocks=0)
+        get_profile("honest", augmented_copies=2, last_blocks=0)
     with pytest.raises(AllkitError, match="one epoch"):
         get_profile("quick", epochs=0)

@@ -309,7 +309,7 @@ def test_a_trial_trains_with_its_settings_and_reports_every_epoch(monkeypatch, t
     assert found == {"score": 0.7, "test": 0.5}
     assert reports == [(1, 0.6), (2, 0.7), (3, 0.6)]
     assert (trained[0].batch_size, trained[0].learning_rate, trained[0].epochs) == (9, 0.5, 3)
-    head = get_profile("honest", views=2, epochs=0, head_epochs=1)
+    head = get_profile("honest", augmented_copies=2, epochs=0, head_epochs=1)
     build_score(split, head, "mobilenet")(settings, lambda *words: None)
     assert (trained[1].head_epochs, trained[1].epochs) == (3, 0)
 

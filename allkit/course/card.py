@@ -26,7 +26,7 @@ from allkit.evaluate import (
     evaluate_with_intervals,
     wilson_interval,
 )
-from allkit.models import MODELS, TrainedModel
+from allkit.models import BACKBONES, TrainedModel
 from allkit.runs import SYNTHETIC, Run, is_run_folder, read_json, read_params, run_path
 from allkit.train import changed_settings
 
@@ -166,7 +166,8 @@ def _model_sections(model: _Model) -> list[Section]:
 
 def _read_models(path: Path) -> list[_Model]:
     names = sorted(file.stem for file in (path / "models").glob("*.json") if not file.name.startswith("."))
-    names.sort(key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))  # the paper's order
+    order = list(BACKBONES)  # the paper's
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
     if not names:
         raise AllkitError(f"{path} holds no model; train one first (allkit run --only 03), or name another run.")
     run = Run(path, synthetic=False, profile="", data_hash="")

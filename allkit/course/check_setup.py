@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from allkit import AllkitError, __version__, runs_root
 from allkit.backend import tf
-from allkit.models import MODELS, TITLES, local_weights
+from allkit.models import BACKBONES, local_weights, title_of
 from allkit.runs import load_data
 from allkit.train import get_profile
 
@@ -148,12 +148,12 @@ def _images(data: str) -> _Fact:
 
 
 def _weights() -> Iterator[_Fact]:
-    for name in MODELS:
+    for name in BACKBONES:
         profile = get_profile("honest", name)
         file = local_weights(name, profile.alpha, profile.image_size)
         state = "fine" if file else "optional"
         found = file.name if file else "not on this machine"
-        yield _Fact(f"ImageNet weights of {TITLES[name]}", found, "for the profiles honest and paper", state)
+        yield _Fact(f"ImageNet weights of {title_of(name)}", found, "for the profiles honest and paper", state)
 
 
 def _fact(what: str, found: str, needed: str, fine: bool, advice: str) -> _Fact:

@@ -16,7 +16,7 @@ import pandas as pd
 from allkit import AllkitError, runs_root
 from allkit.data import relative_paths
 from allkit.evaluate import compare_predictions, evaluate_predictions
-from allkit.models import TITLES
+from allkit.models import title_of
 from allkit.runs import Run, read_params
 from allkit.train import changed_settings
 
@@ -111,7 +111,7 @@ def _trained_models(path: Path) -> dict[str, dict[str, Any]]:
 
 def _model_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     row = {key: _text_at(facts, key) for key in ("data", "data_hash", "split", "profile")}
-    row |= {"model": TITLES.get(name, name), "time": _text_at(facts, "trained"), "split_hash": split_hash(facts)}
+    row |= {"model": title_of(name), "time": _text_at(facts, "trained"), "split_hash": split_hash(facts)}
     row |= {"seed": facts.get("seed"), "changed": facts["changed"] if isinstance(facts["changed"], dict) else None}
     row |= {"training_seconds": _number_at(facts, "training_seconds")}
     for measure in SHOWN:
@@ -175,7 +175,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     models = [_trained_models(path) for path in (first, second)]
     measures, notes = {}, {}
     for name in dict.fromkeys([*models[0], *models[1]]):
-        title, facts = TITLES.get(name, name), [found.get(name) for found in models]
+        title, facts = title_of(name), [found.get(name) for found in models]
         note = _not_comparable(*facts)
         try:
             pair = [] if note else [Run(p, False, "", "").load_predictions(name) for p in (first, second)]
@@ -233,7 +233,7 @@ def _settings(path: Path, models: Mapping[str, Any]) -> dict[tuple[str, str], st
     for name, facts in models.items():
         shown = ("seed", "deterministic", "split", "split_hash")
         own = {key: facts.get(key) for key in shown} | {"profile": value_at(params, "models", name, "profile")}
-        settings |= {(TITLES.get(name, name), key): value for key, value in _flat(own).items()}
+        settings |= {(title_of(name), key): value for key, value in _flat(own).items()}
     return settings
 
 

@@ -532,7 +532,7 @@ def start_tuning(
         data, profile, out: as for `allkit run`.
         model: "mobilenet" or "efficientnetb3".
         parameters: fields of the profile, `seed`, `hold_out` and `fold`; a hyperparameter among them is held fixed
-            and not searched. With `views` the head alone is trained (give it weights="imagenet").
+            and not searched. With `augmented_copies` the head alone is trained (give it weights="imagenet").
         storage: a journal file or a database URL; empty: tune/<name>.journal in the run folder.
 
     Raises:
@@ -540,7 +540,7 @@ def start_tuning(
     """
     given = dict(parameters or {})
     space = {key: r for key, r in SPACE.items() if key not in given}
-    if given.get("views") and "epochs" in space:  # the head alone is trained, on features that are computed once
+    if given.get("augmented_copies") and "epochs" in space:  # the head alone is trained, on features computed once
         given = {"head_epochs": 1, "last_blocks": 0} | given | {"epochs": 0}
     seed, hold_out, fold = given.pop("seed", 123), given.pop("hold_out", ""), given.pop("fold", None)
     index = load_data(data)
