@@ -14,6 +14,7 @@ The core, which a student reads; a module imports only those that stand before i
 - `baselines`: classifiers on a few numbers of each cell, which a network must beat
 - `classify`: one image file in, a label out, or the reason why there is none
 - `explain`: where in the image a network's answer comes from
+- `folders`: where run folders lie, and their JSON files
 - `plots`: every figure; draws what it is given and computes nothing
 - `runs`: one run folder, where results are saved and found again
 

@@ -299,7 +299,7 @@ def runs(
     import json
 
     from allkit.course.ledger import compare_runs, find_runs, find_sweeps, list_runs
-    from allkit.runs import run_path, to_plain
+    from allkit.folders import run_path, to_plain
 
     paths = [run_path(folder) for folder in folders or []]
     if len(paths) > 2:
@@ -418,7 +418,7 @@ def progress(
 
     from allkit import saving
     from allkit.course.exercises import load_progress, progress_path, summarise_progress
-    from allkit.runs import to_plain
+    from allkit.folders import to_plain
 
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
@@ -479,7 +479,7 @@ def classify(
 
 
 def _model_path(model: str) -> Path:
-    from allkit.runs import run_path
+    from allkit.folders import run_path
 
     return Path(model) if model.endswith(".keras") else run_path(model)
 

@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 from dask.system import CPU_COUNT
-from test_series import _notebook
+from test_run_notebooks import _notebook
 
 from allkit import AllkitError, cli, synthetic
 from allkit.course import notebooks as running

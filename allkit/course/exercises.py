@@ -26,7 +26,7 @@ import pandas as pd
 from allkit import AllkitError, runs_root
 from allkit.course.grading import Verdict, judge
 from allkit.course.questions import EXERCISES
-from allkit.runs import read_json, save_json, timestamp
+from allkit.folders import read_json, save_json, timestamp
 
 FORMAT = 1
 """Version of the layout of progress.json."""

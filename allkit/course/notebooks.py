@@ -34,7 +34,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from allkit import ROOT, AllkitError, disk_trouble
 from allkit.course.report import publish_report, title_of
-from allkit.runs import (
+from allkit.folders import (
     FORMAT,
     SYNTHETIC,
     data_path,

@@ -20,7 +20,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from allkit import ROOT, AllkitError, disk_trouble
-from allkit.runs import SYNTHETIC, is_run_folder, read_json, read_params, run_path
+from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 
 TEMPLATES = Path(__file__).parent / "templates"
 
