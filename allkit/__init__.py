@@ -47,6 +47,10 @@ class AllkitError(Exception):
     """Something the user can mend; the message says what to do next. The command line prints it bare."""
 
 
+class DiskError(AllkitError):
+    """A file could not be saved: the disk is full, or may not be written."""
+
+
 def runs_root() -> Path:
     """Return the folder that holds all run folders: `$ALLKIT_RUNS`, or `runs/` in the clone."""
     return Path(os.environ.get("ALLKIT_RUNS", ROOT / "runs"))
@@ -61,7 +65,7 @@ def cache_folder() -> Path:
 def saving(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
 
-    Raises AllkitError when the disk is full or cannot be written; what was at `path` before is intact.
+    Raises DiskError when the disk is full or cannot be written; what was at `path` before is intact.
     """
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
@@ -80,9 +84,9 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or "No space left" in str(error)
 
 
-def disk_trouble(error: OSError, path: Path) -> AllkitError:
-    """Return the AllkitError that says what an OSError while writing `path` means for the user."""
+def disk_trouble(error: OSError, path: Path) -> DiskError:
+    """Return the DiskError that says what an OSError while writing `path` means for the user."""
     full = is_disk_full(error)
     reason = "the disk is full" if full else error.strerror or str(error)
     advice = "make room and run this step again" if full else "mend this and run this step again"
-    return AllkitError(f"{path} was not saved: {reason}. What was there before is intact; {advice}.")
+    return DiskError(f"{path} was not saved: {reason}. What was there before is intact; {advice}.")

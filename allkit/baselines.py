@@ -43,7 +43,7 @@ def row_keys(rows: pd.DataFrame) -> pd.Series:
     return rows["path"] + "|" + rows["augmentation"] if "augmentation" in rows else rows["path"] + "|"
 
 
-def measure_numbers(rows: pd.DataFrame, *, progress: bool = False) -> pd.DataFrame:
+def measure_numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Measure the cells of some rows, and the copies among them (see `allkit.augment.balance`).
 
     Returns:
@@ -51,10 +51,10 @@ def measure_numbers(rows: pd.DataFrame, *, progress: bool = False) -> pd.DataFra
     """
     rows = rows.assign(key=row_keys(rows)).drop_duplicates("key")
     copied = rows["key"].str.rpartition("|")[2] != ""
-    found = measure_cells(rows[~copied], progress).set_axis(rows["key"][~copied])
+    found = measure_cells(rows[~copied]).set_axis(rows["key"][~copied])
     if copied.any():
         copies = rows[copied]
-        made = measure_files(_measure_copy, copies["path"], progress, more=copies["augmentation"])
+        made = measure_files(_measure_copy, copies["path"], more=copies["augmentation"])
         found = pd.concat([found, made.set_axis(copies["key"])])
     return found[list(FEATURES)]
 

@@ -176,13 +176,17 @@ def _cnmc_place(image: Path) -> tuple[str, str] | None:
     return None
 
 
-@functools.cache
 def load_manifest() -> pd.DataFrame:
     """Return the carried list of all files of C-NMC 2019, by `key` ("train/uid_11_10_1_all", "prelim/1").
 
     Columns path (in the public layout), bytes, sha256, part ("train", "prelim", "final", "labels"), label
     ("ALL", "HEM" or missing), fold (Int64), subject and original (file name with subject and class).
     """
+    return _read_manifest().copy()  # so that a caller may change its own
+
+
+@functools.cache
+def _read_manifest() -> pd.DataFrame:
     manifest = pd.read_csv(MANIFEST, dtype={"subject": str, "fold": "Int64"})
     stem = manifest["path"].str.extract(r"([^/]+)\.\w+$")[0].str.lower()
     manifest["label"] = manifest["label"].map(_LABEL_OF)

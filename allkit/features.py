@@ -1,16 +1,13 @@
 """Numbers measured on one cell: size, shape, colour, texture.
 
-They describe the data (first notebook), calibrate the synthetic twin against genuine cells, and feed the
-classical baselines that every network must beat.
+They describe the data (notebook 01), calibrate the synthetic data set against genuine cells, and are what the
+classical baselines learn from.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -18,8 +15,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from skimage.measure import regionprops
 
-from allkit import AllkitError, cache_folder, images
-from allkit.images import in_threads
+from allkit import AllkitError
+from allkit.images import cached_rows, file_state, in_threads, read_image, to_common_size
 
 FEATURES: tuple[str, ...] = (
     "area",
@@ -40,35 +37,16 @@ FEATURES: tuple[str, ...] = (
 )
 """Names of the measured numbers, in the order of the columns of `measure_cells`."""
 
-
-SIZE_FEATURES: tuple[str, ...] = ("area", "bbox_side", "background_share")
-"""The features that say how large the cell is, each in its own words."""
-
-
 BACKGROUND_LEVEL = 10
 """A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
 
-
-METHOD = 2
-"""Raise it when a measurement changes, so that cached values of the old one are not used."""
-
-
-RIM = 8
-"""Width of the edge of a cell, pixels, that is left out where texture is measured: mixed with background."""
-
-
+_VERSION = 2  # part of the cache key: raise it when a measurement changes
+_RIM = 8  # pixels along the outline that are left out where texture is measured: mixed with background
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's "L"
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
-    """Return where the cell is: the largest connected part that is not black, holes filled.
-
-    Args:
-        image: uint8 (height, width, 3), RGB 0-255, a cell on a black background.
-
-    Returns:
-        bool (height, width); all False for a black image.
-    """
+    """Return where the cell is, bool (height, width): the largest part that is not black, holes filled."""
     labels, count = ndimage.label(is_foreground(image))
     if count == 0:
         return np.zeros(image.shape[:2], dtype=bool)
@@ -91,29 +69,21 @@ def is_foreground(image: np.ndarray) -> np.ndarray:
 
 
 def measure_cell(image: np.ndarray) -> dict[str, float]:
-    """Measure one cell on a black background.
+    """Measure one cell on a black background, uint8 (height, width, 3), and return `FEATURES` by name, all finite.
 
     - `area`: pixels of the cell; `bbox_side`: larger side of its bounding box, pixels
     - `eccentricity` of the ellipse with the same second moments, 0 (circle) to 1;
       `solidity`: area / area of the convex hull
     - `centroid_distance`: centre of mass from the centre of the image, pixels
-    - `mean_r` … `std_b`: mean and standard deviation of each channel inside the cell, grey levels 0-255
+    - `mean_r` … `std_b`: mean and standard deviation of each channel inside the cell, grey levels 0–255
     - `texture`: standard deviation of grey after subtracting its Gaussian blur of sigma 8 pixels, grey levels;
-      measured farther than `RIM` pixels from the outline, with the blur taken inside the cell only, so that
+      measured farther than 8 pixels from the outline, with the blur taken inside the cell only, so that
       the outline does not count as texture
     - `corr_4`, `corr_12`: correlation of grey with itself 4 and 12 pixels away (right and down), -1 to 1, in
       the same interior
     - `background_share`: share of the image outside the cell, 0 to 1
 
-    Args:
-        image: uint8 (height, width, 3), RGB 0-255.
-
-    Returns:
-        The numbers by name, in the order of `FEATURES`; always finite. A black image has area 0,
-        background share 1 and 0 for the rest.
-
-    Raises:
-        AllkitError: if the image is not uint8 of shape (height, width, 3).
+    A black image has background share 1 and 0 for the rest.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise AllkitError(
@@ -161,7 +131,7 @@ def _hull_area(box: np.ndarray) -> float:
 def _measure_texture(grey: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     weight = ndimage.gaussian_filter(mask.astype(np.float32), 8)
     blurred = ndimage.gaussian_filter(grey * mask, 8) / np.maximum(weight, 1e-6)
-    interior = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > RIM
+    interior = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > _RIM
     interior = interior if interior.any() else mask
     return {
         "texture": (grey - blurred)[interior].std(),
@@ -185,95 +155,32 @@ def _correlation_at(grey: np.ndarray, mask: np.ndarray, distance: int) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def measure_cells(index: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
-    """Measure every image of an index.
-
-    Args:
-        index: one row per image with its `path`, as from `allkit.data.load_index`.
-        progress: show a progress bar.
-
-    Returns:
-        DataFrame with the index of `index` and the columns `FEATURES`, float64; see `measure_cell`.
-
-    Raises:
-        AllkitError: if the index has no column `path`.
-        allkit.images.ImageError: if an image cannot be read, naming it.
-    """
+def measure_cells(index: pd.DataFrame) -> pd.DataFrame:
+    """Return `measure_cell` of every image of the index: its rows, columns `FEATURES`, float64."""
     if "path" not in index:
         raise AllkitError("the index has no column 'path'; pass what allkit.data.load_index returns")
-    rows = measure_files(_measure_file, index["path"], progress)
+    rows = measure_files(_measure_file, index["path"])
     return rows.reindex(columns=list(FEATURES)).set_axis(index.index)
 
 
-def measure_files(
-    measure: Callable[..., dict], paths: Iterable[str], progress: bool = False, *, more: Iterable[str] | None = None
-) -> pd.DataFrame:
-    """Return what `measure` says of each file, one row each, in threads and remembered on disk.
+def _measure_file(path: str) -> dict[str, float]:
+    return measure_cell(to_common_size(read_image(path)))
 
-    Args:
-        measure: a function of the module level, of a path. A file that has changed is measured anew.
-        paths: image files.
-        progress: show a progress bar.
-        more: one word for each file that `measure` gets as its second argument, such as how to change the image.
+
+def measure_files(
+    measure: Callable[..., dict], paths: Iterable[str], *, more: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Return `measure(path)` of each file as a row, computed in threads and kept on disk until the file changes.
+
+    `measure` is a function at the top of a module. `more` holds one word for each file that it gets as second
+    argument, such as how the image is changed.
     """
     tasks = list(zip(paths, strict=True) if more is None else zip(paths, more, strict=True))
-    keys = [_key_of(measure, *task) for task in tasks]
-    with contextlib.closing(_open_store()) as store:
-        found = {key: values for key in keys if (values := _recall(store, key))}
-        todo = {key: task for key, task in zip(keys, tasks, strict=True) if key not in found}
-        measured = in_threads(lambda task: measure(*task), todo.values(), progress=progress, desc="measuring cells")
-        try:
-            for number, (key, values) in enumerate(zip(todo, measured, strict=True)):
-                found[key] = values
-                _remember(store, key, values, now=number % 64 == 0)
-        finally:  # what was measured before an interruption is kept
-            _remember(store)
-    return pd.DataFrame([found[key] for key in keys], dtype="float64")
+    name = [measure.__module__, measure.__qualname__, _VERSION]
+    keys = [json.dumps([*name, file_state(path), *words]) for path, *words in tasks]
+    task_of = dict(zip(keys, tasks, strict=True))
 
+    def measure_all(missing: list[str]) -> Iterator[dict]:
+        return in_threads(lambda key: measure(*task_of[key]), missing)
 
-def _open_store() -> sqlite3.Connection:
-    """Open the file of what has been measured; where the cache's folder cannot be used, one in memory."""
-
-    def open_at(place: str) -> sqlite3.Connection:
-        store = sqlite3.connect(place, timeout=60)  # other processes may be writing
-        store.execute("CREATE TABLE IF NOT EXISTS measures (key TEXT PRIMARY KEY, found TEXT)")
-        return store
-
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        return open_at(str(cache_folder() / "measures.sqlite"))
-    except (OSError, sqlite3.Error):
-        return open_at(":memory:")
-
-
-def _recall(store: sqlite3.Connection, key: str) -> dict | None:
-    """Return what was measured before, None where it was not or the file is damaged."""
-    with contextlib.suppress(sqlite3.Error):
-        row = store.execute("SELECT found FROM measures WHERE key = ?", [key]).fetchone()
-        return json.loads(row[0]) if row else None
-    return None
-
-
-def _remember(store: sqlite3.Connection, key: str = "", values: dict | None = None, now: bool = True) -> None:
-    """Note what was measured, and write it down now or with what comes next; a full disk is no reason to stop."""
-    with contextlib.suppress(sqlite3.Error):
-        if values is not None:
-            store.execute("INSERT OR REPLACE INTO measures VALUES (?, ?)", [key, json.dumps(values)])
-        if now:
-            store.commit()
-
-
-def _key_of(measure: Callable, path: str, *words: str) -> str:
-    return json.dumps([measure.__module__, measure.__qualname__, METHOD, path, *_state_of(path), *words])
-
-
-def _state_of(path: str) -> tuple[int, int]:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return 0, 0  # reading it will say what is wrong
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _measure_file(path: str) -> dict[str, float]:
-    return measure_cell(images.to_common_size(images.read_image(path)))
+    return pd.DataFrame(cached_rows(keys, measure_all), dtype="float64")

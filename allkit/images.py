@@ -1,12 +1,14 @@
-"""Images: reading one of any kind, preparing it for a network, and loading many through a cache on disk."""
+"""Reading an image of any kind, preparing it for a network, and keeping on disk what was computed from images."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,20 +21,22 @@ from numpy.typing import DTypeLike
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from allkit import AllkitError, cache_folder
+from allkit import AllkitError, DiskError, cache_folder, saving
 
 SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-
 
 MAX_PIXELS = 50_000_000
 """Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
 
-
 CACHE_BYTES = 4_000_000_000
-"""How much of prepared images and features is kept on disk; beyond it, those used longest ago are deleted."""
+"""How much of arrays is kept on disk; beyond it, those used longest ago are deleted."""
 
+CACHE_ROWS = 200_000
+"""How many rows of numbers are kept on disk, some hundred bytes each; beyond it, the oldest are deleted."""
 
 _PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class ImageError(AllkitError):
@@ -45,12 +49,15 @@ def first_of(sentences: Sequence[str], most: int = 10) -> str:
     return "; ".join(str(sentence) for sentence in sentences[:most]) + more
 
 
-def in_threads(work: Callable, items: Iterable, *, progress: bool = False, desc: str = "") -> Iterator:
-    """Yield `work(item)` in order, computed in threads; at most a few hundred results wait at a time."""
+def in_threads(work: Callable, items: Iterable, *, progress: str = "") -> Iterator:
+    """Yield `work(item)` in order, computed in threads; `progress` is the title of a progress bar.
+
+    At most a few hundred results wait at a time.
+    """
     items = list(items)
     with (
         ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
-        tqdm(total=len(items), desc=desc, unit="image", disable=not progress, leave=False) as bar,
+        tqdm(total=len(items), desc=progress, unit="image", disable=not progress, leave=False) as bar,
     ):
         for start in range(0, len(items), 256):
             for result in pool.map(work, items[start : start + 256]):
@@ -75,35 +82,41 @@ def read_image(source: str | Path | bytes, name: str = "") -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> tuple[np.ndarray, str]:
-    """Return pixels and file format of the bytes of one image."""
+    """Return pixels, as `read_image`, and file format of the bytes of one image."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes). Copy or download it again.")
     try:
         with Image.open(io.BytesIO(data), formats=("BMP", "PNG", "JPEG", "TIFF", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{name} is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are read. "
-                    "Cut the cell out, or scale the image down."
-                )
+            _check_size(image.width, image.height, name)
             if image.format == "TIFF" and _is_wide_planar(image):
                 return _decode_tiff(data, name), "TIFF"
             image.load()
             return _to_rgb(image, name), image.format or ""
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is refused: {error}. Scale the image down.") from error
     except Exception as error:  # decoders raise almost anything on damaged files
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and isinstance(
-            error, UnidentifiedImageError | SyntaxError | KeyError
-        ):
+        if data[:4] in _TIFF_STARTS and isinstance(error, UnidentifiedImageError | SyntaxError | KeyError):
             return _decode_tiff(data, name), "TIFF"
-        if isinstance(error, UnidentifiedImageError):
-            raise ImageError(
-                f"{name} is not a BMP, PNG, JPEG, TIFF or WebP image, or its first bytes are damaged. "
-                "Save it in one of these formats, or copy it again."
-            ) from error
-        raise ImageError(f"{name} is damaged or truncated ({error}). Copy or download it again.") from error
+        raise ImageError(f"{name} {_fault(error)}") from error
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name} is {width}×{height} pixels; at most {MAX_PIXELS:,} are read. "
+            "Cut the cell out, or scale the image down."
+        )
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"is refused: {error}. Scale the image down."
+    if isinstance(error, UnidentifiedImageError):
+        return (
+            "is not a BMP, PNG, JPEG, TIFF or WebP image, or its first bytes are damaged. "
+            "Save it in one of these formats, or copy it again."
+        )
+    return f"is damaged or truncated ({error}). Copy or download it again."
 
 
 def _is_wide_planar(image: Image.Image) -> bool:
@@ -139,8 +152,7 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             page = tiff.pages[0]
-            if page.imagewidth * page.imagelength > MAX_PIXELS:
-                raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels. Scale it down.")
+            _check_size(page.imagewidth, page.imagelength, name)
             values, axes = page.asarray(), page.axes
     except ImageError:
         raise
@@ -190,103 +202,29 @@ def to_common_size(image: np.ndarray) -> np.ndarray:
     return centre_crop(image, 450) if wide else image
 
 
-def _has_black_border(image: np.ndarray, width: int = 8, darkest: int = 15) -> bool:
-    # 15 rather than 0: JPEG copies of black are not quite black
-    edges = (image[:width], image[-width:], image[:, :width], image[:, -width:])
-    return all(edge.max() <= darkest for edge in edges)
+def _has_black_border(image: np.ndarray) -> bool:
+    edges = (image[:8], image[-8:], image[:, :8], image[:, -8:])
+    return all(edge.max() <= 15 for edge in edges)  # JPEG copies of black are not quite 0
 
 
-def load_images(
-    index: pd.DataFrame,
-    *,
-    image_size: int,
-    crop: int | None = None,
-    cache: str | Path | bool | None = None,
-    progress: bool = False,
-) -> np.ndarray:
-    """Return all images of the index, prepared: uint8 (n, image_size, image_size, 3), 0–255.
+def load_images(index: pd.DataFrame, *, image_size: int, crop: int | None = None) -> np.ndarray:
+    """Return all images of the index, prepared by `prepare_image`: uint8 (n, image_size, image_size, 3), 0–255.
 
-    Prepared by `prepare_image`, decoded once in threads and kept on disk (see `load_cached`). They are used again
-    while paths, sizes, times of change, `image_size` and `crop` are the same. Raises `ImageError` naming the images
-    that cannot be read.
+    They are decoded once, and kept on disk (see `cached_array`) until a file changes. Raises `ImageError` naming
+    the images that cannot be read.
     """
     paths = list(index["path"])
     shape = (len(paths), image_size, image_size, 3)
     key = images_key(paths, image_size, crop)
-
-    def make() -> Iterator[np.ndarray]:
-        return _prepared(paths, image_size, crop, progress)
-
-    return load_cached("images", key, make, shape, np.uint8, cache=cache)
-
-
-def load_cached(
-    name: str,
-    key: str,
-    make: Callable[[], Iterator[np.ndarray]],
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    *,
-    cache: str | Path | bool | None = None,
-) -> np.ndarray:
-    """Return an array that takes long to make, from a file where it has been made before.
-
-    Args:
-        name: what it holds, the first part of the file's name.
-        key: everything that it depends on; hashed.
-        make: yields the array piece by piece along its first axis, or element by element.
-        shape, dtype: of the whole.
-        cache: folder; None: `$ALLKIT_CACHE` or data/cache in the clone; False: in memory only.
-
-    Returns:
-        A read-only memory map, so that memory does not grow with the data set. Files used longest ago are deleted
-        when the folder grows beyond `CACHE_BYTES`. A folder that cannot be written (disk full) is done without, with
-        a warning.
-    """
-    if cache is False or not shape[0]:
-        return _stacked(make(), shape, dtype)
-    folder = cache_folder() if cache in (None, True) else Path(cache)
-    file = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-    try:
-        if not file.is_file():
-            _write_cache(file, make(), shape, np.dtype(dtype))
-            _drop_oldest(folder, keep=file)
-        with contextlib.suppress(OSError):
-            os.utime(file)  # the time of the last use
-        return np.load(file, mmap_mode="r")
-    except OSError as error:
-        warnings.warn(
-            f"The cache {folder} cannot be used ({error.strerror or error}): {name} are kept in memory. Free "
-            "some space, or set ALLKIT_CACHE to another folder.",
-            stacklevel=3,
-        )
-    return _stacked(make(), shape, dtype)
-
-
-def _drop_oldest(folder: Path, keep: Path) -> None:
-    """Delete the arrays used longest ago until the folder is within `CACHE_BYTES`."""
-    files = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = keep.stat().st_size
-    for file in files:
-        total += file.stat().st_size if file != keep else 0
-        if total > CACHE_BYTES and file != keep:
-            with contextlib.suppress(OSError):  # in use, on Windows
-                file.unlink()
+    return cached_array("images", key, lambda: _prepared(paths, image_size, crop), shape, np.uint8)
 
 
 def images_key(paths: Sequence[str], image_size: int, crop: int | None) -> str:
     """Return what prepared images depend on: the files as they are now, and how they are prepared."""
-    lines = [f"{_PREPARE_VERSION} {image_size} {crop}"]
-    for path in paths:
-        try:
-            state = os.stat(path)
-        except OSError as error:
-            raise ImageError(f"{path} cannot be opened: {error.strerror}. Load the index again.") from error
-        lines.append(f"{path}\t{state.st_size}\t{state.st_mtime_ns}")
-    return "\n".join(lines)
+    return "\n".join([f"{_PREPARE_VERSION} {image_size} {crop}", *map(file_state, paths)])
 
 
-def _prepared(paths: list[str], image_size: int, crop: int | None, progress: bool) -> Iterator[np.ndarray]:
+def _prepared(paths: Sequence[str], image_size: int, crop: int | None) -> Iterator[np.ndarray]:
     """Yield the prepared images in order; at the end, raise one `ImageError` for all unreadable ones."""
 
     def prepare(path: str) -> np.ndarray | ImageError:
@@ -296,7 +234,7 @@ def _prepared(paths: list[str], image_size: int, crop: int | None, progress: boo
             return error
 
     failed = []
-    for result in in_threads(prepare, paths, progress=progress, desc="Reading images"):
+    for result in in_threads(prepare, paths):
         if isinstance(result, ImageError):
             failed.append(str(result))
         elif not failed:
@@ -307,26 +245,122 @@ def _prepared(paths: list[str], image_size: int, crop: int | None, progress: boo
         raise ImageError(f"{len(failed)} images cannot be read. {first_of(failed)}")
 
 
+# The cache of what was computed from images. Arrays are files of their own, because they are memory-mapped; numbers
+# of single images are rows of one database, because each selection of images takes other rows.
+
+
+def file_state(path: str) -> str:
+    """Return path, size and time of change of a file as one text: the key of what is computed from it."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be opened: {error.strerror}. Load the index again.") from error
+    return f"{path}\t{state.st_size}\t{state.st_mtime_ns}"
+
+
+def cached_array(
+    name: str, key: str, make: Callable[[], Iterator[np.ndarray]], shape: tuple[int, ...], dtype: DTypeLike
+) -> np.ndarray:
+    """Return an array that takes long to compute, as a read-only memory map of a file in `cache_folder`.
+
+    `key` holds everything that the array depends on; `make` yields its elements, or pieces along the first axis.
+    Where the cache cannot be used, the array is kept in memory, with a warning.
+    """
+    if shape[0]:
+        with _cache_is_optional(name):
+            file = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+            if not file.is_file():
+                with saving(file) as temporary:
+                    _write_array(temporary, make(), shape, np.dtype(dtype))
+            _mark_used(file)
+            return np.load(file, mmap_mode="r")
+    return _stacked(make(), shape, dtype)
+
+
+def cached_rows(keys: Sequence[str], make: Callable[[list[str]], Iterable[dict]]) -> list[dict]:
+    """Return a row of numbers for each key; `make` yields those of the keys that are not in the cache, in order.
+
+    What was made before an error or an interruption is kept.
+    """
+    rows = _read_rows(keys)
+    missing = [key for key in dict.fromkeys(keys) if key not in rows]
+    unsaved: dict[str, dict] = {}
+    try:
+        for key, row in zip(missing, make(missing), strict=True):
+            rows[key] = unsaved[key] = row
+            if len(unsaved) == 64:
+                _save_rows(unsaved)
+                unsaved.clear()
+    finally:
+        _save_rows(unsaved)
+    return [rows[key] for key in keys]
+
+
+@contextlib.contextmanager
+def _cache_is_optional(name: str) -> Iterator[None]:
+    """Turn into a warning that the cache's folder is full, read-only or damaged."""
+    try:
+        yield
+    except (OSError, DiskError, sqlite3.Error) as error:
+        cause = error.__cause__ or error
+        warnings.warn(
+            f"The cache {cache_folder()} cannot be used ({getattr(cause, 'strerror', None) or cause}): {name} are kept "
+            "in memory. Free some space, delete it if it is damaged, or set ALLKIT_CACHE to another folder.",
+            stacklevel=5,
+        )
+
+
 def _stacked(pieces: Iterator[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    stack, done = np.empty(shape, dtype), 0
+    whole, done = np.empty(shape, dtype), 0
     for piece in pieces:
         piece = piece.reshape(-1, *shape[1:])
-        stack[done : done + len(piece)] = piece
+        whole[done : done + len(piece)] = piece
         done += len(piece)
-    return stack
+    return whole
 
 
-def _write_cache(file: Path, pieces: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _write_array(file: Path, pieces: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
     # Written in order rather than through a memory map: on a full disk a map kills the process (SIGBUS), a
     # write raises OSError.
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".part-{os.getpid()}")
-    try:
-        with open(partial, "wb") as out:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            for piece in pieces:
-                out.write(np.ascontiguousarray(piece, dtype).tobytes())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with open(file, "wb") as out:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for piece in pieces:
+            out.write(np.ascontiguousarray(piece, dtype).tobytes())
+
+
+def _mark_used(file: Path) -> None:
+    """Give the array the time of now, and delete those used longest ago until all are within `CACHE_BYTES`."""
+    with contextlib.suppress(OSError):  # read-only, or deleted by another process
+        os.utime(file)
+        others = [other for other in file.parent.glob("[!.]*.npy") if other != file]
+        total = file.stat().st_size
+        for other in sorted(others, key=lambda other: other.stat().st_mtime, reverse=True):
+            total += other.stat().st_size
+            if total > CACHE_BYTES:
+                with contextlib.suppress(OSError):  # in use, on Windows
+                    other.unlink()
+
+
+@contextlib.contextmanager
+def _open_rows() -> Iterator[sqlite3.Connection]:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(cache_folder() / "rows.sqlite", timeout=60)  # other processes may be writing
+    with contextlib.closing(connection), connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value TEXT)")
+        yield connection
+
+
+def _read_rows(keys: Iterable[str]) -> dict[str, dict]:
+    with _cache_is_optional("measured numbers"), _open_rows() as table:
+        found = ((key, table.execute("SELECT value FROM rows WHERE key = ?", [key]).fetchone()) for key in keys)
+        return {key: json.loads(row[0]) for key, row in found if row}
+    return {}
+
+
+def _save_rows(rows: dict[str, dict]) -> None:
+    if rows:
+        with _cache_is_optional("measured numbers"), _open_rows() as table:
+            values = [(key, json.dumps(row)) for key, row in rows.items()]
+            table.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", values)
+            table.execute("DELETE FROM rows WHERE rowid <= (SELECT max(rowid) FROM rows) - ?", [CACHE_ROWS])

@@ -21,7 +21,7 @@ from allkit import AllkitError
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.data import class_order
-from allkit.images import images_key, in_threads, load_cached, prepare_image, read_image, to_common_size
+from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
 
 
 @dataclass(frozen=True)
@@ -528,7 +528,7 @@ def load_features(
         seed: of the augmentation.
 
     Returns:
-        float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.load_cached`
+        float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.cached_array`
         returns it. Kept for the same files, preparation, augmentation, seed and weights.
     """
     images = load_part(rows, image_size=image_size, crop=crop)
@@ -547,7 +547,7 @@ def load_features(
     weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
     key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, batch_size, layers, weights]
     shape = (copies * len(rows), *frozen_backbone.output_shape[1:])
-    return load_cached("features", "\n".join(map(str, key)), make, shape, np.float32)
+    return cached_array("features", "\n".join(map(str, key)), make, shape, np.float32)
 
 
 def predict_index(

@@ -151,6 +151,15 @@ def test_manifest_is_the_published_data_set():
     assert manifest["part"].eq("final").sum() == 2586
 
 
+def test_a_changed_manifest_changes_no_other(tmp_path):
+    published = data.load_manifest()
+    mine = data.load_manifest()
+    mine["label"] = "HEM"
+    del mine["sha256"]
+    assert data.load_manifest().equals(published)
+    assert "sha256" in data.load_manifest()
+
+
 def test_twin_is_synthetic_and_grouped_by_its_own_bytes(twin, tmp_path):
     index = data.load_index(twin)
     assert (index["source"] == "synthetic").all()
@@ -405,21 +414,26 @@ def test_prepare_takes_the_centre_pads_with_black_and_antialiases():
         images.prepare_image(board, 8)
 
 
-def test_load_images_prepares_each_row_in_order(tmp_path):
-    index = data.load_index(make_folders(tmp_path / "set", {"a": 5, "b": 300}))
-    for cache in (False, tmp_path / "cache"):
-        loaded = images.load_images(index, image_size=6, crop=8, cache=cache)
-        assert loaded.shape == (305, 6, 6, 3)
-        assert loaded.dtype == np.uint8
-        for row in (0, 4, 200, 304):
-            expected = images.prepare_image(images.read_image(index["path"][row]), 6, 8)
-            assert np.array_equal(loaded[row], expected)
-    assert isinstance(loaded, np.memmap)
-
-
-def test_cache_is_used_until_something_changes(tmp_path, monkeypatch):
-    index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def prepared(index: pd.DataFrame, image_size: int, crop: int | None = None) -> np.ndarray:
+    return np.stack([images.prepare_image(images.read_image(path), image_size, crop) for path in index["path"]])
+
+
+def test_load_images_prepares_each_row_in_order(tmp_path, cache):
+    index = data.load_index(make_folders(tmp_path / "set", {"a": 5, "b": 300}))
+    loaded = images.load_images(index, image_size=6, crop=8)
+    assert isinstance(loaded, np.memmap)
+    assert loaded.dtype == np.uint8
+    assert np.array_equal(loaded, prepared(index, 6, 8))
+
+
+def test_cache_is_used_until_something_changes(tmp_path, monkeypatch, cache):
+    index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
     first = np.array(images.load_images(index, image_size=6))
     reads = []
     read = images.read_image
@@ -433,40 +447,39 @@ def test_cache_is_used_until_something_changes(tmp_path, monkeypatch):
     assert len(reads) == 8
 
 
-def test_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, monkeypatch):
+def test_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, monkeypatch, cache):
     index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
-    cache = tmp_path / "cache"
     monkeypatch.setattr(images, "CACHE_BYTES", 70_000)  # two files of about 30,000
     for size in (50, 49, 50, 48):
-        images.load_images(index, image_size=size, cache=cache)
+        images.load_images(index, image_size=size)
         for file in cache.iterdir():  # each call a second after the last
             os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))
     assert sorted(np.load(file).shape[1] for file in cache.iterdir()) == [48, 50]
 
 
-def test_full_disk_works_without_cache(tmp_path):
+def test_full_disk_works_without_cache(tmp_path, cache):
     resource = pytest.importorskip("resource")
     index = data.load_index(make_folders(tmp_path / "set", {"a": 2, "b": 2}))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.warns(UserWarning, match="kept in memory"):
-            loaded = images.load_images(index, image_size=100, cache=tmp_path / "cache")
+            loaded = images.load_images(index, image_size=100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert np.array_equal(loaded, images.load_images(index, image_size=100, cache=False))
-    assert not list((tmp_path / "cache").iterdir())
+    assert np.array_equal(loaded, prepared(index, 100))
+    assert not list(cache.iterdir())
 
 
-def test_all_unreadable_images_are_named_and_nothing_is_cached(tmp_path):
+def test_all_unreadable_images_are_named_and_nothing_is_cached(tmp_path, cache):
     index = data.load_index(make_folders(tmp_path / "set", {"a": 3, "b": 3}))
     for row in (1, 4):
         Path(index["path"][row]).write_bytes(b"broken")
     with pytest.raises(images.ImageError, match="2 images cannot be read") as error:
-        images.load_images(index, image_size=6, cache=tmp_path / "cache")
+        images.load_images(index, image_size=6)
     assert index["path"][1] in str(error.value)
     assert index["path"][4] in str(error.value)
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list(cache.iterdir())
 
 
 # check

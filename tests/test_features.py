@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allkit import AllkitError
+from allkit import AllkitError, images
 from allkit.features import FEATURES, cell_mask, measure_cell, measure_cells, measure_files
 
 
@@ -170,6 +170,7 @@ def test_what_was_measured_before_an_error_is_kept(cells):
     assert _measured_now(cells[:4]) == ([5, 10, 15, 20], [])
 
 
+@pytest.mark.filterwarnings("ignore:The cache")
 def test_a_store_that_cannot_be_used_is_done_without(cells, tmp_path, monkeypatch):
     _measured_now(cells)
     store = next((tmp_path / "cache").glob("*.sqlite"))
@@ -178,7 +179,19 @@ def test_a_store_that_cannot_be_used_is_done_without(cells, tmp_path, monkeypatc
         store.write_bytes(damaged)
         assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells)
     monkeypatch.setenv("ALLKIT_CACHE", str(Path(cells[0]) / "no folder"))
-    assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells)
+    with pytest.warns(UserWarning, match="cannot be used.*kept in memory"):
+        assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells)
+
+
+def test_the_oldest_measurements_make_room_for_new_ones(cells, monkeypatch):
+    monkeypatch.setattr(images, "CACHE_ROWS", 3)
+    _measured_now(cells)
+    assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells[:2])
+
+
+def test_a_file_that_is_gone_is_named(cells):
+    with pytest.raises(images.ImageError, match=r"gone\.txt cannot be opened"):
+        _measured_now(["gone.txt"])
 
 
 def test_an_index_without_paths_is_refused():

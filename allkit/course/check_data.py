@@ -82,7 +82,7 @@ def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
     check (see `load_index`).
     """
     scan = scan_source(path)
-    found = list(in_threads(_inspect, scan.rows["path"], progress=progress, desc="Checking images"))
+    found = list(in_threads(_inspect, scan.rows["path"], progress="Checking images" if progress else ""))
     details = pd.DataFrame(found, columns=_INSPECTED)
     state = _manifest_state(scan, details)
     index = with_groups(scan, _known_contents(scan, details["sha256"]))

@@ -99,10 +99,10 @@ def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
         Image.fromarray(image).save(temporary, compress_level=1)
 
 
-def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
+def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
     """Return both samples in one table: their rows, `origin` ("genuine" or "synthetic"), and `FEATURES`."""
     cells = pd.concat([genuine.assign(origin="genuine"), synthetic.assign(origin=SYNTHETIC)], ignore_index=True)
-    return pd.concat([cells, measure_cells(cells, progress)], axis=1)
+    return pd.concat([cells, measure_cells(cells)], axis=1)
 
 
 # --------------------------------------------------------------------------------------- two-sample tests
