@@ -1,13 +1,13 @@
-"""Room `splits`: who is trained on and who is tested on, and the guard that keeps them apart.
+"""Which subjects are trained on and which are tested on, and the guard that keeps them apart.
 
-The paper (III.A) splits by image: cells of one person land in training and in test. A split by subject asks
-the question that matters in a clinic: does it work on a person the network has never seen?
+The paper (III.A) splits by image: cells of one subject land in training and in test. A split by subject asks
+the question that matters in a clinic: does it work on subjects that the network has never seen?
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,17 +21,15 @@ from allkit.images import first_of
 
 SPLITS = ("image", "subject", "folds", "hold-out")
 
-
 FRACTIONS = (0.70, 0.15, 0.15)
 """Training, validation and test in the paper's split (III.A), by image."""
 
-
 SUBJECT_FRACTIONS = (0.60, 0.15, 0.25)
-"""By subject the test part is larger: an interval needs people, and a sixth of C-NMC's healthy ones is four."""
+"""By subject the test part is larger: an interval needs subjects, and a sixth of C-NMC's healthy ones is four."""
 
+_VALIDATION_SHARE = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])  # of what is not tested on
 
 _DRAWS = 300
-
 
 _MIN_GROUPS = 3  # of every class, before a group is spent on validation: training must keep two
 
@@ -59,7 +57,7 @@ class Split:
 
     @property
     def by_image(self) -> bool:
-        """Whether images were drawn without regard to whose they are, as in the paper."""
+        """Whether images were drawn without regard to their subjects, as in the paper."""
         return self.name in ("image", "augment-then-split")
 
     @property
@@ -87,7 +85,7 @@ def split_data(
 ) -> Split:
     """Return the split called `how`: "image", "subject", "folds" or "hold-out".
 
-    `hold_out` says who is tested on: for "hold-out" one subject or several, separated by commas; for "folds"
+    `hold_out` says what is tested on: for "hold-out" one subject or several, separated by commas; for "folds"
     the number of an official fold (empty: 0). `fold` leaves out the images of all other official folds before
     anything is split.
     """
@@ -112,14 +110,15 @@ def split_data(
 
 
 def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, seed: int = 123) -> Split:
-    """Return the paper's split (III.A): images drawn at random, stratified by class, whoever they come from.
+    """Return the paper's split (III.A): images drawn at random, stratified by class, whatever their subject.
 
     scikit-learn's `train_test_split` twice, 70 % and then half of the rest: the two steps give exactly the
     part sizes that the paper's accuracies prove. Subjects land in several parts: pass it to training with
     `allow_leak=True`.
     """
     rows = _labelled(index)
-    _check_fractions(fractions)
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise AllkitError(f"The fractions {tuple(fractions)} must be three positive numbers that add up to 1.")
     held = round(fractions[1] + fractions[2], 10)
     try:
         train, rest = train_test_split(rows, test_size=held, stratify=rows["label"], random_state=seed)
@@ -131,45 +130,43 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
     _check_classes(rows, (train, validation, test), "images")
     if rows["subject"].isna().any():
         note = (
-            "SUBJECTS ARE UNKNOWN: images of one person may be in training and in test, so the scores may be "
-            "too high, and say nothing about new people."
+            "SUBJECTS ARE UNKNOWN: images of one subject may be in training and in test, so the scores may be "
+            "too high, and say nothing about new subjects."
         )
     else:
         shared = set(train["subject"]) & set(test["subject"])
         note = (
             f"Split by image, as in the paper: {len(shared)} of {test['subject'].nunique()} test subjects "
-            "are also in training. The scores are about new images of known people, not about new people."
+            "are also in training. The scores are about new images of known subjects, not about new subjects."
         )
     return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
 
 
-def split_by_subject(index: pd.DataFrame, fractions: Sequence[float] = SUBJECT_FRACTIONS, seed: int = 123) -> Split:
+def split_by_subject(index: pd.DataFrame, seed: int = 123) -> Split:
     """Return a split in which no subject, and no image content, is in two parts.
 
     Whole groups are drawn, class by class; of many draws the one is taken whose numbers of images and of
-    groups, class by class, come closest to `fractions`. Every part has every class. Needs three groups of each
-    class, else `AllkitError`.
+    groups, class by class, come closest to `SUBJECT_FRACTIONS`. Every part has every class. Needs three groups of
+    each class, else `AllkitError`.
     """
     rows = _labelled(index)
-    _check_fractions(fractions)
-    train, validation, test = _split_groups(rows, fractions, np.random.default_rng(seed))
-    if rows["subject"].isna().any():
+    train, validation, test = _split_groups(rows, SUBJECT_FRACTIONS, np.random.default_rng(seed))
+    unknown = bool(rows["subject"].isna().any())
+    if unknown:
         note = (
-            "SUBJECTS ARE UNKNOWN: only identical copies are kept together. Images of one person may be in "
+            "SUBJECTS ARE UNKNOWN: only identical copies are kept together. Images of one subject may be in "
             "training and in test, so leakage cannot be excluded."
         )
     else:
-        note = "Split by subject: nobody in the test part was seen in training. The scores are about new people."
-    unknown = bool(rows["subject"].isna().any())
+        note = "Split by subject: none of the test part was seen in training. The scores are about new subjects."
     return Split("subject", train, validation, test, shares_subjects=unknown, note=note)
 
 
 def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, drop_linked: bool = True) -> Split:
     """Return a split whose test part is one official fold of C-NMC; validation comes from the other folds.
 
-    Subjects of different folds share byte-identical images. `drop_linked` leaves subjects that are linked
-    to the test fold out of training and validation; False keeps the folds as published, and the leak with
-    them.
+    Subjects of different folds share byte-identical images. `drop_linked` leaves subjects that are linked to the
+    test fold out of training and validation; False keeps the folds as published, with the leak.
     """
     rows = _labelled(index)
     folds = sorted(int(fold) for fold in rows["fold"].dropna().unique())
@@ -183,7 +180,7 @@ def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, d
     linked = rest["group"].isin(test["group"])
     if drop_linked:
         rest = rest[~linked]
-    train, validation, by_image = _split_rest(rest, FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1]), seed)
+    train, validation, by_image = _split_rest(rest, seed)
     _check_classes(rows, (train, validation, test), "subjects")
     done = "left out" if drop_linked else "KEPT: the test fold leaks into training"
     note = (
@@ -195,12 +192,12 @@ def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, d
 
 
 def split_unseen(index: pd.DataFrame, seed: int = 123) -> Split:
-    """Return a split that trains on one collection and tests on the people of another.
+    """Return a split that trains on one collection and tests on the subjects of another.
 
     The test part is the labelled preliminary test of C-NMC where the index has one; otherwise all official
     folds but the largest, without subjects that share images with it. AllkitError where there is neither.
     """
-    rows, test = _labelled(index), preliminary(index)
+    rows, test = _labelled(index), index[(index["part"] == "prelim") & index["label"].notna()]
     if test["label"].nunique() > 1:
         rest, where = rows[~rows["group"].isin(test["group"])], "the preliminary test"
     else:
@@ -210,16 +207,15 @@ def split_unseen(index: pd.DataFrame, seed: int = 123) -> Split:
         where = f"the other folds than {largest}"
     if rest["label"].nunique() < 2 or test["label"].nunique() < 2:
         raise AllkitError("The data hold no second collection with both classes to test on. Use split='subject'.")
-    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
-    train, validation, by_image = _split_rest(rest, share, seed)
-    note = f"The test part is {where}: people of another collection." + _validation_note(by_image)
+    train, validation, by_image = _split_rest(rest, seed)
+    note = f"The test part is {where}: subjects of another collection." + _validation_note(by_image)
     return Split("unseen subjects", train, validation, _sorted(test), False, note, by_image)
 
 
 def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123) -> Split:
-    """Return a split that tests on the named subjects and everybody grouped with them.
+    """Return a split that tests on the named subjects and those grouped with them.
 
-    Classes that the named subjects lack are drawn: whole groups at random until the test part has about the
+    For classes that the named subjects lack, whole groups are drawn at random until the test part has about the
     class ratio of the data. Validation is by subject where at least three groups of each class remain, else
     by image within the training subjects (`validation_by_image`); the test part is disjoint either way.
     """
@@ -232,43 +228,15 @@ def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123
         if label not in set(named["label"]):
             groups |= _draw_groups(rows, named, label, rng)
     inside = rows["group"].isin(groups)
-    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
-    train, validation, by_image = _split_rest(rows[~inside], share, seed)
+    train, validation, by_image = _split_rest(rows[~inside], seed)
     test = _sorted(rows[inside])
     _check_classes(rows, (train, validation, test), "subjects")
     drawn = sorted(set(test["subject"].dropna()) - set(named["subject"]), key=natural_key)
     held = " and ".join(sorted(set(named["subject"].dropna()), key=natural_key))
     note = f"Held out: {held}" + (f", with {', '.join(drawn)} drawn for the other class" if drawn else "") + "."
-    note += " Nobody in the test part was seen in training; few people are in it, so expect wide intervals."
+    note += " None of the test part was seen in training; it has few subjects, so expect wide intervals."
     name = f"hold-out {','.join(wanted)}"
     return Split(name, train, validation, test, False, note + _validation_note(by_image), by_image)
-
-
-def leave_one_subject_out(index: pd.DataFrame, seed: int = 123) -> Iterator[Split]:
-    """Yield one split per group: each group of linked subjects is the test part exactly once.
-
-    A test part has the images of one subject, so mostly of one class: collect the predictions of all splits
-    before computing scores. Validation as in `split_hold_out`. Groups without which a class would be missing
-    from training are an `AllkitError` before anything is yielded.
-    """
-    rows = _labelled(index)
-    if rows["subject"].isna().any():
-        raise AllkitError("Subjects are unknown: leave one subject out needs a CSV with the column subject.")
-    for label in class_order(rows["label"]):
-        if rows.loc[rows["label"] == label, "group"].nunique() < 2:
-            raise AllkitError(f"Only one group of subjects has {label}: it cannot be left out. Use split='image'.")
-    share = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
-    for group in sorted(rows["group"].unique(), key=natural_key):
-        test = rows[rows["group"] == group]
-        train, validation, by_image = _split_rest(rows[rows["group"] != group], share, seed)
-        note = f"Only {group} is tested: pool the predictions of all subjects before computing scores."
-        name = f"without {group}"
-        yield Split(name, train, validation, _sorted(test), False, note + _validation_note(by_image), by_image)
-
-
-def preliminary(index: pd.DataFrame) -> pd.DataFrame:
-    """Return the labelled images of the preliminary test part: a separate test set, never split."""
-    return _sorted(index[(index["part"] == "prelim") & index["label"].notna()])
 
 
 def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
@@ -288,8 +256,8 @@ def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
             continue
         if split.by_image and one["subject"].isna().any():
             raise LeakError(
-                "the split is by image and the subjects are unknown, so one person may be in several parts. Use "
-                "split='subject', or say allow_leak=True if you accept that."
+                "the split is by image and the subjects are unknown, so one subject may be in several parts. Use "
+                "split='subject', or pass allow_leak=True if you accept that."
             )
         if split.validation_by_image and (first, second) == ("train", "validation"):
             continue
@@ -298,7 +266,7 @@ def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
             if shared:
                 raise LeakError(
                     f"{len(shared)} {what} are both in {first} and in {second}: {first_of(shared)}. Use "
-                    "split='subject', or say allow_leak=True if this leak is what you want to show."
+                    "split='subject', or pass allow_leak=True if this leak is what you want to show."
                 )
 
 
@@ -318,11 +286,6 @@ def _labelled(index: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _check_fractions(fractions: Sequence[float]) -> None:
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise AllkitError(f"The fractions {tuple(fractions)} must be three positive numbers that add up to 1.")
-
-
 def _check_classes(rows: pd.DataFrame, parts: Sequence[pd.DataFrame], unit: str) -> None:
     labels = set(rows["label"])
     if any(set(part["label"]) != labels for part in parts):
@@ -340,16 +303,17 @@ def _validation_note(by_image: bool) -> str:
     return " Validation is by image within the training subjects: too few subjects remain." if by_image else ""
 
 
-def _split_rest(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
+def _split_rest(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """Return training and validation rows, and whether validation had to be by image."""
+    share = _VALIDATION_SHARE
     if rows.groupby("label")["group"].nunique().min() >= _MIN_GROUPS and rows["label"].nunique() > 1:
-        parts = _split_groups(rows, (1 - share, share), np.random.default_rng(seed))
-        return parts[0], parts[1], False
+        train, validation = _split_groups(rows, (1 - share, share), np.random.default_rng(seed))
+        return train, validation, False
     try:
-        parts = train_test_split(rows, test_size=share, stratify=rows["label"], random_state=seed)
+        train, validation = train_test_split(rows, test_size=share, stratify=rows["label"], random_state=seed)
     except ValueError as error:
         raise AllkitError(_too_few(rows, "images")) from error
-    return _sorted(parts[0]), _sorted(parts[1]), True
+    return _sorted(train), _sorted(validation), True
 
 
 def _split_groups(rows: pd.DataFrame, fractions: Sequence[float], rng: np.random.Generator) -> list[pd.DataFrame]:
@@ -358,7 +322,7 @@ def _split_groups(rows: pd.DataFrame, fractions: Sequence[float], rng: np.random
     A draw shuffles the groups of each class and cuts the line where the wanted shares of its images are
     reached, at least one group to each part. The best draw has the smallest sum of |log(share / fraction)|
     over parts and classes, of images and of groups: a part with next to nothing of a class is as bad as one
-    with far too much, and one that gets its images from two people says little about others.
+    with far too much, and one that gets its images from two subjects says little about others.
     (scikit-learn's GroupShuffleSplit knows no classes: with three groups of a class, most draws leave a
     part without it.)
     """
@@ -405,7 +369,7 @@ def _cut(sizes: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
 def _known_subjects(rows: pd.DataFrame, subjects: Sequence[str]) -> list[str]:
     known = sorted(set(rows["subject"].dropna()), key=natural_key)
     if not known:
-        raise AllkitError("Subjects are unknown: nobody can be held out. Give a CSV with the column subject.")
+        raise AllkitError("Subjects are unknown: none can be held out. Give a CSV with the column subject.")
     if not subjects:
         raise AllkitError(f"No subject named to hold out. The data hold {first_of(known, 30)}.")
     upper = {name.upper(): name for name in known}

@@ -1,4 +1,4 @@
-"""Room `splits`: sizes, disjointness, and the guard."""
+"""Splits: sizes, disjointness, and the guard."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_by_image_gives_the_paper_s_sizes(cnmc):
     assert split.counts().loc["test", ["ALL", "HEM"]].tolist() == [1091, 509]
     assert_complete(split, cnmc[cnmc["part"] == "train"])
     assert split.shares_subjects
-    assert "not about new people" in split.note
+    assert "not about new subjects" in split.note
     again = splits.split_by_image(cnmc)
     assert list(again.test["path"]) == list(split.test["path"])
     assert list(splits.split_by_image(cnmc, seed=1).test["path"]) != list(split.test["path"])
@@ -73,7 +73,7 @@ def test_by_subject_is_clean_and_close_to_the_fractions(cnmc):
     shares = split.counts()[["ALL", "HEM"]] / split.counts()[["ALL", "HEM"]].sum()
     wanted = np.array(splits.SUBJECT_FRACTIONS)[:, None]
     assert (abs(shares.to_numpy(float) - wanted) < 0.03).all()
-    assert split.test.groupby("label")["subject"].nunique().min() >= 5, "enough people for an interval"
+    assert split.test.groupby("label")["subject"].nunique().min() >= 5, "enough subjects for an interval"
     assert not split.shares_subjects
     assert list(splits.split_by_subject(cnmc).test["path"]) == list(split.test["path"])
     assert set(splits.split_by_subject(cnmc, seed=1).test["group"]) != set(split.test["group"])
@@ -123,19 +123,15 @@ def test_too_few_images_or_subjects_are_refused():
         splits.split_by_image(make_index({("ALL", "1"): 50, ("HEM", "H1"): 50}), fractions=(0.7, 0.2, 0.2))
 
 
-def test_unknown_subjects_are_said_loudly():
+def test_unknown_subjects_are_named_in_the_note():
     index = make_index({("a", ""): 40, ("b", ""): 40, ("c", ""): 40})
     for split in (splits.split_by_image(index), splits.split_by_subject(index)):
         assert "SUBJECTS ARE UNKNOWN" in split.note
         assert split.shares_subjects
         assert split.counts()["subjects"].isna().all()
         assert_complete(split, index)
-    for call in (
-        lambda: splits.split_hold_out(index, ["1"]),
-        lambda: next(splits.leave_one_subject_out(index)),
-    ):
-        with pytest.raises(AllkitError, match="Subjects are unknown"):
-            call()
+    with pytest.raises(AllkitError, match="Subjects are unknown"):
+        splits.split_hold_out(index, ["1"])
 
 
 def test_official_folds_leave_linked_subjects_out(cnmc):
@@ -191,17 +187,7 @@ def test_hold_out_of_an_unknown_subject_names_near_ones(fold_1):
         splits.split_data(fold_1, "hold-out")
 
 
-def test_leave_one_subject_out_tests_each_group_once(fold_1):
-    every = list(splits.leave_one_subject_out(fold_1))
-    assert len(every) == fold_1["group"].nunique()
-    tested = pd.concat([split.test for split in every])
-    assert sorted(tested["path"]) == sorted(fold_1["path"])
-    for split in every:
-        splits.assert_disjoint(split)
-        assert set(split.train["label"]) == {"ALL", "HEM"}
-
-
-def test_guard_names_offenders_and_the_word_that_lets_them_pass(fold_1):
+def test_guard_names_offenders_and_how_to_let_them_pass(fold_1):
     split = splits.split_by_image(fold_1)
     with pytest.raises(splits.LeakError, match=r"14 subjects.*and 4 more.*allow_leak=True"):
         splits.assert_disjoint(split)
@@ -221,7 +207,7 @@ def test_guard_sees_identical_images_without_subjects():
         splits.assert_disjoint(dataclasses.replace(split, test=test))
 
 
-def test_image_split_without_subjects_needs_the_word_too():
+def test_image_split_without_subjects_is_refused_too():
     split = splits.split_by_image(make_index({("a", ""): 40, ("b", ""): 40}))
     with pytest.raises(splits.LeakError, match="allow_leak=True"):
         splits.assert_disjoint(split)
@@ -236,10 +222,10 @@ def test_declared_validation_by_image_does_not_excuse_the_test_part(fold_1):
 
 
 def test_preliminary_part_is_never_split(cnmc):
-    prelim = splits.preliminary(cnmc)
-    assert len(prelim) == 1867
-    split = splits.split_data(cnmc, "subject")
-    assert not set(prelim["path"]) & set(pd.concat(split.parts.values())["path"])
+    assert (cnmc["part"] == "prelim").sum() == 1867
+    for how in splits.SPLITS[:3]:
+        split = splits.split_data(cnmc, how)
+        assert set(pd.concat(split.parts.values())["part"]) == {"train"}
 
 
 def test_split_data_by_name(cnmc, fold_1):
@@ -261,13 +247,13 @@ def test_splits_of_the_twin(twin):
         splits.assert_disjoint(splits.split_data(index, "image"))
 
 
-def test_unseen_people_are_those_of_the_preliminary_test(cnmc):
+def test_unseen_subjects_are_those_of_the_preliminary_test(cnmc):
     split = splits.split_unseen(cnmc)
     assert set(split.test["part"]) == {"prelim"}
     splits.assert_disjoint(split)
 
 
-def test_unseen_people_of_other_folds_are_not_linked_to_training(cnmc):
+def test_unseen_subjects_of_other_folds_are_not_linked_to_training(cnmc):
     first = cnmc[(cnmc["part"] == "train") & ((cnmc["fold"] == 1) | (cnmc.index % 20 == 0))]
     split = splits.split_unseen(first)
     splits.assert_disjoint(split)

@@ -59,9 +59,9 @@ def split_by_kind(arm: str, index: pd.DataFrame, balanced: pd.DataFrame, *, seed
     if arm == "by image":
         return split_by_image(index, SUBJECT_FRACTIONS, seed)
     if arm == "by subject, as named":
-        return split_by_subject(index.assign(group=index["subject"].fillna(index["group"])), SUBJECT_FRACTIONS, seed)
+        return split_by_subject(index.assign(group=index["subject"].fillna(index["group"])), seed)
     if arm == "by subject, duplicates merged":
-        return split_by_subject(index, SUBJECT_FRACTIONS, seed)
+        return split_by_subject(index, seed)
     if arm == "official folds":
         sizes = index["fold"][index["part"] == "train"].value_counts().sort_index()
         small = sizes[sizes <= sizes.sum() / 2].index  # a fold with most of the images is there to learn from
@@ -182,7 +182,7 @@ def evaluate_subject_effect(
         numbers = everybody.drop(columns=list(COLUMNS)).set_axis(row_keys(everybody))
         for number in range(splits):
             by_image = split_by_image(index, SUBJECT_FRACTIONS, seed=number)
-            by_subject = split_by_subject(index, SUBJECT_FRACTIONS, seed=number)
+            by_subject = split_by_subject(index, seed=number)
             asked = {
                 "by image": (by_image.train, by_image.test),
                 "by subject": (by_subject.train, by_subject.test),
