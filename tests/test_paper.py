@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import chi2
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import classification_report, confusion_matrix, roc_auc_score
 
 from allkit import AllkitError
 from allkit.lessons import paper
@@ -50,8 +50,6 @@ def test_figure_16_has_four_confusion_matrices_with_the_reported_number_right():
 
 
 def test_a_reconstructed_matrix_prints_the_report_again():
-    from sklearn.metrics import classification_report
-
     report = paper.load_report("mobilenet")
     (matrix,) = paper.reconstruct_confusion(report)
     truth = np.repeat(["ALL", "HEM"], matrix.sum(axis=1))
@@ -154,7 +152,7 @@ def test_area_alone_is_as_good_as_the_formula_says():
 
 
 def test_cells_that_training_knows_are_counted_in_the_list_of_files():
-    shared = paper.count_shared()
+    shared = paper.shared_with_training()
     assert shared["subject"] == 1
     assert 0.88 < shared["source image"] < 0.96
     assert 0.005 < shared["bytes"] < 0.025

@@ -1,6 +1,7 @@
-"""What the paper and the literature report, as tables, and the audit: what the printed numbers imply.
+"""Notebook 07: what the paper and the literature report, as tables, and what the printed numbers imply.
 
-The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them.
+The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them. A model is called
+"mobilenet" or "efficientnetb3".
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ from allkit.train import LearningRateRule
 
 FOLDER = ROOT / "data" / "paper"
 
+CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
+"""The verdicts on a claim."""
+
+AREA_MEAN, AREA_SPREAD = (36_244, 26_544), (7_176, 7_762)
+"""Area of the cells of C-NMC 2019 by class, ALL and HEM, px: published means and standard deviations."""
 
 _FILES = {"mobilenet": ("table1", "fig11"), "efficientnetb3": ("table2", "fig16")}
+
+_SEED = 123  # of the paper's split
 
 
 def _read(name: str) -> pd.DataFrame:
@@ -38,89 +46,62 @@ def _files(model: str) -> tuple[str, str]:
 
 
 def load_table(model: str) -> pd.DataFrame:
-    """Load the paper's training table: Table I ("mobilenet") or Table II ("efficientnetb3").
+    """Notebooks 02, 03, 04, 07: load the paper's training table, Table I (MobileNet) or Table II (EfficientNetB3).
 
-    Returns:
-        One row per epoch: `epoch`, `loss`, `accuracy` (training, percent), `val_loss`, `val_accuracy`
-        (percent), `lr`, `next_lr`, `monitor` ("accuracy" or "val_loss"), `improvement` (percent), `seconds`.
-
-    Raises:
-        AllkitError: the paper has no such model.
+    One row per epoch: `epoch`, `loss`, `accuracy` (training, percent), `val_loss`, `val_accuracy` (percent), `lr`,
+    `next_lr`, `monitor` ("accuracy" or "val_loss"), `improvement` (percent), `seconds`.
     """
     return _read(_files(model)[0])
 
 
 def load_report(model: str) -> pd.DataFrame:
-    """Load the paper's classification report: Fig. 11 ("mobilenet") or Fig. 16 ("efficientnetb3").
+    """Notebooks 01, 05, 07: load the paper's classification report, Fig. 11 (MobileNet) or Fig. 16 (EfficientNetB3).
 
-    Returns:
-        Index `row` ("ALL", "HEM", "accuracy", "macro avg", "weighted avg"); columns `precision`, `recall`,
-        `f1_score` (0-1, two decimals as printed; accuracy stands under `f1_score`) and `support` (images).
-
-    Raises:
-        AllkitError: the paper has no such model.
+    Index `row` ("ALL", "HEM", "accuracy", "macro avg", "weighted avg"); columns `precision`, `recall`, `f1_score`
+    (0-1, two decimals as printed; accuracy stands under `f1_score`) and `support` (images).
     """
     return _read(_files(model)[1]).set_index("row")
 
 
 def load_reported() -> pd.DataFrame:
-    """Load the single figures that the paper states in its text.
+    """Notebooks 01, 05, 07: load the single figures that the paper states in its text.
 
-    Returns:
-        Columns `model` ("" where a figure concerns both), `measure`, `value`, `where` (in the paper) and
-        `remark`, which says among others that the accuracies of the text are training accuracies.
+    Columns `model` ("" where a figure concerns both), `measure`, `value`, `where` (in the paper) and `remark`, which
+    says among others that the accuracies of the text are training accuracies.
     """
-    table = _read("reported")
-    return table.fillna({"model": "", "remark": ""})
+    return _read("reported").fillna({"model": "", "remark": ""})
 
 
 def load_literature() -> pd.DataFrame:
-    """Load what other studies report on C-NMC 2019.
+    """Notebook 05: load what other studies report on C-NMC 2019.
 
-    Returns:
-        Columns `method`, `measure`, `value` (0-1), `test` (which images), `split` ("by subject" or "by image
-        or not stated"), `reference` (arXiv or DOI), `verified` ("abstract": the figure was read in the
-        study's own abstract; "second-hand": it was not, so check it before quoting) and `remark`.
+    Columns `method`, `measure`, `value` (0-1), `test` (which images), `split` ("by subject" or "by image or not
+    stated"), `reference` (arXiv or DOI), `verified` ("abstract": the figure was read in the study's own abstract;
+    "second-hand": it was not, so check it before quoting) and `remark`.
     """
     return _read("literature").fillna({"reference": "", "remark": ""})
 
 
 def possible_counts(accuracy_percent: float, decimals: int, n: int) -> list[int]:
-    """List every count of right answers among `n` that prints as a given accuracy.
+    """Notebooks 02, 07: list every count of right answers among `n` images that prints as this accuracy.
 
-    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images.
-
-    Args:
-        accuracy_percent: as printed, 0-100.
-        decimals: how many decimals were printed.
-        n: number of images.
-
-    Returns:
-        All whole k with 100 k / n equal to the printed figure after rounding; may be empty.
+    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images. A figure halfway
+    between two prints counts as both: how the authors' software rounds is not known.
     """
     k = np.arange(n + 1)
     return k[_rounds_to(100 * k / n, accuracy_percent, decimals)].tolist()
 
 
 def _rounds_to(value: np.ndarray, printed: float, decimals: int) -> np.ndarray:
-    # A figure halfway between two prints counts as both: how the authors' software rounds is not known.
     return np.abs(value - printed) <= 0.5 * 10.0**-decimals + 1e-9
 
 
-def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None, decimals: int = 2) -> list[np.ndarray]:
-    """Find every confusion matrix that prints as a two-class classification report (Figs. 11 and 16).
+def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -> list[np.ndarray]:
+    """Notebooks 05, 07: find every confusion matrix that prints as a two-class report (Figs. 11 and 16).
 
-    The report gives the images per class, so only two numbers are free: how many of each class were
-    recognised. All pairs are tried.
-
-    Args:
-        report: as from `load_report`: two class rows first, then any of "accuracy", "macro avg" and
-            "weighted avg".
-        correct: images classified correctly, if that is known as well (paper, section IV).
-        decimals: how many decimals the report prints.
-
-    Returns:
-        Integer arrays (2, 2), rows true, columns predicted, in the order of the report; may be empty.
+    The report (see `load_report`) gives the images per class, so only two numbers are free: how many of each class were
+    recognised. All pairs are tried; `correct` is their sum, where it is known (section IV). The matrices are (2, 2),
+    rows true, columns predicted, in the order of the report; there may be none.
     """
     n_first, n_second = (int(n) for n in report["support"].iloc[:2])
     right_first, right_second = np.mgrid[0 : n_first + 1, 0 : n_second + 1]
@@ -129,7 +110,7 @@ def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None, d
     for (row, column), value in scores.items():
         name = report.index[row] if isinstance(row, int) else row
         if name in report.index and not np.isnan(report.loc[name, column]):
-            fits &= _rounds_to(value, report.loc[name, column], decimals)
+            fits &= _rounds_to(value, report.loc[name, column], 2)
     if correct is not None:
         fits &= right_first + right_second == correct
     pairs = zip(right_first[fits].tolist(), right_second[fits].tolist(), strict=True)
@@ -152,17 +133,23 @@ def _report_scores(a: np.ndarray, d: np.ndarray, n_first: int, n_second: int) ->
 
 
 def summarise(model: str) -> dict[str, float]:
-    """Return what the paper's test part says of a model, computed from Figs. 11 and 16 and Tables I and II.
+    """Notebooks 05, 07: return what the paper's test part says of a model, from Figs. 11 and 16 and Tables I and II.
 
     accuracy, balanced_accuracy and weighted_f1 (0-1) come from the reconstructed confusion matrix (the mean,
     where several round to the printed report), auc from the text, training_seconds is the sum over the epochs.
     """
-    reported = load_reported().query("model == @model").set_index("measure")["value"]
-    matrices = reconstruct_confusion(load_report(model), correct=int(reported["correct"]))
-    measures = np.mean([_measures_of(np.asarray(matrix)) for matrix in matrices], axis=0)
-    names = ("accuracy", "balanced_accuracy", "weighted_f1")
-    found = dict(zip(names, measures.tolist(), strict=True))
-    return found | {"auc": float(reported["auc"]), "training_seconds": float(load_table(model)["seconds"].sum())}
+    measures = np.mean([_measures_of(matrix) for matrix in _matrices_of(model)], axis=0)
+    found = dict(zip(("accuracy", "balanced_accuracy", "weighted_f1"), measures.tolist(), strict=True))
+    return found | {"auc": _stated("auc", model), "training_seconds": float(load_table(model)["seconds"].sum())}
+
+
+def _matrices_of(model: str) -> list[np.ndarray]:
+    return reconstruct_confusion(load_report(model), correct=int(_stated("correct", model)))
+
+
+def _stated(measure: str, model: str = "") -> float:
+    table = load_reported()
+    return float(table.loc[(table["model"] == model) & (table["measure"] == measure), "value"].iloc[0])
 
 
 def _measures_of(matrix: np.ndarray) -> list[float]:
@@ -172,17 +159,11 @@ def _measures_of(matrix: np.ndarray) -> list[float]:
     return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]
 
 
-# ---------------------------------------------------------------------------------------------- the audit
-
-CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
-
-
 def audit_paper() -> pd.DataFrame:
-    """Check the paper against its own tables and the data set's list of files.
+    """Notebook 07: check the paper against its own tables and the data set's list of files.
 
-    Returns:
-        One row per claim: claim, where (in the paper), stated, found (both as text, computed here), verdict
-        ("confirmed", "contradicted", "inconclusive").
+    One row per claim: claim, where (in the paper), stated, found (both as text, computed here), verdict ("confirmed",
+    "contradicted", "inconclusive").
     """
     checks = (
         _audit_images, _audit_test_part, _audit_split_sizes, _audit_balancing, _audit_accuracy, _audit_rule,
@@ -200,11 +181,6 @@ def _labelled() -> pd.DataFrame:
     return manifest[manifest["part"] == "train"]
 
 
-def _stated(measure: str, model: str = "") -> float:
-    table = load_reported()
-    return float(table.loc[(table["model"] == model) & (table["measure"] == measure), "value"].iloc[0])
-
-
 def _audit_images() -> dict[str, str]:
     found, stated = len(_labelled()), int(_stated("images"))
     share = load_report("mobilenet")["support"]
@@ -217,7 +193,7 @@ def _audit_images() -> dict[str, str]:
 
 
 def _audit_test_part() -> dict[str, str]:
-    counts = _split_like_the_paper(123).test["label"].value_counts()
+    counts = _split_like_the_paper().test["label"].value_counts()
     expected = {label: int(counts[label]) for label in ("ALL", "HEM")}
     support = load_report("mobilenet")["support"]
     fits = all(support[label] == count for label, count in expected.items())
@@ -228,9 +204,9 @@ def _audit_test_part() -> dict[str, str]:
     )  # fmt: skip
 
 
-def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int], decimals: int = 3) -> list[int]:
-    """Return the sizes of a part on which every printed accuracy (percent) is a whole number of images."""
-    return [n for n in sizes if all(possible_counts(accuracy, decimals, n) for accuracy in accuracies)]
+def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int]) -> list[int]:
+    """Notebook 07: return the sizes on which every accuracy (percent, 3 decimals) is a whole number of images."""
+    return [n for n in sizes if all(possible_counts(accuracy, 3, n) for accuracy in accuracies)]
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -242,7 +218,7 @@ def _accuracies(column: str) -> list[float]:
 
 
 def split_sizes(images: int) -> tuple[int, int, int]:
-    """Return training, validation and test sizes of 70 % / 15 % / 15 % in scikit-learn's two steps (III.A)."""
+    """Notebook 07: return the sizes of 70 / 15 / 15 % parts, made in scikit-learn's two steps (III.A)."""
     held = images - int(images * 0.7)
     return images - held, held - -(-held // 2), -(-held // 2)
 
@@ -288,7 +264,7 @@ def _audit_accuracy() -> dict[str, str]:
 
 
 def replay_rule(model: str) -> pd.DataFrame:
-    """Feed Table I or II's losses and accuracies to the recovered rule; return the cells that it gives."""
+    """Notebook 07: feed the losses and accuracies of Table I or II to the recovered rule; return what it gives."""
     table, rule, lr, rows = load_table(model), LearningRateRule(), None, []
     for epoch in table.itertuples():
         lr = epoch.lr if lr is None else lr
@@ -313,7 +289,7 @@ def _audit_rule() -> dict[str, str]:
 
 
 def _audit_matrices() -> dict[str, str]:
-    counts = {m: len(reconstruct_confusion(load_report(m), correct=int(_stated("correct", m)))) for m in _FILES}
+    counts = {model: len(_matrices_of(model)) for model in _FILES}
     return _row(
         "The reports and the counts of right images belong together", "IV, Figs. 10-16",
         " / ".join(f"{int(_stated('correct', model)):,} right" for model in _FILES),
@@ -327,7 +303,7 @@ def _audit_training_gain() -> dict[str, str]:
     always = 100 * support["ALL"] / (support["ALL"] + support["HEM"])
     below = load_table("mobilenet").query("val_accuracy < @always")["epoch"].tolist()
     return _row(
-        "MobileNet learns to tell the classes apart from the first epoch on", "Fig. 8, Table I",
+        "MobileNet learns to separate the classes from the first epoch on", "Fig. 8, Table I",
         "training accuracy rises in every epoch",
         f"answering ALL always gives {always:.1f} %; on validation it is below that in "
         + (f"epochs {', '.join(map(str, below))}" if below else "no epoch"),
@@ -335,8 +311,12 @@ def _audit_training_gain() -> dict[str, str]:
     )  # fmt: skip
 
 
-def initial_penalty(features: int, units: int = 256, strength: float = 0.016) -> float:
-    """Return the expected L2 penalty of the recovered head before any training: Glorot-uniform weights."""
+def initial_penalty(features: int) -> float:
+    """Notebook 07: return the expected L2 penalty of the recovered head (256 units) on so many features, untrained.
+
+    Its weights are Glorot-uniform, the strength of the penalty is 0.016.
+    """
+    units, strength = 256, 0.016
     return strength * features * units * 2 / (features + units)
 
 
@@ -346,7 +326,7 @@ def _audit_first_loss() -> dict[str, str]:
     guess = math.log(2)
     explained = all(guess < first < penalty + guess for first, penalty in zip(firsts, start, strict=True))
     return _row(
-        "The loss says how well the cells are told apart", "Tables I and II",
+        "The loss says how well the classes are separated", "Tables I and II",
         f"first epoch {' / '.join(f'{v:.3f}' for v in firsts)}",
         f"guessing costs {guess:.2f}; the head's L2 penalty alone starts at {' / '.join(f'{v:.1f}' for v in start)}",
         CONTRADICTED if explained else OPEN,
@@ -354,19 +334,15 @@ def _audit_first_loss() -> dict[str, str]:
 
 
 def auc_of_normals(mean: tuple[float, float], spread: tuple[float, float]) -> float:
-    """Return the AUC of a number that is normal in both classes, from means and standard deviations."""
+    """Notebook 07: return the AUC of a number that is normal in both classes, from means and standard deviations."""
     return float(norm.cdf(abs(mean[0] - mean[1]) / math.hypot(*spread)))
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:
-    """Return the standard error of an AUC on independent images (Hanley and McNeil, 1982)."""
+    """Notebook 07: return the standard error of an AUC on independent images (Hanley and McNeil, 1982)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
     return math.sqrt(spread / (positives * negatives))
-
-
-AREA_MEAN, AREA_SPREAD = (36_244, 26_544), (7_176, 7_762)
-"""Area of the cells of C-NMC 2019 by class, ALL and HEM, px: published means and standard deviations."""
 
 
 def _audit_size() -> dict[str, str]:
@@ -382,13 +358,11 @@ def _audit_size() -> dict[str, str]:
 
 
 def mcnemar_bounds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest p of McNemar's test that two confusion matrices allow.
+    """Notebook 07: return the smallest and the largest p of McNemar's test that two confusion matrices allow.
 
-    Which images both got right is not printed. Per class the images that only one of them got right differ by
-    a fixed number; their sum lies between that difference and what the totals allow.
-
-    Args:
-        first, second: (2, 2), rows true, same test images.
+    They are (2, 2), rows true, of the same test images. Which images both got right is not printed. Per class the
+    images that only one of them got right differ by a fixed number; their sum lies between that difference and what
+    the totals allow.
     """
     fewest = most = difference = 0
     for a, b, n in zip(np.diag(first), np.diag(second), first.sum(axis=1), strict=True):
@@ -401,10 +375,8 @@ def mcnemar_bounds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]
 def _audit_difference() -> dict[str, str]:
     pairs = [
         mcnemar_bounds(first, second)
-        for first in reconstruct_confusion(load_report("mobilenet"), correct=int(_stated("correct", "mobilenet")))
-        for second in reconstruct_confusion(
-            load_report("efficientnetb3"), correct=int(_stated("correct", "efficientnetb3"))
-        )
+        for first in _matrices_of("mobilenet")
+        for second in _matrices_of("efficientnetb3")
     ]
     low, high = min(p for p, _ in pairs), max(p for _, p in pairs)
     verdict = CONFIRMED if high < 0.05 else OPEN
@@ -412,34 +384,33 @@ def _audit_difference() -> dict[str, str]:
         "EfficientNetB3 is better than MobileNet on these images", "IV, V",
         f"{int(_stated('correct', 'efficientnetb3')):,} against {int(_stated('correct', 'mobilenet')):,} right",
         f"McNemar's p between {low:.0e} and {high:.0e}, however their errors overlap (images taken as independent, "
-        "which cells of one person are not)", verdict,
+        "which cells of one subject are not)", verdict,
     )  # fmt: skip
 
 
 @cache
-def _split_like_the_paper(seed: int) -> Split:
+def _split_like_the_paper() -> Split:
     """Split the data set's list of files by image, 70 / 15 / 15 %, as the paper did (III.A)."""
     rows = _labelled()
     source = rows["original"].str.lower().str.extract(r"(uid_h?\d+_\d+)_", expand=False)
     # the list's own column of that name counts them
     rows = rows.drop(columns="bytes").rename(columns={"sha256": "bytes"})
-    return split_by_image(rows.assign(**{"source image": source}), seed=seed)
+    return split_by_image(rows.assign(**{"source image": source}), seed=_SEED)
 
 
-def count_shared(seed: int = 123) -> dict[str, float]:
-    """Split the data set's list by image as the paper did; return the shares of test cells that training knows.
+def shared_with_training() -> dict[str, float]:
+    """Notebook 07: split the data set's list by image as the paper did; what do test images share with training?
 
-    Returns:
-        Shares, 0-1, of test images with a cell of the same subject, of the same source image, and with the
-        same bytes in training.
+    Shares, 0-1, of test images with a cell of the same subject, of the same source image, and with the same bytes in
+    training.
     """
-    split = _split_like_the_paper(seed)
+    split = _split_like_the_paper()
     shared = {name: split.test[name].isin(set(split.train[name])) for name in ("subject", "source image", "bytes")}
     return {name: float(known.mean()) for name, known in shared.items()}
 
 
 def _audit_unseen() -> dict[str, str]:
-    shared = count_shared()
+    shared = shared_with_training()
     return _row(
         "The test images are new to the networks", "III.A", "split by image",
         ", ".join(f"{share:.1%} share their {name}" for name, share in shared.items()) + " with training",
