@@ -1,8 +1,8 @@
-"""One index for every image source.
+"""One index for every image source, and which subjects share images.
 
-An *index* is a DataFrame with one row per image (see `load_index`). C-NMC 2019 in any of its public
-layouts, the synthetic twin, a folder per class and a CSV all become the same index, so nothing after this
-room asks where an image came from.
+An *index* is a DataFrame with one row per image (see `load_index`). C-NMC 2019 in any of its public layouts, the
+synthetic data set, a folder per class and a CSV all become the same index, so that no other module has to know where
+an image came from.
 """
 
 from __future__ import annotations
@@ -25,27 +25,17 @@ from scipy.sparse.csgraph import connected_components
 from allkit import ROOT, AllkitError
 from allkit.images import SUFFIXES, first_of, in_threads
 
-POSITIVE = "ALL"
-"""The positive class. `class_order` puts it first, and everything else asks `class_order`."""
-
-
 COLUMNS = ("path", "label", "subject", "group", "fold", "part", "name", "source")
-
 
 PARTS = ("train", "prelim", "final")
 
-
-MANIFEST = ROOT / "data" / "cnmc-manifest.csv.xz"
-
+_MANIFEST = ROOT / "data" / "cnmc-manifest.csv.xz"
 
 _LABEL_OF = {"all": "ALL", "hem": "HEM"}
 
-
 _UID = re.compile(r"uid_(h?\d+)_(\d+)_(\d+)_(all|hem)", re.IGNORECASE)
 
-
 _FOLD = re.compile(r"fold_?(\d+)", re.IGNORECASE)
-
 
 _TEST_PART = re.compile(r"test_(prelim|final)_phase", re.IGNORECASE)
 
@@ -53,14 +43,11 @@ _TEST_PART = re.compile(r"test_(prelim|final)_phase", re.IGNORECASE)
 def class_order(labels: Iterable[object]) -> tuple[str, ...]:
     """Return the distinct labels: the positive class first, the others sorted, missing ones left out.
 
-    The only place that knows which class is positive: `POSITIVE` ("ALL") where it occurs. For any other set
-    of classes the first of the sorted names takes its place.
+    Everything else takes the first of them for the positive class: "ALL" where it occurs, otherwise the first of the
+    sorted names.
     """
-    found = sorted({label for label in labels if isinstance(label, str)})
-    return tuple(sorted(found, key=lambda label: label != POSITIVE))
-
-
-# ---------------------------------------------------------------------------------------------- index
+    found = {label for label in labels if isinstance(label, str)}
+    return tuple(sorted(found, key=lambda label: (label != "ALL", label)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Scan:
 def load_index(path: str | Path) -> pd.DataFrame:
     """Return the index of all images at `path`: one row per image, sorted by path.
 
-    `path` is C-NMC 2019 (its root, the folder above or any folder below it), a synthetic twin, a folder that
+    `path` is C-NMC 2019 (its root, the folder above or any folder below it), a synthetic data set, a folder that
     holds one folder per class, or a CSV with the columns path and label and optionally subject, part and fold
     (paths relative to the CSV). Columns of the result:
 
@@ -187,7 +174,7 @@ def load_manifest() -> pd.DataFrame:
 
 @functools.cache
 def _read_manifest() -> pd.DataFrame:
-    manifest = pd.read_csv(MANIFEST, dtype={"subject": str, "fold": "Int64"})
+    manifest = pd.read_csv(_MANIFEST, dtype={"subject": str, "fold": "Int64"})
     stem = manifest["path"].str.extract(r"([^/]+)\.\w+$")[0].str.lower()
     manifest["label"] = manifest["label"].map(_LABEL_OF)
     return manifest.set_index((manifest["part"] + "/" + stem).rename("key"))
@@ -202,18 +189,18 @@ def _scan_cnmc(root: Path, images: list[Path], tables: list[Path]) -> Scan:
     if not label_files and any(part == "prelim" for _, part, _ in found):
         label_files = _label_files_above(root)
     originals = _prelim_originals(label_files, source, problems)
-    rows = []
-    for image, part, key in found:
-        row, problem = _cnmc_row(image, part, key, originals)
-        rows.append({**row, "source": source})
-        if problem:
-            problems.append(("label", problem))
+    rows = [{**_cnmc_row(*place, originals), "source": source} for place in found]
+    for row in rows:
+        above = _LABEL_OF.get(Path(row["path"]).parent.name.lower())
+        if row["part"] == "train" and above and above != row["label"]:
+            what = f"{row['path']} has the class {row['label']} in its name and lies under {above}"
+            problems.append(("label", what))
     extras = [image for image, place in zip(images, places, strict=True) if not place]
     return Scan(root, source, _frame(rows), extras, label_files, problems)
 
 
 def _is_synthetic(root: Path, images: list[Path]) -> bool:
-    """Tell whether the images belong to a synthetic twin: the folder `twin.json` lies in holds them."""
+    """Return whether the images belong to a synthetic data set: the folder that `twin.json` lies in holds them."""
     twins = [folder for folder in [root, *root.parents[:6]] if (folder / "twin.json").is_file()]
     if twins:
         return True
@@ -250,11 +237,7 @@ def _prelim_originals(tables: list[Path], source: str, problems: list[tuple[str,
     its CSV takes the names from the manifest.
     """
     if not tables:
-        known = load_manifest() if source == "cnmc" else None
-        if known is None:
-            return {}
-        known = known[known["part"] == "prelim"]
-        return dict(zip(known.index, known["original"], strict=True))
+        return load_manifest().query("part == 'prelim'")["original"].to_dict() if source == "cnmc" else {}
     table = _read_csv(tables[0], required=("Patient_ID", "new_names", "labels"))
     originals = {}
     for row in table.itertuples():
@@ -267,24 +250,18 @@ def _prelim_originals(tables: list[Path], source: str, problems: list[tuple[str,
     return originals
 
 
-def _cnmc_row(image: Path, part: str, key: str, originals: dict[str, str]) -> tuple[dict, str]:
-    """Return the row of one image, and a sentence if folder and name give it different classes."""
+def _cnmc_row(image: Path, part: str, key: str, originals: dict[str, str]) -> dict:
     name = originals.get(key, image.name) if part == "prelim" else image.name
     parsed = _UID.fullmatch(Path(name).stem) if part != "final" else None
-    label = _label(parsed[4]) if parsed else None
-    above = _LABEL_OF.get(image.parent.name.lower())
-    row = {
+    return {
         "path": str(image),
-        "label": label,
+        "label": _label(parsed[4]) if parsed else None,
         "subject": parsed[1].upper() if parsed else None,
         "fold": official_fold(image) if part == "train" else None,
         "part": part,
         "name": name,
         "key": key,
     }
-    return row, f"{image} has the class {label} in its name and lies under {above}" if (
-        part == "train" and above and above != label
-    ) else ""
 
 
 def official_fold(image: str | Path) -> int | None:
@@ -297,7 +274,7 @@ def official_fold(image: str | Path) -> int | None:
 
 
 def _scan_folders(root: Path, images: list[Path]) -> Scan:
-    """Folder per class; a lone folder around it (as archives unpack) is stepped into."""
+    """Scan one folder per class; a lone folder around them, as archives unpack, is stepped into."""
     base = root
     while len({image.relative_to(base).parts[0] for image in images}) == 1 and base / images[0].name != images[0]:
         inner = base / images[0].relative_to(base).parts[0]
@@ -342,26 +319,28 @@ def _scan_csv(path: Path) -> Scan:
     rows, problems = [], []
     for row in table.to_dict("records"):
         image = Path(os.path.abspath(path.parent / Path(row["path"]).expanduser()))
-        if not image.is_file():
+        if image.is_file():
+            rows.append(_csv_row(row, image, path))
+        else:
             problems.append(("missing", f"{row['path']} is listed in {path.name} but does not exist"))
-            continue
-        if not row["label"] and row.get("part") != "final":
-            problems.append(("label", f"{row['path']} has no label; only images of the part final may lack it"))
-        rows.append(
-            {
-                "path": str(image),
-                "label": _label(row["label"]),
-                "subject": row.get("subject") or None,
-                "fold": _whole_number(row.get("fold"), path),
-                "part": row.get("part") or "train",
-                "name": image.name,
-                "source": "csv",
-            }
-        )
     frame = _frame(rows)
+    for row in frame[frame["label"].isna() & (frame["part"] != "final")].itertuples():
+        problems.append(("label", f"{row.path} has no label; only images of the part final may lack it"))
     for twice in frame.loc[frame["path"].duplicated(), "path"]:
         problems.append(("two copies", f"{twice} is listed twice"))
     return Scan(path, "csv", frame, problems=problems)
+
+
+def _csv_row(row: dict[str, str], image: Path, path: Path) -> dict:
+    return {
+        "path": str(image),
+        "label": _label(row["label"]),
+        "subject": row.get("subject") or None,
+        "fold": _whole_number(row.get("fold"), path),
+        "part": row.get("part") or "train",
+        "name": image.name,
+        "source": "csv",
+    }
 
 
 def _label(name: str) -> str | None:
@@ -384,7 +363,7 @@ _MEANT = {
 
 
 def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a CSV as text, its columns named as asked whatever their case; "" stands for an empty field."""
+    """Return a CSV as text, columns named as in `required` and `optional` whatever their case, empty fields as ""."""
     try:
         header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=header.count)
@@ -472,25 +451,14 @@ def _contents(scan: Scan) -> list[str]:
     image it was. Elsewhere only files that agree in size and in a block from their middle are read and
     hashed.
     """
-    rows = scan.rows
-    contents = [f"alone {number}" for number in range(len(rows))]
-    sums = load_manifest()["sha256"] if scan.source == "cnmc" else {}
-    for number, key in enumerate(rows["key"]):
-        if key in sums:
-            contents[number] = sums[key]
-    unknown = [number for number, content in enumerate(contents) if content.startswith("alone")]
-    for looks in (_file_size, _middle_block):
-        unknown = _still_equal(unknown, in_threads(looks, [rows["path"][number] for number in unknown]))
-    for number, digest in zip(unknown, in_threads(file_sum, [rows["path"][number] for number in unknown]), strict=True):
-        contents[number] = digest
-    return contents
-
-
-def _still_equal(numbers: list[int], values: Iterable[object]) -> list[int]:
-    alike: dict[object, list[int]] = {}
-    for number, value in zip(numbers, values, strict=True):
-        alike.setdefault(value, []).append(number)
-    return sorted(number for same in alike.values() if len(same) > 1 for number in same)
+    published = load_manifest()["sha256"] if scan.source == "cnmc" else {}
+    contents = scan.rows["key"].map(published).astype(object)
+    alike = scan.rows["path"][contents.isna()]
+    for look in (_file_size, _middle_block, file_sum):
+        found = pd.Series(list(in_threads(look, alike)), index=alike.index, dtype=object)
+        alike = alike[found.duplicated(keep=False)]
+    contents[alike.index] = found[alike.index]
+    return [f"alone {row}" if pd.isna(content) else content for row, content in contents.items()]
 
 
 def _file_size(path: str) -> int:
@@ -510,14 +478,7 @@ def file_sum(path: str) -> str:
 
 
 def source_images(index: pd.DataFrame) -> pd.Series:
-    """Return which microscope image each cell was cut from, as C-NMC's names tell; <NA> where they do not.
-
-    Args:
-        index: any rows with `name`.
-
-    Returns:
-        Text such as "H3 image 12", one per row; the same for all cells of one image.
-    """
+    """Return which microscope image each cell was cut from, by C-NMC's names: "H3 image 12", missing for others."""
     parts = index["name"].str.extract(rf"^{_UID.pattern}", flags=_UID.flags)
     return parts[0].str.upper() + " image " + parts[1]
 
@@ -546,12 +507,7 @@ def index_hash(index: pd.DataFrame) -> str:
 
     Covers relative path, name, label, subject, group, fold, part and file size of every image.
     """
-    columns = ["name", "label", "subject", "group", "fold", "part"]
-    sizes = in_threads(_file_size, index["path"])
-    lines = zip(relative_paths(index["path"]), *(index[column] for column in columns), sizes, strict=True)
-    text = sorted("\t".join("" if value is None or value is _na() else str(value) for value in line) for line in lines)
-    return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
-
-
-def _na() -> object:
-    return pd.NA
+    table = index[["name", "label", "subject", "group", "fold", "part"]].astype("string").fillna("")
+    sizes = map(str, in_threads(_file_size, index["path"]))
+    lines = zip(relative_paths(index["path"]), *(table[column] for column in table), sizes, strict=True)
+    return hashlib.sha256("\n".join(sorted(map("\t".join, lines))).encode()).hexdigest()[:16]
