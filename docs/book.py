@@ -1,36 +1,34 @@
 """Builds the book: `python docs/book.py [FOLDER]` writes FOLDER/index.html, by default build/book/index.html.
 
 The pages of this folder and the executed notebooks are collected in a folder beside it, together with what is
-computed: the table of times and one page for each room of the library. Then Sphinx takes over.
+computed: the table of times and one page for each module of the library. Then Sphinx takes over.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
+from sphinx.cmd.build import build_main
 
 import allkit
-from allkit.course.report import replace_live_outputs
+from allkit.course.report import NO_DESCRIPTION, read_offline
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
 
 
-def build_book(out: Path, *, run: Path | None = None) -> int:
-    """Collect the pages beside `out` and build the book there; warnings are errors. Return Sphinx's exit status.
-
-    `run` is the run folder whose times are printed; by default the latest.
-    """
-    from sphinx.cmd.build import build_main
-
+def build_book(out: Path) -> int:
+    """Collect the pages beside `out` and build the book there; warnings are errors. Return Sphinx's exit status."""
     source = out.with_name(f"{out.name}-source")
-    collect_pages(source, run or allkit.runs_root() / "latest")
+    collect_pages(source, run=allkit.runs_root() / "latest")
     shutil.rmtree(out, ignore_errors=True)
     quiet = ["--quiet", "--fail-on-warning", "--keep-going"]
     doctrees = out.with_name(f"{out.name}-doctrees")
@@ -38,22 +36,20 @@ def build_book(out: Path, *, run: Path | None = None) -> int:
 
 
 def collect_pages(folder: Path, run: Path) -> None:
-    """Write all pages of the book into an empty folder."""
+    """Write all pages of the book into an empty folder, with the times of a run folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    settings = ("conf.py", "book*.py", "static", "templates", "__pycache__")
+    settings = ("conf.py", "book.py", "static", "templates", "__pycache__")
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
     (folder / "notebooks").mkdir()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        replace_live_outputs(notebook)
+        notebook = read_offline(path)
+        if NO_DESCRIPTION in nbformat.writes(notebook):
+            raise allkit.AllkitError(f"{path}: a figure has no alternative text; show it with run.show(…, alt=…).")
         nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "generated").mkdir()
     (folder / "generated" / "times.md").write_text(times_table(NOTEBOOKS, run), encoding="utf-8")
     _list_guides(folder)
     _write_api(folder)
-
-
-# --------------------------------------------------------------------------------------- what is computed
 
 
 def times_table(notebooks: Path, run: Path) -> str:
@@ -86,10 +82,17 @@ def machine_times(run: Path) -> dict[str, float]:
         return {}
 
 
-def list_rooms() -> dict[str, str]:
-    """Return the rooms of the library in the order of its own list, each with its sentence."""
+def list_modules() -> dict[str, str]:
+    """Return a line about each module: the core in its own order, then each package with its modules below it."""
     found = re.findall(r"^- `(\w+)`: (.+?)(?=\n- |\n\n)", allkit.__doc__ or "", re.MULTILINE | re.DOTALL)
-    return {name: " ".join(sentence.split()) for name, sentence in found}
+    modules = {}
+    for name, sentence in found:
+        modules[name] = " ".join(sentence.split())
+        package = importlib.import_module(f"allkit.{name}")
+        for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            modules[f"{name}.{info.name}"] = (module.__doc__ or "").partition("\n")[0].rstrip(".")
+    return modules
 
 
 def _list_guides(folder: Path) -> None:
@@ -101,18 +104,19 @@ def _list_guides(folder: Path) -> None:
 
 
 def _write_api(folder: Path) -> None:
-    """Write one page for each room, and their list into the page of the library."""
+    """Write one page for each module, and their list into the page of the library."""
     (folder / "api").mkdir()
-    rooms = list_rooms()
-    for name, sentence in rooms.items():
-        options = "" if name == "cli" else "   :members:\n"  # its commands explain themselves: --help
-        body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{options}```\n"
+    modules = list_modules()
+    for name, sentence in modules.items():
+        # commands explain themselves (--help), and what a package re-exports stands in its module
+        bare = name == "cli" or hasattr(importlib.import_module(f"allkit.{name}"), "__path__")
+        body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{'' if bare else '   :members:'}\n```\n"
         (folder / "api" / f"{name}.md").write_text(f"# {name}: {sentence}\n\n{body}", encoding="utf-8")
-    listed = "\n".join(f"- [](api/{name}.md)" for name in rooms)
-    entries = "\n".join(f"{name} <api/{name}>" for name in rooms)  # short names for the side bar
+    listed = "\n".join(f"{'  ' * name.count('.')}- [](api/{name}.md)" for name in modules)
+    entries = "\n".join(f"{name} <api/{name}>" for name in modules)  # short names for the side bar
     page = (folder / "api.md").read_text(encoding="utf-8")
     contents = f"{listed}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```"
-    (folder / "api.md").write_text(page.replace("{{ROOMS}}", contents), encoding="utf-8")
+    (folder / "api.md").write_text(page.replace("{{MODULES}}", contents), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Settings of the book; `book.py` collects its pages and calls Sphinx with them."""
 
-import sys
-from pathlib import Path
+import re
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # for book_extension
+from docutils import nodes
+from sphinx.application import Sphinx
 
 from allkit import __version__
+from allkit.course.report import to_mathml
 
 project = "allkit"
 author = copyright = "The allkit authors"
@@ -18,7 +20,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib.bibtex",
-    "book_extension",
 ]
 exclude_patterns = ["generated"]
 suppress_warnings = ["ref.python"]  # a docstring's `ok` may name several things; it is then no link, which is fine
@@ -58,3 +59,24 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+
+
+def _visit_math(writer: Any, node: nodes.math) -> None:
+    writer.body.append(to_mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _visit_math_block(writer: Any, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="equation">{to_mathml(node.astext(), "block")}</div>\n')
+    raise nodes.SkipNode
+
+
+def _escape_wildcards(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep the star of a file name such as models/*.keras from opening an emphasis, in docstrings."""
+    lines[:] = [re.sub(r"(?<=[/\w-])\*(?=\.\w)", r"\\*", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Register the above with Sphinx, which calls this."""
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    app.connect("autodoc-process-docstring", _escape_wildcards)

@@ -68,26 +68,33 @@ def notebook_pages(book: Path) -> dict[str, BeautifulSoup]:
 # ---- complete ----------------------------------------------------------------------------------------------
 
 
-def test_every_notebook_guide_and_room_has_a_page_that_the_contents_lead_to(book):
-    rooms = {path.stem for path in (ROOT / "allkit").glob("*.py")} - {"__init__"}
+def modules() -> set[str]:
+    """Modules and packages of allkit, from the folders: "splits", "lessons", "lessons.paper", …"""
+    files = (path.relative_to(ROOT / "allkit") for path in (ROOT / "allkit").rglob("*.py"))
+    names = (file.parent if file.name == "__init__.py" else file.with_suffix("") for file in files)
+    return {".".join(name.parts) for name in names} - {""}
+
+
+def test_every_notebook_guide_and_module_has_a_page_that_the_contents_lead_to(book):
     guides = {path.stem for path in (ROOT / "docs").glob("*.md")}
-    expected = {f"notebooks/{path.stem}" for path in NOTEBOOKS} | {f"api/{room}" for room in rooms} | guides
+    expected = {f"notebooks/{path.stem}" for path in NOTEBOOKS} | {f"api/{name}" for name in modules()} | guides
     linked = {urlsplit(a["href"]).path for a in read(book / "index.html").select("nav a.internal, .toctree-wrapper a")}
     for name in expected:
         assert f"{name}.html" in pages(book)
         assert name == "index" or f"{name}.html" in linked
 
 
-def test_rooms_stand_in_the_order_of_their_list_each_with_its_sentence_and_functions(book):
-    rooms = load_script("book").list_rooms()
+def test_modules_stand_in_the_order_of_their_list_each_with_its_sentence_and_functions(book):
+    listed = load_script("book").list_modules()
     links = read(book / "api.html").select("article li > p > a")
-    assert [Path(a["href"]).stem for a in links] == list(rooms)
-    told = [a.get_text().replace("’", "'") for a in links]
-    assert told == [f"{name}: {sentence}" for name, sentence in rooms.items()]
+    assert [a["href"] for a in links] == [f"api/{name}.html" for name in listed]
+    texts = [a.get_text().replace("’", "'") for a in links]
+    assert texts == [f"{name}: {sentence}" for name, sentence in listed.items()]
     page = read(book / "api" / "splits.html")
-    assert rooms["splits"] in page.h1.get_text()
+    assert listed["splits"] in page.h1.get_text()
     signature = page.find(id="allkit.splits.split_by_subject").get_text()
     assert "seed: int = 123" in signature and "Split" in signature  # noqa: PT018
+    assert read(book / "api" / "course.report.html").find(id="allkit.course.report.publish_report")
 
 
 def descriptions(output: nbformat.NotebookNode) -> list[str]:
@@ -141,26 +148,10 @@ def test_the_worked_example_is_printed_as_it_is_tested(book):
 # ---- glossary ----------------------------------------------------------------------------------------------
 
 
-def test_every_entry_is_linked_where_a_notebook_explains_it_and_once_on_a_page(book):
-    entries = load_script("book_extension").read_terms(ROOT / "docs" / "glossary.md")
+def test_the_glossary_explains_the_words_of_the_notebooks(book):
+    entries = read(book / "glossary.html").select("dl.glossary dt")
     assert len(entries) >= 40
-    ids = {dt["id"] for dt in read(book / "glossary.html").select("dl.glossary dt")}
-    linked = set()
-    for page in notebook_pages(book).values():
-        here = [a["href"].partition("#")[2] for a in page.select('article a[href*="glossary.html#term"]')]
-        assert len(here) == len(set(here)) > 0
-        linked |= set(here)
-    assert linked <= ids
-    first = read(book / "glossary.html").select("dl.glossary dt:first-child, dl.glossary dd + dt")
-    assert {dt["id"] for dt in first} - linked == set(), "explained nowhere: link it or leave it out"
-
-
-def test_a_term_is_linked_where_it_is_emphasised_not_in_headings_or_code(book):
-    page = read(book / "notebooks" / "08_leakage_lab.html")
-    by_subject = page.select_one('article a[href$="#term-by-subject"]')
-    assert by_subject.em or by_subject.strong
-    for page in notebook_pages(book).values():
-        assert not page.select('h1 a[href*="#term"], h2 a[href*="#term"], pre a[href*="#term"], code a[href*="#term"]')
+    assert {"term-bootstrap", "term-by-subject", "term-balanced-accuracy"} <= {entry["id"] for entry in entries}
 
 
 # ---- readable ----------------------------------------------------------------------------------------------
@@ -175,18 +166,14 @@ def test_every_image_is_described_in_words(book):
                 assert not re.search(r"\.(png|jpe?g|svg)$", alt), f"{name}: a file name says nothing"
 
 
-def test_a_figure_that_nobody_described_stops_the_build():
-    from docutils import nodes
-    from docutils.utils import new_document
-    from sphinx.errors import ExtensionError
-
-    extension, page = load_script("book_extension"), new_document("page")
-    page += nodes.image(uri="/figures/0a1b.png")
-    extension.describe_images(page, {"0a1b": "Bars, one per subject."}, "notebooks/01")
-    assert page.next_node(nodes.image)["alt"] == "Bars, one per subject."
-    page += nodes.image(uri="/figures/2c3d.png")
-    with pytest.raises(ExtensionError, match="no alternative text"):
-        extension.describe_images(page, {"2c3d": " "}, "notebooks/01")
+def test_a_figure_that_nobody_described_stops_the_build(tmp_path, monkeypatch):
+    script = load_script("book")
+    picture = {"output_type": "display_data", "data": {"image/png": "AAAA"}, "metadata": {}}
+    cell = nbformat.v4.new_code_cell("plt.show()", outputs=[nbformat.from_dict(picture)])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_bare.ipynb")
+    monkeypatch.setattr(script, "NOTEBOOKS", tmp_path)
+    with pytest.raises(allkit.AllkitError, match="no alternative text"):
+        script.collect_pages(tmp_path / "pages", tmp_path)
 
 
 def test_headings_are_in_order_and_every_page_has_one_title(book):
@@ -259,6 +246,5 @@ def test_in_a_browser_without_network_search_finds_pages_and_pages_fit_a_phone(b
     assert all(url.startswith(("file:", "data:")) for url in asked)
 
 
-def test_the_list_of_rooms_is_complete():
-    rooms = {path.stem for path in (ROOT / "allkit").glob("*.py")} - {"__init__"}
-    assert set(load_script("book").list_rooms()) == rooms, allkit.__doc__
+def test_the_list_of_modules_is_complete():
+    assert set(load_script("book").list_modules()) == modules(), allkit.__doc__

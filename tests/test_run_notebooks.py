@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 
 from allkit import AllkitError
 from allkit.course.notebooks import run_notebooks
-from allkit.course.report import OPENING, START_UP, publish_report, time_by_part
+from allkit.course.report import publish_report
 from allkit.runs import Run, load_data, open_run, run_path
 
 PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
@@ -199,7 +199,6 @@ def test_interrupted_run_keeps_its_state_and_says_how_to_go_on(tmp_path):
 @pytest.fixture(scope="module")
 def pages(failed_run):
     result, _ = failed_run
-    Run(result.path, True, "quick", "0").save_metrics("mobilenet", {"auc": 0.8125, "recall": {"ALL": 0.5}})
     index = publish_report(result.path)
     return {p.name: BeautifulSoup(p.read_text("utf-8"), "html.parser") for p in index.parent.glob("*.html")}
 
@@ -242,71 +241,11 @@ def test_index_page_tells_how_the_run_went(pages):
     assert page.html["lang"] == "en"
     assert page.find("meta", attrs={"name": "viewport"})
     assert page.find("a", href="03_third.html").text == "03 Third: the report"
-    for text in ("not a diagnosis", "0.812", "recall.ALL", "epochs = 3"):
+    for text in ("not a diagnosis", "epochs = 3", "Versions"):
         assert text in page.text
-
-
-def _executed(path: Path, cells: list[tuple[str, float | None]]) -> Path:
-    """Write a copy as papermill leaves it: sources (# is Markdown), each with the second at which it ended."""
-    _notebook(path, *(source for source, _ in cells))
-    notebook = nbformat.read(path, as_version=4)
-    start = pd.Timestamp("2026-01-31T12:00:00+00:00")
-    notebook.metadata["papermill"] = {"start_time": start.isoformat()}
-    for cell, end in zip(notebook.cells, [0.5, *(end for _, end in cells)], strict=True):
-        reached = (start + pd.Timedelta(end or 0, "s")).isoformat() if end is not None else None
-        cell.metadata["papermill"] = {"start_time": reached, "end_time": reached}
-    nbformat.write(notebook, path)
-    return path
-
-
-def test_time_is_told_by_part(tmp_path):
-    cells = [
-        ("# 7 · Look at `cells`", 0.5),
-        ("import json", 2),
-        ("x = 1", 2.25),
-        ("# Train\n\n```\n# a comment\n```", 2.5),
-        ("from json import loads", 9.5),
-        ("x = 2", 10.5),
-        ("## What is left", 10.5),
-        ("x = 3", 10.75),
-        ("never = 'reached'", None),
-    ]
-    table = time_by_part(_executed(tmp_path / "07_look.ipynb", cells))
-    assert dict(zip(table["part"], table["seconds"], strict=True)) == {
-        START_UP: 2,
-        OPENING: 0.25,
-        "Train": 8.25,
-        "What is left": 0.25,
-    }
-    _notebook(tmp_path / "by_hand.ipynb", "x = 1")
-    assert time_by_part(tmp_path / "by_hand.ipynb").empty
-
-
-def test_report_tells_where_the_time_went(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks.json").write_text("{}")
-    for name, trained in (("01_a", 20), ("02_b", 40), ("08_c", 3)):
-        cells = [("# Title", 0.5), ("import json", 2), ("## Train", 2), ("x = 1", 2 + trained), ("## End", 2 + trained)]
-        _executed(tmp_path / "notebooks" / f"{name}.ipynb", [*cells, ("x = 2", 2.5 + trained)])
-    page = BeautifulSoup(publish_report(tmp_path).read_text("utf-8"), "html.parser")
-    table = page.find("h2", string="Where the time went").find_next("table")
-    rows = {
-        r.th.text: r.td.text for r in table.find_all("tr") if r.th["scope"] == "rowgroup" or r.parent.name == "tfoot"
-    }
-    assert rows == {
-        "01 Title": "22.5",
-        "02 Title": "42.5",
-        "08 Title": "5.5",
-        "Core notebooks 01, 02": "65.0",
-        "All notebooks of this run": "70.5",
-        "of which start-up and imports": "6.0",  # of all, the last
-    }
-    parts = [[cell.text for cell in row.find_all(["th", "td"])[:2]] for row in table.tbody.find_all("tr")]
-    assert parts[1:] == [[START_UP, "2.0"], ["Train", "20.0"], ["1 part below 1 s", "0.5"]]
-    widths = [bar["style"] for bar in table.find_all(class_="bar")]
-    assert widths[1] == "width: 50.0%"
-    assert widths[4] == "width: 100.0%"
-    assert not page.find_all("script")
+    seconds = [row.find_all("td")[-1].text for row in page.tbody.find_all("tr")]
+    assert len(seconds) == 3
+    assert all(text.isdigit() for text in seconds)
 
 
 def test_publishing_a_folder_without_notebooks_is_refused(tmp_path):

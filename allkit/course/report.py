@@ -6,13 +6,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader, pass_context
 from latex2mathml.converter import convert
@@ -22,26 +20,18 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from allkit import ROOT, AllkitError, disk_trouble
 from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 
-TEMPLATES = Path(__file__).parent / "templates"
-
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+    autoescape=lambda name: name.endswith(".html.j2"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-
-START_UP = "Start-up and imports"
-
-
-OPENING = "Before the first heading"
-
-
-CORE = ("01", "02", "03", "04", "05", "06")
-"""Numbers of the notebooks that go from the data to the upload cell; the later ones ask further questions."""
-
-
-SHORT_PART = 1.0  # s; shorter parts are summed up in the report
-
-
 WIDGET_NOTE = "Interactive controls: open this notebook in JupyterLab to use them."
+
+NO_DESCRIPTION = "No description of this image"
 
 
 def publish_report(run: str | Path) -> Path:
@@ -68,18 +58,11 @@ def publish_report(run: str | Path) -> Path:
     return report / "index.html"
 
 
-# ------------------------------------------------------------------------------------------ one notebook
-
-
 def _publish_notebook(copy: Path, folder: Path) -> str:
     """Write the page of one executed notebook; return its title."""
-    try:
-        notebook = nbformat.read(copy, as_version=4)
-    except ValueError as error:  # half-written: the run was killed
-        raise AllkitError(f"{copy} is no complete notebook; run it again before publishing.") from error
+    notebook = read_offline(copy)
     title = title_of(notebook) or _without_number(copy.stem)
     notebook.metadata["title"] = title
-    replace_live_outputs(notebook)
     resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
     html, _ = _exporter().from_notebook_node(notebook, resources)
     (folder / f"{copy.stem}.html").write_text(_stand_alone(html), encoding="utf-8")
@@ -87,7 +70,7 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
-    """Return the text of the first first-level heading."""
+    """Return the text of the first first-level heading, without its number."""
     for cell in notebook.cells:
         heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
         if heading:
@@ -99,47 +82,74 @@ def _without_number(name: str) -> str:
     return re.sub(r"^\d\d_", "", name)
 
 
-def replace_live_outputs(notebook: nbformat.NotebookNode) -> None:
-    """Leave of widgets and scripts, which need a kernel or a network, their text; let equations render."""
+def read_offline(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook as it can be shown without kernel and network; AllkitError when it is incomplete.
+
+    Of widgets and scripts their text is left; figures become HTML that keeps their alternative text.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:  # half-written: the run was killed
+        raise AllkitError(f"{path} is no complete notebook; run it again before publishing.") from error
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop("application/javascript", None)
-            text = str(data.get("text/plain", ""))
-            if data.pop(WIDGET_VIEW, None) and "text/html" not in data and re.match(r"\w*\(|$", text):
-                data["text/plain"] = WIDGET_NOTE  # its text would be the widget's Python expression
-            if "text/latex" in data and "text/html" not in data:
-                data["text/markdown"] = data.pop("text/latex")
+            _replace_live(output.get("data", {}))
+            _describe_figure(output)
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+    return notebook
+
+
+def _replace_live(data: dict[str, Any]) -> None:
+    """Take scripts and widgets out of an output; equations become Markdown, which is converted."""
+    data.pop("application/javascript", None)
+    text = str(data.get("text/plain", ""))
+    if data.pop(WIDGET_VIEW, None) and "text/html" not in data and re.match(r"\w*\(|$", text):
+        data["text/plain"] = WIDGET_NOTE  # its text would be the widget's Python expression
+    if "text/latex" in data and "text/html" not in data:
+        data["text/markdown"] = data.pop("text/latex")
+
+
+def _describe_figure(output: nbformat.NotebookNode) -> None:
+    """Turn a figure into an HTML image; nbconvert and MyST-NB both drop its alternative text otherwise."""
+    for kind in ("image/png", "image/jpeg"):
+        if picture := output.get("data", {}).get(kind):
+            alt = output.get("metadata", {}).get(kind, {}).get("alt") or NO_DESCRIPTION
+            source = f"data:{kind};base64,{''.join(picture.split())}"
+            output.data = nbformat.from_dict({"text/html": f'<img src="{source}" alt="{escape(alt)}">'})
+
+
+class _Renderer(IPythonRenderer):
+    """Renders the equations that nbconvert's Markdown parser finds; code is not looked at."""
+
+    def block_math(self, body: str) -> str:
+        return to_mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return to_mathml(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+
+def render_markdown(source: str, **options: Any) -> str:
+    """Return Markdown as HTML, equations as MathML; `options` are those of nbconvert's renderer."""
+    return MarkdownWithMath(renderer=_Renderer(escape=False, **options)).render(source)
+
+
+@pass_context
+def _render_cell(context: Mapping[str, Any], source: str) -> str:
+    path = context.get("resources", {}).get("metadata", {}).get("path", "")
+    attachments = context.get("cell", {}).get("attachments", {})
+    return render_markdown(source, attachments=attachments, embed_images=True, path=path)
 
 
 def _exporter() -> HTMLExporter:
     """Return nbconvert's exporter of JupyterLab pages, with this project's template and MathML equations."""
-
-    class Renderer(IPythonRenderer):
-        """Renders the equations that nbconvert's Markdown parser finds; code is not looked at."""
-
-        def block_math(self, body: str) -> str:
-            return to_mathml(body, "block")
-
-        def inline_math(self, body: str) -> str:
-            return to_mathml(body, "inline")
-
-        def latex_environment(self, name: str, body: str) -> str:
-            return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
-
-    @pass_context
-    def markdown2html(context: Mapping[str, Any], source: str) -> str:
-        path = context.get("resources", {}).get("metadata", {}).get("path", "")
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = Renderer(escape=False, attachments=attachments, embed_images=True, path=path)
-        return MarkdownWithMath(renderer=renderer).render(source)
-
     exporter = HTMLExporter(template_name="lab")
-    exporter.raw_template = (TEMPLATES / "report_notebook.html.j2").read_text(encoding="utf-8")
-    exporter.register_filter("markdown2html", markdown2html)
+    exporter.raw_template = TEMPLATES.loader.get_source(TEMPLATES, "report_notebook.html.j2")[0]
+    exporter.register_filter("markdown2html", _render_cell)
     return exporter
 
 
@@ -168,37 +178,16 @@ def _stand_alone(html: str) -> str:
     return str(page)
 
 
-# ------------------------------------------------------------------------------------------- the index
-
-
 def _index_page(path: Path, titles: Mapping[str, str]) -> str:
-    series_file, metrics_file = path / "notebooks.json", path / "metrics.json"
-    series = read_json(series_file) if series_file.exists() else {}
-    metrics = read_json(metrics_file) if metrics_file.exists() else {}
+    record_file = path / "notebooks.json"
+    record = read_json(record_file) if record_file.exists() else {}
     params = read_params(path)
-    return render_page(
-        "report_index.html.j2",
-        name=path.name,
+    return TEMPLATES.get_template("report_index.html.j2").render(
+        title=f"Classifying leukemia cell images: the run “{path.name}”",
         synthetic=params["data"]["source"] == SYNTHETIC if params else None,
-        notebooks=list(_notebook_rows(series.get("notebooks", {}), titles)),
-        facts=[fact for fact in _facts(series, params) if fact[1]],
-        metrics=[(section, list(_flat(values))) for section, values in metrics.items()],
-        times=_times({name: time_by_part(path / "notebooks" / f"{name}.ipynb") for name in titles}, titles),
+        notebooks=list(_notebook_rows(record.get("notebooks", {}), titles)),
+        facts=[fact for fact in _facts(record, params) if fact[1]],
     )
-
-
-def render_page(template: str, **values: Any) -> str:
-    """Return one of allkit's templates filled in; in HTML every value is escaped."""
-    loader = FileSystemLoader(TEMPLATES, encoding="utf-8")
-    page = Environment(loader=loader, autoescape=template.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True)
-    page.filters["markdown"] = escape_markdown
-    return page.get_template(template).render(**values)
-
-
-def escape_markdown(value: Any) -> str:
-    """Return text as Markdown that shows it as it is, on one line, also inside a table."""
-    text = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
 def _notebook_rows(entries: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -219,119 +208,15 @@ def _number_of(name: str) -> str:
     return name[:2] if re.match(r"\d\d_", name) else ""
 
 
-def _facts(series: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what the run was made with: data, profile, injected parameters, versions."""
-    yield "Started", str(series.get("created", params.get("created", "")))
-    yield "Data", Path(str(series.get("data", ""))).name
-    yield "Profile", str(series.get("profile", ", ".join(params.get("profiles", []))))
+    yield "Started", str(record.get("created", params.get("created", "")))
+    yield "Data", Path(str(record.get("data", ""))).name
+    yield "Profile", str(record.get("profile", ", ".join(params.get("profiles", []))))
     for key, value in params.get("data", {}).items():
         yield f"Data: {key}", str(value)
-    for name, entry in sorted(series.get("notebooks", {}).items()):
+    for name, entry in sorted(record.get("notebooks", {}).items()):
         own = {k: v for k, v in entry.get("parameters", {}).items() if k not in ("data", "profile")}
         if own:
             yield f"Parameters of {_number_of(name) or name}", ", ".join(f"{k} = {v!r}" for k, v in own.items())
     yield "Versions", ", ".join(f"{k} {v}" for k, v in params.get("versions", {}).items())
-
-
-def time_by_part(copy: Path) -> pd.DataFrame:
-    """Return how long each part of an executed notebook took, in order: part, seconds (float64).
-
-    The first row is the start of the kernel with all cells up to the one that imports. Every later row is a heading
-    with the cells below it, their saving included; the title counts as no heading. The sum is the time from the start
-    to the end of the last cell that ran. Empty when papermill did not execute the notebook.
-    """
-    notebook = nbformat.read(copy, as_version=4)
-    last, heading, seconds = _time_of(notebook.metadata, "start_time"), OPENING, {}
-    imports, title = _imports_cell(notebook.cells), title_of(notebook)
-    for position, cell in enumerate(notebook.cells):
-        if cell.cell_type == "markdown":
-            found = _last_heading(cell.source)
-            heading = found if found and found != title else heading
-        end = _time_of(cell.metadata, "end_time")
-        if last is None or end is None:
-            continue  # not reached, because a cell before it failed
-        part = START_UP if position <= imports else heading
-        seconds[part] = seconds.get(part, 0.0) + (end - last).total_seconds()
-        last = end
-    return pd.DataFrame({"part": list(seconds), "seconds": list(seconds.values())}).astype({"seconds": float})
-
-
-def _time_of(metadata: Mapping[str, Any], name: str) -> datetime | None:
-    text = metadata.get("papermill", {}).get(name)
-    return datetime.fromisoformat(text) if text else None
-
-
-def _imports_cell(cells: list[Any]) -> int:
-    """Return the position of the first cell that imports; the first cell's where none does."""
-    importing = (
-        i for i, c in enumerate(cells) if c.cell_type == "code" and re.search(r"(?m)^(import|from) ", c.source)
-    )
-    return next(importing, 0)
-
-
-def _last_heading(source: str) -> str:
-    """Return the text of the last heading of a Markdown cell, or nothing."""
-    found = re.findall(r"(?m)^#{1,6} (.+)$", re.sub(r"(?s)```.*?```", "", source))
-    return re.sub(r"[`*]|^\d+\W+", "", found[-1].strip()) if found else ""
-
-
-def _times(tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what the section on time shows: notebooks with their longer parts, and sums; None without times."""
-    tables = {name: table for name, table in tables.items() if len(table)}
-    if not tables:
-        return None
-    longest = max(table["seconds"].max() for table in tables.values())
-    core = {name: table for name, table in tables.items() if _number_of(name) in CORE}
-    named = f"{CORE[0]}–{CORE[-1]}" if len(core) == len(CORE) else ", ".join(map(_number_of, core))
-    sums = {f"Core notebooks {named}": core} if core else {}
-    if len(tables) > len(core):
-        sums["All notebooks of this run"] = tables
-    return {
-        "notebooks": [
-            (f"{_number_of(name)} {titles[name]}".strip(), f"{table['seconds'].sum():.1f}", _longer(table, longest))
-            for name, table in tables.items()
-        ],
-        "sums": [(label, *_sums_of(chosen)) for label, chosen in sums.items()],
-    }
-
-
-def _longer(table: pd.DataFrame, longest: float) -> list[tuple[str, str, str]]:
-    """Return (part, seconds, width of its bar in %) of the start and of the longer parts; the rest is one row."""
-    shown = (table["part"] == START_UP) | (table["seconds"] >= SHORT_PART)
-    rows = list(table[shown].itertuples(index=False, name=None))
-    rest = table.loc[~shown, "seconds"]
-    if len(rest):
-        shorter = f"{len(rest)} {'part' if len(rest) == 1 else 'parts'} below {SHORT_PART:.0f} s each"
-        rows.append((shorter.replace(" each", "") if len(rest) == 1 else shorter, rest.sum()))
-    return [(part, f"{seconds:.1f}", f"{min(100, 100 * seconds / longest):.1f}") for part, seconds in rows]
-
-
-def _sums_of(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str]:
-    """Return the seconds of all parts of some notebooks, and those of their starts."""
-    total = sum(table["seconds"].sum() for table in tables.values())
-    start = sum(table.loc[table["part"] == START_UP, "seconds"].sum() for table in tables.values())
-    return f"{total:.1f}", f"{start:.1f}"
-
-
-def _flat(values: Any, before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, text) of nested metrics, names joined by dots; long lists are counted, not printed."""
-    if isinstance(values, Mapping) and {"value", "low", "high"} <= set(values):
-        known = values["low"] is not None and values["high"] is not None
-        ends = f"{_number(values['low'])} to {_number(values['high'])}" if known else "interval inconclusive"
-        verdict = f": {values['verdict']}" if "verdict" in values else ""
-        yield before, f"{_number(values['value'])} ({ends}; {values.get('resampled')} resampled){verdict}"
-    elif isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _flat(value, f"{before}.{key}" if before else str(key))
-    elif isinstance(values, list) and any(isinstance(value, Mapping | list) for value in values):
-        yield before, f"{len(values)} rows"
-    elif isinstance(values, list):
-        yield before, ", ".join(map(_number, values)) if len(values) <= 8 else f"{len(values)} values"
-    else:
-        yield before, _number(values)
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.2e}"
-    return "–" if value is None else str(value)
