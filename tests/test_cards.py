@@ -18,9 +18,6 @@ from allkit.models import TrainedModel
 from allkit.runs import open_run, read_json, save_json, save_training
 from allkit.train import Training, get_profile
 
-OLDER = ("trained", "data", "data_hash", "split_hash", "profile", "changed", "seed", "deterministic", "intervals")
-"""What a model's part of metrics.json did not hold at first."""
-
 
 def make_predictions(subjects: int = 12, cells: int = 6, seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
     """Test images of as many people, half of each class, in folders like those of C-NMC."""
@@ -80,17 +77,6 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
 
 
-def make_older(path) -> None:
-    """Take from a run folder what the first version of the layout did not hold."""
-    metrics = read_json(path / "metrics.json")
-    save_json(path / "metrics.json", {n: {k: v for k, v in m.items() if k not in OLDER} for n, m in metrics.items()})
-    metadata = read_json(path / "models" / "mobilenet.json")
-    for key in ("classes", "subjects"):
-        del metadata["split"][key]
-    metadata = {key: value for key, value in metadata.items() if key not in ("hardware", "limits")}
-    save_json(path / "models" / "mobilenet.json", metadata)
-
-
 def _allkit(monkeypatch, capsys, *words):
     """Return exit code, stdout and stderr of `allkit WORDS`."""
     monkeypatch.setattr(sys, "argv", ["allkit", *words])
@@ -98,9 +84,6 @@ def _allkit(monkeypatch, capsys, *words):
         cli.main()
     out = capsys.readouterr()
     return ended.value.code or 0, out.out, out.err
-
-
-# --------------------------------------------------------------------------------------------- listing
 
 
 def test_list_holds_metrics_with_intervals_hashes_and_what_was_changed(tmp_path):
@@ -118,14 +101,12 @@ def test_list_holds_metrics_with_intervals_hashes_and_what_was_changed(tmp_path)
     assert other["split_hash"] != row["split_hash"]
 
 
-def test_too_few_subjects_older_runs_and_broken_ones_are_all_listed(tmp_path, monkeypatch, capsys):
+def test_too_few_subjects_and_broken_runs_are_all_listed(tmp_path, monkeypatch, capsys):
     make_run("few", make_predictions(subjects=6))
-    make_older(make_run("old", make_predictions()))
     odd = {"mobilenet": {"training_seconds": "long", "auc": [], "changed": 3, "intervals": [], "trained": 5}}
-    made = {"half": "{half", "list": "[]", "odd": json.dumps(odd)}
-    for name, text in made.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.json").write_text(text)
+    for name, text in {"half": "{half", "list": "[]", "odd": json.dumps(odd)}.items():
+        run = open_run(name, index=make_index("cnmc"), profile="quick")
+        (run.path / "metrics.json").write_text(text)
     open_run("empty", index=make_index("cnmc"), profile="quick")
     (tmp_path / "no run").mkdir()
     code, out, err = _allkit(monkeypatch, capsys, "runs")
@@ -133,11 +114,9 @@ def test_too_few_subjects_older_runs_and_broken_ones_are_all_listed(tmp_path, mo
     assert (code, err) == (0, "")
     assert "(inconclusive)" in lines["few"]
     assert "subjects (3)" in lines["few"]
-    assert "(—)" in lines["old"]
-    assert "synthetic" in lines["old"]
     assert "cannot be read" in lines["half"]
     assert "not a run's file" in lines["list"]
-    assert "—" in lines["odd"]
+    assert "train the models again" in lines["odd"]
     assert "no model is trained yet" in lines["empty"]
     assert "no run:" not in out
     assert "Traceback" not in out
@@ -167,9 +146,6 @@ def test_a_folder_without_runs_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert err.startswith("allkit: ")
     assert "allkit run" in err
     assert _allkit(monkeypatch, capsys, "runs", "a", "b", "c")[0] == 2
-
-
-# ------------------------------------------------------------------------------------------- comparing
 
 
 def test_runs_on_the_same_images_are_compared_in_pairs(monkeypatch, capsys):
@@ -206,16 +182,10 @@ def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeyp
     assert (code, "no run folder" in err) == (1, True)
 
 
-# ---------------------------------------------------------------------------------------------- groups
-
-
 def test_interval_of_a_share_is_wilsons_or_cannot_be_told():
     # Newcombe 1998, Statistics in Medicine 17:857, table I: 15 of 148
     assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert np.isnan(wilson_interval(4, 4)).all()
-
-
-# ------------------------------------------------------------------------------------------ model card
 
 
 def test_card_holds_what_was_computed_from_the_folder(tmp_path, monkeypatch, capsys):
@@ -259,7 +229,7 @@ def test_card_page_can_be_read_by_everyone_and_loads_nothing(tmp_path):
         assert len({len(row.find_all(["th", "td"])) for row in table.find_all("tr")}) == 1
     assert not page.find_all(["script", "img", "link"])
     assert page.h1.text == "Model card of the run “a <b> & |pipe|”"
-    assert "\\<b\\>" in markdown.read_text("utf-8").splitlines()[0]
+    assert "\n# Model card of the run “a \\<b\\>" in markdown.read_text("utf-8")
 
 
 def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
@@ -311,30 +281,35 @@ def test_card_of_more_than_two_classes_without_subjects():
     assert list_runs([path])["resampled"].item() == "images"
 
 
-def test_card_of_an_older_run_marks_what_was_not_recorded():
-    path = make_run("old", make_predictions())
-    make_older(path)
-    _, markdown = write_card(path)
-    text = markdown.read_text("utf-8")
-    assert "| train | 200 | — | — | — | a1 |" in text
-    assert "| hardware | — |" in text
-    assert "holds no limits" in text
-    assert "| AUC | 0." in text
+def test_card_begins_with_a_head_that_programs_read():
+    yaml = pytest.importorskip("yaml")
+    text = write_card(make_run("a <b>", make_predictions()))[1].read_text("utf-8")
+    _, head, body = text.split("---\n", 2)
+    found = yaml.safe_load(head)
+    assert (found["library_name"], found["datasets"], "synthetic" in found["tags"]) == ("keras", ["synthetic"], True)
+    (model,) = found["models"]
+    assert (model["name"], model["split"], model["profile"]) == ("MobileNet", "subject", "quick")
+    assert 0.5 < model["metrics"]["auc"] < 1
+    assert body.lstrip().startswith("# Model card of the run")
 
 
-def test_card_without_predictions_or_with_damaged_files_is_no_traceback(tmp_path, monkeypatch, capsys):
+def test_card_of_missing_or_damaged_files_is_one_sentence_and_leaves_the_old_one(monkeypatch, capsys):
     path = make_run("one", make_predictions())
-    (path / "predictions-mobilenet.csv").write_text("path,label\nx,ALL\n")
-    _, markdown = write_card(path)
-    assert "No metrics: predictions-mobilenet.csv is not complete" in markdown.read_text("utf-8")
-    for content in ("", "path,label,subject,group,p_ALL,p_HEM\nx,ALL,1,1,high,low\n"):
-        (path / "predictions-mobilenet.csv").write_text(content)
-        assert "No metrics: " in write_card(path)[1].read_text("utf-8")
-    before = markdown.read_text("utf-8")
-    for content in ("{half", '{"classes": 3}', '{"split": [], "limits": {"threshold": "x"}, "classes": ["A", "B"]}'):
-        (path / "models" / "mobilenet.json").write_text(content)
-        code, _, err = _allkit(monkeypatch, capsys, "card", "one")
-        assert (code, err[:8], "Traceback" in err) == (1, "allkit: ", False)
-        assert (path / "card.md").read_text("utf-8") == before
+    before = write_card(path)[1].read_text("utf-8")
+    predictions, metadata = path / "predictions-mobilenet.csv", path / "models" / "mobilenet.json"
+    no_numbers = "path,label,subject,group,p_ALL,p_HEM\nx,ALL,1,1,high,low\n"
+    for file, contents in {
+        predictions: ("", "path,label\nx,ALL\n", no_numbers),
+        metadata: ("{half", '{"a": 3}'),
+    }.items():
+        whole = file.read_text("utf-8")
+        for content in contents:
+            file.write_text(content)
+            code, _, err = _allkit(monkeypatch, capsys, "card", "one")
+            assert (code, err[:8], "Traceback" in err) == (1, "allkit: ", False)
+            assert (path / "card.md").read_text("utf-8") == before
+        file.write_text(whole, "utf-8")
+    predictions.unlink()
+    assert "is not in the run folder" in _allkit(monkeypatch, capsys, "card", "one")[2]
     code, _, err = _allkit(monkeypatch, capsys, "card", "nowhere")
     assert (code, "no run folder" in err) == (1, True)

@@ -1,22 +1,22 @@
-"""The model card of a run: what its models are for, what they learned from, how they did, where they end.
+"""The model card of a run, from its folder alone: Markdown with a YAML head, and the same as a page.
 
-Everything is read from the run folder; the images are not needed. Each section is made once, and rendered as
-HTML and as Markdown.
+The words stand in templates/card.md.j2; what is computed here are the tables that it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from bs4 import BeautifulSoup
+from markupsafe import Markup
 
 from allkit import AllkitError, saving
 from allkit.classify import abstain_band, threshold_of
-from allkit.course.ledger import value_at
-from allkit.course.report import render_page
+from allkit.course.ledger import bare_run, trained_models
+from allkit.course.report import TEMPLATES, escape_markdown, render_markdown
 from allkit.data import official_fold
 from allkit.evaluate import (
     FEWEST_UNITS,
@@ -26,34 +26,27 @@ from allkit.evaluate import (
     evaluate_with_intervals,
     wilson_interval,
 )
-from allkit.models import BACKBONES, TrainedModel
-from allkit.runs import SYNTHETIC, Run, is_run_folder, read_json, read_params, run_path
-from allkit.train import changed_settings
+from allkit.folders import SYNTHETIC, is_run_folder, read_params, run_path
+from allkit.models import TrainedModel
 
 UNKNOWN = "inconclusive"
 
-
-NOT_RECORDED = "—"
-
-
-_MEASURES = {
+MEASURES = {
     "accuracy": "accuracy, share right",
     "balanced_accuracy": "balanced accuracy, mean recall",
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
     "auc": "AUC",
-    "sensitivity": "sensitivity, recall of {first}",
-    "specificity": "specificity, recall of {last}",
+    "sensitivity": "sensitivity, recall of {}",
+    "specificity": "specificity, recall of {}",
 }
 
-
-_SOURCES = {
+SOURCES = {
     SYNTHETIC: "the synthetic twin of C-NMC 2019: cells drawn by a program",
     "cnmc": "C-NMC 2019, genuine images",
 }
 
-
-_QUALITY = {
+QUALITY = {
     "area": "area of the cell (px)",
     "bbox_side": "larger side of the cell (px)",
     "eccentricity": "eccentricity (0–1)",
@@ -76,380 +69,207 @@ _QUALITY = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text; the first column names the rows."""
-
-    caption: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading (level 2 or 3) and what is below it: paragraphs (str), lists (list of str), tables."""
-
-    title: str
-    level: int
-    blocks: list[str | list[str] | Table]
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What a run folder holds about one model.
-
-    `found` are the measures of its predictions, with intervals. Both are None, and `trouble` says why, where there
-    are none.
-    """
-
-    facts: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    predictions: pd.DataFrame | None
-    found: pd.DataFrame | None
-    trouble: str
-
-    @property
-    def title(self) -> str:
-        return str(self.facts.get("title", self.facts.get("model", "Model")))
-
-    @property
-    def synthetic(self) -> bool:
-        return value_at(self.facts, "data", "source") == SYNTHETIC
-
-    @property
-    def has_subjects(self) -> bool:
-        return self.predictions is not None and bool(self.predictions["subject"].notna().all())
-
-
 def write_card(run: str | Path, out: Path | None = None) -> tuple[Path, Path]:
     """Write card.html and card.md of a run, into `out` or the run folder itself; return both paths.
 
-    Raises:
-        AllkitError: there is no run folder or no model in it, or one of its files cannot be read.
+    Raises AllkitError when there is no run folder or no model in it, or one of its files cannot be read.
     """
     path = run_path(run)
     if not is_run_folder(path):
         raise AllkitError(f"{path} is no run folder; `allkit runs` lists those there are.")
-    title, sections = f"Model card of the run “{path.name}”", build_card(path)
-    folder = path if out is None else Path(out)
-    for file in ("card.html", "card.md"):
-        with saving(folder / file) as temporary:
-            temporary.write_text(render_page(f"{file}.j2", title=title, sections=sections), encoding="utf-8")
+    title, folder = f"Model card of the run “{path.name}”", path if out is None else Path(out)
+    try:
+        text = TEMPLATES.get_template("card.md.j2").render(title=title, fewest=FEWEST_UNITS, **_facts(path))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AllkitError(
+            f"{path} is not complete, or not of this version of allkit ({error!r}); train again."
+        ) from error
+    body = Markup(_as_html(text.split("\n---\n", 1)[1]))
+    pages = {"card.html": TEMPLATES.get_template("page.html.j2").render(title=title, body=body), "card.md": text}
+    for name, content in pages.items():
+        with saving(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
     return folder / "card.html", folder / "card.md"
 
 
-def build_card(path: Path) -> list[Section]:
-    """Return the sections of a run's model card, in the order in which they are read; see `write_card`."""
-    models = _read_models(path)
-    sections = [_intended_use(models), _data(read_params(path), models)]
-    for model in models:
-        try:
-            sections += _model_sections(model)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise AllkitError(
-                f"the facts about {model.title} in {path / 'models'} are not those of this version of allkit "
-                f"({error}); train the model again."
-            ) from error
-    return sections
+def markdown_table(table: pd.DataFrame, caption: str) -> str:
+    """Return a table of text as Markdown, its caption in bold before it."""
+    lines = [table.columns, *table.itertuples(index=False)]
+    rows = [f"| {' | '.join(map(escape_markdown, line))} |" for line in lines]
+    return "\n".join([f"**{escape_markdown(caption)}**", "", rows[0], "|" + " --- |" * len(table.columns), *rows[1:]])
 
 
-def _model_sections(model: _Model) -> list[Section]:
-    if model.predictions is None:
-        parts, blocks = (_split, _limits, _compute), [f"No metrics: {model.trouble}"]
-    else:
-        parts, blocks = (_split, _metrics, _groups, _calibration, _limits, _compute), []
-    return [Section(model.title, 2, blocks), *(part(model) for part in parts)]
+TEMPLATES.filters |= {"table": markdown_table, "markdown": escape_markdown}
 
 
-# --------------------------------------------------------------------------------------------- reading
+def _as_html(markdown: str) -> str:
+    """Return the card's Markdown as HTML whose tables say what is a caption and what is a heading."""
+    page = BeautifulSoup(render_markdown(markdown, exclude_anchor_links=True), "html.parser")
+    for table in page.find_all("table"):
+        caption = table.find_previous_sibling("p")
+        label = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": caption.text}
+        table.wrap(page.new_tag("div", attrs=label))
+        caption.name = "caption"
+        table.insert(0, caption)
+        for cell in table.thead.find_all("th"):
+            cell["scope"] = "col"
+        for row in table.tbody.find_all("tr"):
+            row.td["scope"] = "row"
+            row.td.name = "th"
+    return str(page)
 
 
-def _read_models(path: Path) -> list[_Model]:
-    names = sorted(file.stem for file in (path / "models").glob("*.json") if not file.name.startswith("."))
-    order = list(BACKBONES)  # the paper's
-    names.sort(key=lambda name: order.index(name) if name in order else len(order))
-    if not names:
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what the template shows of a run."""
+    params, run = read_params(path), bare_run(path)
+    models = [
+        _model(run.load_metadata(name), metrics, run.load_predictions(name))
+        for name, metrics in trained_models(path).items()
+    ]
+    if not models:
         raise AllkitError(f"{path} holds no model; train one first (allkit run --only 03), or name another run.")
-    run = Run(path, synthetic=False, profile="", data_hash="")
-    metrics, models = run.load_metrics(), []
-    for name in names:
-        facts, own = read_json(path / "models" / f"{name}.json"), metrics.get(name)
-        try:
-            predictions = _checked_predictions(run, name)
-            known = (predictions, evaluate_with_intervals(predictions), "")
-        except AllkitError as error:
-            known = (None, None, str(error))
-        models.append(_Model(facts, own if isinstance(own, Mapping) else {}, *known))
-    return models
-
-
-def _checked_predictions(run: Run, name: str) -> pd.DataFrame:
-    table = run.load_predictions(name)
-    classes = classes_of(table)
-    probabilities = [table[f"p_{name}"] for name in classes]
-    numbers = all(column.dtype.kind in "fi" and column.notna().all() for column in probabilities)
-    complete = {"path", "label", "subject", "group"} <= set(table) and len(table) and len(classes) > 1 and numbers
-    if not complete or not table["label"].isin(classes).all():
-        raise AllkitError(f"predictions-{name}.csv is not complete; train the model again.")
-    return table
-
-
-# ------------------------------------------------------------------------------------ the whole run
-
-
-def _intended_use(models: list[_Model]) -> Section:
-    use = [
-        "For teaching, and for research on how such classifiers are trained, tested and misjudged.",
-        "Not a diagnosis, and not a part of one. No decision about a person may rest on it.",
-    ]
-    if any(model.synthetic for model in models):
-        use.append("All cells are synthetic: drawn by a program. The figures say nothing about real cells.")
-    else:
-        use.append("It learned from genuine images of the data set named below, and is not known to work on others.")
-    return Section("Intended use", 2, [use])
-
-
-def _data(params: Mapping[str, Any], models: list[_Model]) -> Section:
-    source = value_at(params, "data", "source") or value_at(models[0].facts, "data", "source")
-    rows = {
-        "source": _SOURCES.get(source, f"images given by the user ({_text(source)})"),
-        "images in the data set": _text(value_at(params, "data", "images")),
-        "hash": _text(value_at(params, "data", "hash")),
-        "run folder made": f"{_text(params.get('created'))[:16].replace('T', ' ')} (UTC)",
+    source = params["data"]["source"]
+    data = {
+        "source": SOURCES.get(source, f"images given by the user ({source})"),
+        "images in the data set": params["data"]["images"],
+        "hash": params["data"]["hash"],
+        "run folder made": f"{params['created'][:16].replace('T', ' ')} (UTC)",
     }
-    note = (
-        "The hash stands for the names, classes, subjects, folds and file sizes of all images, those without a class "
-        "too, wherever their folder lies."
-    )
-    return Section("Data", 2, [_facts("The data set", rows), note])
+    synthetic = source == SYNTHETIC
+    tags = ["leukemia", "not-a-diagnosis", *(["synthetic"] if synthetic else [])]
+    return {"synthetic": synthetic, "data": _listed(data), "tags": tags, "datasets": [source], "models": models}
 
 
-# -------------------------------------------------------------------------------------- one model each
+def _model(facts: Mapping[str, Any], metrics: Mapping[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+    """Return what the template shows of one model: sentences and tables of text."""
+    found, split, limits = evaluate_with_intervals(predictions), facts["split"], facts["limits"]
+    first, *_, last = classes_of(predictions)
+    measures = {name: words.format(first if name == "sensitivity" else last) for name, words in MEASURES.items()}
+    errors = {"brier": "Brier score", "calibration_error": "expected calibration error"}
+    scores = {name: round(float(found.loc[name, "value"]), 4) for name in ("auc", "balanced_accuracy")}
+    return {
+        "head": {"name": facts["title"], "split": split["name"], "profile": metrics["profile"], "metrics": scores},
+        "images": f"{len(predictions):,}",
+        "resampled": found["resampled"].iat[0],
+        "units": found["units"].iat[0],
+        "split_note": split["note"],
+        "shares_subjects": split["shares_subjects"],
+        "split": _split(split, facts["classes"]),
+        "metrics": _measured(found, measures),
+        "by_class": _by_class(predictions, found),
+        "by_subject": _by_subject(predictions) if predictions["subject"].notna().all() else None,
+        "by_fold": _by_fold(predictions) if facts["data"]["source"] in SOURCES else None,
+        "errors": _measured(found, errors),
+        "calibration": _calibration(predictions),
+        "declines": _declines(TrainedModel(None, dict(facts))),
+        "quality": _quality(limits["quality"]),
+        "quality_caption": "Images outside of these ranges are declined; read off "
+        f"{limits['images']} validation images, with a margin",
+        "compute": _compute(facts, metrics),
+    }
 
 
-def _split(model: _Model) -> Section:
-    split = value_at(model.facts, "split")
-    classes = [str(name) for name in model.facts.get("classes", [])]
+def _split(split: Mapping[str, Any], classes: Iterable[str]) -> pd.DataFrame:
+    parts = ("train", "validation", "test")
+    counts = {name: [split["classes"][part][name] for part in parts] for name in classes}
+    images, subjects, hashes = ([split[key][part] for part in parts] for key in ("images", "subjects", "hash"))
+    return pd.DataFrame({"part": parts, "images": images, **counts, "subjects": subjects, "hash": hashes})
+
+
+def _measured(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    rows = [(words, _with_interval(**found.loc[name])) for name, words in names.items() if name in found.index]
+    return pd.DataFrame(rows, columns=["measure", "value"])
+
+
+def _by_class(predictions: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for part in ("train", "validation", "test"):
-        counts = [value_at(split, "images", part), *(value_at(split, "classes", part, name) for name in classes)]
-        counts.append(value_at(split, "subjects", part))
-        if part == "test" and model.predictions is not None:
-            counts = [len(model.predictions), *_per_class(model).values(), _count_subjects(model)]
-        rows.append([part, *map(_text, counts), _text(value_at(split, "hash", part))])
-    columns = ["part", "images", *classes, "subjects", "hash"]
-    caption = f"Images and subjects in each part (split: {_text(value_at(split, 'name'))})"
-    blocks = [_text(value_at(split, "note")), Table(caption, columns, rows)]
-    if any(NOT_RECORDED in row for row in rows):
-        blocks.append(f"{NOT_RECORDED} stands for what is unknown, or was not recorded when the model was trained.")
-    return Section("Split", 3, blocks)
-
-
-def _per_class(model: _Model) -> dict[str, int]:
-    """Return class -> number of test images."""
-    return {name: int((model.predictions["label"] == name).sum()) for name in classes_of(model.predictions)}
-
-
-def _count_subjects(model: _Model) -> int | None:
-    return int(model.predictions["subject"].nunique()) if model.has_subjects else None
-
-
-def _metrics(model: _Model) -> Section:
-    first, *_, last = _per_class(model)
-    rows = [
-        [words.format(first=first, last=last), _with_interval(model.found.loc[name])]
-        for name, words in _MEASURES.items()
-        if name in model.found.index
-    ]
-    kind = "synthetic test images" if model.synthetic else "test images"
-    text = f"On {len(model.predictions):,} {kind}. The most probable class counts as the answer; none is declined."
-    return Section(
-        "Metrics", 3, [text, Table("Metrics of the test part", ["measure", "value"], rows), _over(model.found)]
-    )
-
-
-def _over(found: pd.DataFrame) -> str:
-    """Return what was resampled, in a sentence."""
-    row = found.iloc[0]
-    text = (
-        f"In brackets: 95 % percentile bootstrap interval. Resampled: {row['resampled']}, within each class; the "
-        f"class with the fewest has {row['units']}."
-    )
-    if row["resampled"] == "images":
-        text += " The subjects are unknown. Images of one person resemble each other, so the intervals are too narrow."
-    return text
-
-
-def _groups(model: _Model) -> Section:
-    blocks: list = [_by_class(model)]
-    if model.has_subjects:
-        blocks += _by_subject(model)
-    else:
-        blocks.append("By subject: the subjects of the test images are unknown, so the verdict is inconclusive.")
-    return Section("Metrics by group", 3, [*blocks, *_by_fold(model)])
-
-
-def _by_class(model: _Model) -> Table:
-    rows = []
-    for name, images in _per_class(model).items():
-        shown = [f"{measure}_{name}" for measure in ("precision", "recall", "f1")]
+    for name in classes_of(predictions):
+        images = int((predictions["label"] == name).sum())
+        measures = [_with_interval(**found.loc[f"{measure}_{name}"]) for measure in ("precision", "recall", "f1")]
         # without an image of the class, its recall would be zero by convention only
-        rows.append([name, str(images), *(_with_interval(model.found.loc[m]) if images else UNKNOWN for m in shown)])
-    return Table("By class; intervals as above", ["class", "images", "precision", "recall", "F1"], rows)
+        rows.append([name, images, *(measures if images else [UNKNOWN] * 3)])
+    return pd.DataFrame(rows, columns=["class", "images", "precision", "recall", "F1"])
 
 
-def _by_subject(model: _Model) -> Iterator[str | Table]:
+def _by_subject(predictions: pd.DataFrame) -> pd.DataFrame:
+    table = evaluate_subjects(predictions).reset_index()
+    right = (table["right"] * table["images"]).round().astype(int)
+    ends = [wilson_interval(k, n) for k, n in zip(right, table["images"], strict=True)]
+    known = table["images"] >= FEWEST_UNITS
+    shares = [_with_interval(k, *e) if ok else UNKNOWN for k, e, ok in zip(table["right"], ends, known, strict=True)]
+    columns = {"subject": table["subject"], "class": table["label"], "images": table["images"], "right": right}
+    return pd.DataFrame({**columns, "share right": shares})
+
+
+def _by_fold(predictions: pd.DataFrame) -> pd.DataFrame | None:
+    """Return a table by official fold of C-NMC, or None where a path names none."""
+    folds = pd.Series([official_fold(path) for path in predictions["path"]], predictions.index)
+    if folds.isna().any():
+        return None
     rows = []
-    for subject, row in evaluate_subjects(model.predictions).iterrows():
-        right = round(row["right"] * row["images"])
-        low, high = wilson_interval(right, int(row["images"]))
-        share = _with_interval({"value": row["right"], "low": low, "high": high}) if low == low else UNKNOWN
-        rows.append([str(subject), row["label"], str(row["images"]), str(right), share])
-    yield Table("By subject, the worst first", ["subject", "class", "images", "right", "share right"], rows)
-    yield (
-        "In brackets: 95 % Wilson score interval over the images of that subject, as if they were drawn singly. "
-        "Nothing is resampled, and it says nothing about other people. With fewer than "
-        f"{FEWEST_UNITS} images the share is inconclusive."
-    )
-
-
-def _by_fold(model: _Model) -> Iterator[str | Table]:
-    """Yield a table by official fold of C-NMC, where the paths name one for each image."""
-    folds = pd.Series([official_fold(path) for path in model.predictions["path"]], model.predictions.index)
-    if value_at(model.facts, "data", "source") not in _SOURCES or folds.isna().any():
-        return
-    rows = []
-    for fold, part in model.predictions.groupby(folds.astype(int)):
-        found = evaluate_with_intervals(part)
-        shown = [_with_interval(found.loc[name]) for name in ("balanced_accuracy", "auc")]
+    for fold, part in predictions.groupby(folds.astype(int)):
+        found, whole = evaluate_with_intervals(part), set(part["label"]) == set(classes_of(predictions))
+        measures = [_with_interval(**found.loc[name]) for name in ("balanced_accuracy", "auc")]
         # mean recall of a single class is not balanced accuracy
-        shown = shown if part["label"].nunique() == len(model.facts.get("classes", [])) else [UNKNOWN] * 2
-        rows.append([f"fold {fold}", str(len(part)), str(found["units"].iat[0]), *shown])
+        rows.append([f"fold {fold}", len(part), found["units"].iat[0], *(measures if whole else [UNKNOWN] * 2)])
     units = f"{found['resampled'].iat[0]} of the smaller class"
-    columns = ["official fold", "images", units, "balanced accuracy", "AUC"]
-    yield Table("By official fold of C-NMC; intervals resampled as above, within the fold", columns, rows)
+    return pd.DataFrame(rows, columns=["official fold", "images", units, "balanced accuracy", "AUC"])
 
 
-def _calibration(model: _Model) -> Section:
-    classes, rows = classes_of(model.predictions), []
-    for name, row in evaluate_calibration(model.predictions).iterrows():
-        seen = _number(row["observed"]) if row["images"] >= FEWEST_UNITS else UNKNOWN
-        rows.append([str(name), str(int(row["images"])), _number(row["predicted"]), seen])
+def _calibration(predictions: pd.DataFrame) -> pd.DataFrame:
+    classes, table = classes_of(predictions), evaluate_calibration(predictions)
     two = len(classes) == 2
-    what = f"the probability of {classes[0]}" if two else "the probability of the most probable class"
-    seen = f"share that is {classes[0]}" if two else "share that is right"
-    table = Table(f"Steps of {what}", ["step", "images", "mean probability", seen], rows)
-    names = {"brier": "Brier score", "calibration_error": "expected calibration error"}
-    scores = [[words, _with_interval(model.found.loc[name])] for name, words in names.items()]
-    text = (
-        "If the probabilities can be taken at their word, the last two columns agree. In steps with fewer than "
-        f"{FEWEST_UNITS} images the share is inconclusive."
-    )
-    return Section(
-        "Calibration", 3, [Table("Errors, 0 is best; intervals as above", ["measure", "value"], scores), text, table]
-    )
+    observed = table["observed"].map("{:.3f}".format).where(table["images"] >= FEWEST_UNITS, UNKNOWN)
+    columns = {f"probability of {classes[0] if two else 'the most probable class'}": table.index}
+    columns |= {"images": table["images"], "mean probability": table["predicted"].map("{:.3f}".format)}
+    return pd.DataFrame({**columns, f"share that is {classes[0] if two else 'right'}": observed})
 
 
-def _limits(model: _Model) -> Section:
-    limits = model.facts.get("limits")
-    points = [_reach(model), *_declines(model)]
-    if model.synthetic:
-        points.insert(0, "Synthetic cells only: on real cells nothing is known.")
-    blocks: list = [points]
-    quality = value_at(limits, "quality")
-    if isinstance(quality, Mapping):
-        rows = [[_QUALITY.get(name, str(name)), *map(_short, ends)] for name, ends in quality.items()]
-        caption = (
-            f"Images outside of these ranges are declined; read off {_text(limits.get('images'))} validation images, "
-            "with a margin"
-        )
-        blocks.append(Table(caption, ["measure", "from", "to"], rows))
-    return Section("Limits", 3, blocks)
-
-
-def _reach(model: _Model) -> str:
-    """Return whom the scores are about."""
-    shares = value_at(model.facts, "split", "shares_subjects")
-    if shares is None:
-        return "Whether the test part shares people with the training part is not recorded."
-    if shares:
-        return "The test part shares, or may share, people with the training part: the scores are too good for others."
+def _declines(trained: TrainedModel) -> str:
+    if len(trained.classes) != 2:
+        least = trained.metadata["limits"]["abstain"]
+        return f"When it classifies single images, it declines where no class has a probability of {least:.3f}."
+    first, threshold = trained.classes[0], threshold_of(trained)
+    band = abstain_band(trained, threshold)
+    between = f"{band[0]:.3f} and {band[1]:.3f}" if band else "none"
     return (
-        "The scores are about people of this data set that were not trained on. Other laboratories, stains, "
-        "microscopes and cameras were not tested."
+        f"When it classifies single images, it answers {first} from a probability of {threshold:.3f} on. It declines "
+        f"where the probability of {first} lies between {between}."
     )
 
 
-def _declines(model: _Model) -> Iterator[str]:
-    """Yield when the kit gives no answer, from the limits in the metadata."""
-    trained = TrainedModel(None, dict(model.facts))
-    if not isinstance(model.facts.get("limits"), Mapping):
-        yield "The metadata holds no limits: whatever the image, the model answers."
-        return
-    if len(trained.classes) == 2:
-        first, threshold = trained.classes[0], threshold_of(trained)
-        yield f"When it classifies single images, it answers {first} from a probability of {threshold:.3f} on."
-        if band := abstain_band(trained, threshold):
-            yield f"It declines where the probability of {first} lies between {band[0]:.3f} and {band[1]:.3f}."
-    elif (least := value_at(model.facts, "limits", "abstain")) is not None:
-        yield f"When it classifies single images, it declines where no class has a probability of {least:.3f}."
-    yield "It also declines images with nothing on them, and those unlike the validation images, as far as it can see."
+def _quality(limits: Mapping[str, list[float]]) -> pd.DataFrame:
+    rows = [(QUALITY.get(name, name), *(f"{end:,.2f}" for end in ends)) for name, ends in limits.items()]
+    return pd.DataFrame(rows, columns=["measure", "from", "to"])
 
 
-def _compute(model: _Model) -> Section:
-    facts, profile = model.facts, value_at(model.facts, "profile")
-    profile = profile if isinstance(profile, Mapping) else {}
-    changed = changed_settings(dict(profile), str(facts.get("model")))
-    seconds, size = facts.get("training_seconds"), value_at(facts, "input", "image_size")
-    count = facts.get("parameters")
+def _compute(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> pd.DataFrame:
+    profile, size, hardware = facts["profile"], facts["input"]["image_size"], facts["hardware"]
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
     rows = {
-        "parameters": f"{count:,}" if isinstance(count, int) else NOT_RECORDED,
-        "input": f"{size} × {size} px, {_text(value_at(facts, 'input', 'values'))}",
-        "profile": _text(profile.get("name")),
-        "changed in it": ", ".join(f"{key} = {value}" for key, value in changed.items()) or "nothing",
-        "initial weights": "random" if profile.get("weights", "") is None else _text(profile.get("weights")),
-        "epochs": f"{_text(model.metrics.get('epochs'))}, the best is number {_text(facts.get('best_epoch'))}",
-        "batch size, learning rate": f"{_text(profile.get('batch_size'))}, {_text(profile.get('learning_rate'))}",
-        "time of training": f"{seconds:,.0f} s" if isinstance(seconds, int | float) else NOT_RECORDED,
-        "hardware": _hardware(value_at(facts, "hardware")),
-        "versions": ", ".join(f"{name} {number}" for name, number in (value_at(facts, "versions") or {}).items()),
-        "seed": _text(facts.get("seed")),
-        "deterministic=True": _text(facts.get("deterministic")),
+        "parameters": f"{facts['parameters']:,}",
+        "input": f"{size} × {size} px, {facts['input']['values']}",
+        "profile": profile["name"],
+        "changed in it": ", ".join(f"{key} = {value}" for key, value in metrics["changed"].items()) or "nothing",
+        "initial weights": profile["weights"] or "random",
+        "epochs": f"{metrics['epochs']}, the best is number {facts['best_epoch']}",
+        "batch size, learning rate": f"{profile['batch_size']}, {profile['learning_rate']}",
+        "time of training": f"{facts['training_seconds']:,.0f} s",
+        "hardware": f"{hardware['processor']}, {hardware['cores']} cores, {gpus}, {hardware['system']}",
+        "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        "seed": facts["seed"],
+        "deterministic": "yes" if facts["deterministic"] else "no",
     }
-    return Section("Compute", 3, [_facts("How it was trained", rows)])
+    return _listed(rows)
 
 
-def _hardware(found: Mapping[str, Any] | None) -> str:
-    if not isinstance(found, Mapping):
-        return NOT_RECORDED
-    gpus = ", ".join(map(str, found.get("gpus") or [])) or "no GPU"
-    return f"{_text(found.get('processor'))}, {_text(found.get('cores'))} cores, {gpus}, {_text(found.get('system'))}"
+def _listed(rows: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"what": list(rows), "value": list(map(str, rows.values()))})
 
 
-# ------------------------------------------------------------------------------------------------ text
-
-
-def _facts(caption: str, rows: Mapping[str, str]) -> Table:
-    return Table(caption, ["what", "value"], [[key, value] for key, value in rows.items()])
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return NOT_RECORDED if value is None else str(value)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if value == value else UNKNOWN
-
-
-def _with_interval(row: Mapping[str, Any], value: str = "value") -> str:
-    """Return "0.841 (0.702 to 0.932)", and say so where value or interval inconclusive (NaN)."""
-    if row[value] != row[value]:
+def _with_interval(value: float, low: float, high: float, **_: Any) -> str:
+    """Return "0.841 (0.702 to 0.932)", or say that value or interval is inconclusive (NaN)."""
+    if value != value:
         return UNKNOWN
-    ends = "interval inconclusive" if row["low"] != row["low"] else f"{row['low']:.3f} to {row['high']:.3f}"
-    return f"{row[value]:.3f} ({ends})"
+    ends = "interval inconclusive" if low != low else f"{low:.3f} to {high:.3f}"
+    return f"{value:.3f} ({ends})"

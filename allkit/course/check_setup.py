@@ -1,22 +1,21 @@
-"""Whether this machine has what the notebooks need: versions, memory, disk, GPU, data, weights."""
+"""Whether this machine has what the notebooks need: Python, memory, disk, GPU, data, weights.
+
+Whether the installed packages fit together says `pip check`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 
 import pandas as pd
 import psutil
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
-from allkit import AllkitError, __version__, runs_root
+from allkit import AllkitError, runs_root
 from allkit.backend import tf
 from allkit.models import BACKBONES, local_weights, title_of
 from allkit.runs import load_data
@@ -28,9 +27,6 @@ PYTHON = ((3, 11), (3, 13))
 
 MEMORY, DISK = 4, 1
 """GB: memory of the machine that training with the profile quick asks for, and disk space for one run."""
-
-
-_SHOWN = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,12 @@ class _Fact:
 
 
 def check_setup(data: str = "synthetic") -> pd.DataFrame:
-    """Return what this machine has of what the notebooks need; looks only, except that it draws the synthetic twin.
+    """Return what this machine has of what the notebooks need, one row each: what, found, needed, state and advice.
 
-    `data` is the parameter of that name in the notebooks. Columns: what, found, needed (text), state ("fine",
-    "missing", or "optional": not there, and not needed for the profile quick) and advice ("" where all is well).
-    Nothing is downloaded, and nothing raises: what is wrong is a row.
+    state is "fine", "missing" or "optional" (not there, and not needed for the profile quick); advice is "" where all
+    is well. Nothing is downloaded, and nothing raises; the synthetic cells are drawn if they are not there yet.
     """
-    rows = [_python(), *_packages(), _memory(), _disk(), _gpu(), _images(data), *_weights()]
+    rows = [_python(), _memory(), _disk(), _gpu(), _images(data), *_weights()]
     return pd.DataFrame([asdict(row) for row in rows])
 
 
@@ -67,45 +62,11 @@ def summarise_setup(found: pd.DataFrame) -> str:
     return f"Everything is here: {have['data']}, {have['memory']}, {have['disk']}.{rest}"
 
 
-# ------------------------------------------------------------------------------------------------- one by one
-
-
 def _python() -> _Fact:
     oldest, newest = (".".join(map(str, number)) for number in PYTHON)
     fine = PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]
     advice = f"install Python {newest} and run `make setup PYTHON=python{newest}`"
     return _fact("Python", platform.python_version(), f"{oldest} to {newest}", fine, advice)
-
-
-def _packages() -> Iterator[_Fact]:
-    """Yield the packages that are shown by name, and one row for all others."""
-    yield _Fact("allkit", __version__, "", "fine")
-    others, trouble = 0, []
-    for name, wanted in _required().items():
-        try:
-            there = version(name)
-        except PackageNotFoundError:
-            there = "missing"
-        fine = there != "missing" and _satisfies(there, wanted)
-        if name in _SHOWN:
-            yield _fact(name, there, wanted, fine, "run `make setup`")
-        else:
-            others += 1
-            trouble += [] if fine else [f"{name} {there}"]
-    found = ", ".join(trouble) or f"{others} packages"
-    yield _fact("other packages", found, "versions as in pyproject.toml", not trouble, "run `make setup`")
-
-
-def _required() -> dict[str, str]:
-    """Return the versions that allkit asks for, by package, without those of its extras."""
-    with contextlib.suppress(PackageNotFoundError):
-        wanted = [Requirement(text) for text in requires("allkit") or ()]
-        return {one.name: str(one.specifier) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})}
-    return dict.fromkeys(_SHOWN, "")
-
-
-def _satisfies(there: str, wanted: str) -> bool:
-    return SpecifierSet(wanted).contains(there, prereleases=True)
 
 
 def _memory() -> _Fact:
@@ -128,10 +89,7 @@ def _disk() -> _Fact:
 
 
 def _gpu() -> _Fact:
-    try:
-        found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices("GPU")]
-    except Exception as error:  # a broken installation fails in many ways; the row of TensorFlow says what to do
-        return _Fact("GPU", f"TensorFlow does not start ({type(error).__name__})", "", "missing", "run `make setup`")
+    found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices("GPU")]
     cores = f"none; {os.cpu_count()} processor cores"
     return _Fact("GPU", ", ".join(found) or cores, "none for the profile quick", "fine" if found else "optional")
 
@@ -142,9 +100,8 @@ def _images(data: str) -> _Fact:
     except AllkitError as error:
         return _Fact("data", "none", "images", "missing", str(error).rstrip("."))
     kind = "synthetic images" if index["source"].iat[0] == "synthetic" else "images"
-    people = index["subject"].nunique()
-    of = f"of {people} drawn subjects" if kind != "images" else f"of {people} people" if people else "of unknown people"
-    return _Fact("data", f"{len(index):,} {kind} {of}", "images", "fine")
+    subjects = index["subject"].nunique() or "unknown"
+    return _Fact("data", f"{len(index):,} {kind} of {subjects} subjects", "images", "fine")
 
 
 def _weights() -> Iterator[_Fact]:

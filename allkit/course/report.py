@@ -145,6 +145,11 @@ def _render_cell(context: Mapping[str, Any], source: str) -> str:
     return render_markdown(source, attachments=attachments, embed_images=True, path=path)
 
 
+def escape_markdown(value: Any) -> str:
+    """Return text as Markdown that shows it as it is, on one line, also inside a table."""
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(value).split()))
+
+
 def _exporter() -> HTMLExporter:
     """Return nbconvert's exporter of JupyterLab pages, with this project's template and MathML equations."""
     exporter = HTMLExporter(template_name="lab")
