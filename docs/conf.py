@@ -34,7 +34,6 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # `name` in a docstring links to what it names
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
