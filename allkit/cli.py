@@ -549,7 +549,7 @@ def check(path: Annotated[Path, typer.Argument(help="Folder of a data set, or a 
     """Say what a data set is, and what is wrong with it; exit code 1 only for what is wrong."""
     from allkit.course.check_data import check_data
 
-    found = check_data(path, progress=True)
+    found = check_data(path)
     typer.echo(found.to_text())
     if not found.ok:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Room `data`: the index of every source, reading images, the check."""
+"""The index of every source, reading and caching images, and the check of a data set."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Checking a data set: what it is, what is wrong with it, and which people it links."""
+"""Check a data set: what it is, what is wrong with it, and which subjects share images."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class DataCheck:
     """What `check_data` found.
 
     - `images`: the index with bytes, width, height, format, sha256 (of the file), pixels (hash of the decoded
-      pixels) and error ("" if readable), one row per image
+      pixels), error ("" if readable) and state (against the published list of C-NMC: "agrees", "converted",
+      "corrupt" or "unlisted"; "" for any other source), one row per image
     - `counts`: images and subjects by part, fold and label; `subjects`: images by subject; `sizes`: images by
       width and height
     - `duplicates`: one row per set of identical images: kind ("bytes", or "pixels" where files differ),
       images, subjects, labels, parts, folds, paths; `linked`: pairs of subjects that share images
-    - `manifest`: files by state against the published list of C-NMC ("agrees", "corrupt", "converted",
-      "absent", "unlisted"), None for any other source; `extras`: files that belong to nothing
+    - `manifest`: number of images by state, and "absent"; None for any other source
+    - `extras`: files that belong to nothing
     - `problems`: kind and sentence for everything that is wrong; `notes`: worth knowing, but not wrong
     """
 
@@ -57,7 +58,7 @@ class DataCheck:
 
     @property
     def ok(self) -> bool:
-        """False only if something is wrong: see `problems`."""
+        """Whether nothing is wrong: see `problems`."""
         return self.problems.empty
 
     def to_text(self) -> str:
@@ -65,7 +66,7 @@ class DataCheck:
         return "\n".join(_report_lines(self))
 
 
-_KINDS = {
+_SOURCES = {
     "cnmc": "C-NMC 2019",
     "synthetic": "a synthetic twin of C-NMC 2019 (no genuine cell)",
     "folders": "a folder per class",
@@ -73,7 +74,7 @@ _KINDS = {
 }
 
 
-def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
+def check_data(path: str | Path) -> DataCheck:
     """Read every image at `path` once, and return what is there and what is wrong with it.
 
     Wrong (`.ok` is False): unreadable or truncated files, files that differ from the published C-NMC,
@@ -82,14 +83,9 @@ def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
     check (see `load_index`).
     """
     scan = scan_source(path)
-    found = list(in_threads(_inspect, scan.rows["path"], progress="Checking images" if progress else ""))
-    details = pd.DataFrame(found, columns=_INSPECTED)
-    state = _manifest_state(scan, details)
-    index = with_groups(scan, _known_contents(scan, details["sha256"]))
-    images = pd.concat([index, details], axis=1)
+    images = _inspect_all(scan)
     duplicates = _duplicates(images)
-    manifest, unlisted = _manifest_counts(scan, state)
-    problems = scan.problems + _problems(scan, images, duplicates, state)
+    unlisted = images.loc[images["state"] == "unlisted", "path"]
     return DataCheck(
         path=scan.root,
         source=scan.source,
@@ -99,14 +95,19 @@ def check_data(path: str | Path, *, progress: bool = False) -> DataCheck:
         sizes=_count(images[images["error"] == ""], ["width", "height"]),
         duplicates=duplicates,
         linked=_linked_subjects(duplicates),
-        manifest=manifest,
-        extras=sorted([str(extra) for extra in scan.extras] + unlisted),
-        problems=pd.DataFrame(problems, columns=["kind", "what"]),
+        manifest=_count_states(scan, images) if scan.source == "cnmc" else None,
+        extras=sorted([*map(str, scan.extras), *unlisted]),
+        problems=pd.DataFrame(scan.problems + _problems(scan, images, duplicates), columns=["kind", "what"]),
         notes=_notes(scan, images, duplicates),
     )
 
 
-_INSPECTED = ("bytes", "width", "height", "format", "sha256", "pixels", "error")
+def _inspect_all(scan: Scan) -> pd.DataFrame:
+    found = list(in_threads(_inspect, scan.rows["path"], progress="Checking images"))
+    details = pd.DataFrame(found, columns=["bytes", "width", "height", "format", "sha256", "pixels", "error"])
+    published = scan.rows["key"].map(load_manifest()["sha256"] if scan.source == "cnmc" else {}).astype(object)
+    details["state"] = _states(details, published) if scan.source == "cnmc" else ""
+    return pd.concat([with_groups(scan, published.fillna(details["sha256"])), details], axis=1)
 
 
 def _inspect(path: str) -> tuple:
@@ -125,36 +126,21 @@ def _inspect(path: str) -> tuple:
     return len(data), width, height, kind, digest, seen, ""
 
 
-def _known_contents(scan: Scan, sums: Sequence[str]) -> list[str]:
-    published = load_manifest()["sha256"] if scan.source == "cnmc" else {}
-    return [published.get(key, own) for key, own in zip(scan.rows["key"], sums, strict=True)]
+def _states(details: pd.DataFrame, published: pd.Series) -> np.ndarray:
+    """Return how each image compares with the published file of its name, by their SHA-256 sums."""
+    is_state = {
+        "unlisted": published.isna(),
+        "agrees": published == details["sha256"],
+        "converted": ~details["format"].isin(["", "BMP"]),
+    }
+    return np.select(list(is_state.values()), list(is_state), "corrupt")
 
 
-def _manifest_state(scan: Scan, details: pd.DataFrame) -> list[str]:
-    """Return for each image how it compares with the published file of its name."""
-    if scan.source != "cnmc":
-        return [""] * len(details)
-    published = load_manifest()["sha256"]
-    states = []
-    for key, row in zip(scan.rows["key"], details.itertuples(), strict=True):
-        if key not in published:
-            states.append("unlisted")
-        elif published[key] == row.sha256:
-            states.append("agrees")
-        else:
-            states.append("converted" if row.format not in ("", "BMP") else "corrupt")
-    return states
-
-
-def _manifest_counts(scan: Scan, states: list[str]) -> tuple[pd.Series | None, list[str]]:
-    """Return the number of images by state, and the images that the published list does not know."""
-    if scan.source != "cnmc":
-        return None, []
-    counts = {state: states.count(state) for state in ("agrees", "converted", "corrupt", "unlisted")}
-    published = load_manifest()
-    absent = (published["part"] != "labels").sum() - len(set(scan.rows["key"]) & set(published.index))
-    unlisted = [path for path, state in zip(scan.rows["path"], states, strict=True) if state == "unlisted"]
-    return pd.Series({**counts, "absent": int(absent)}, name="images"), unlisted
+def _count_states(scan: Scan, images: pd.DataFrame) -> pd.Series:
+    counts = images["state"].value_counts().reindex(["agrees", "converted", "corrupt", "unlisted"], fill_value=0)
+    published = load_manifest().query("part != 'labels'").index
+    counts["absent"] = len(published.difference(scan.rows["key"]))
+    return counts.rename("images")
 
 
 def _duplicates(images: pd.DataFrame) -> pd.DataFrame:
@@ -176,12 +162,11 @@ def _linked_subjects(duplicates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["subject", "other", "sets"])
 
 
-def _problems(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame, states: list[str]) -> list[tuple[str, str]]:
-    broken = images[images["error"] != ""]
-    found = [("unreadable", f"{row.path} {row.error}") for row in broken.itertuples()]
-    for row, state in zip(images.itertuples(), states, strict=True):
-        if state == "corrupt" and not row.error:
-            found.append(("corrupt", f"{row.path} differs from the published file. Download it again."))
+def _problems(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> list[tuple[str, str]]:
+    broken = images["error"] != ""
+    found = [("unreadable", f"{row.path} {row.error}") for row in images[broken].itertuples()]
+    for path in images.loc[(images["state"] == "corrupt") & ~broken, "path"]:
+        found.append(("corrupt", f"{path} differs from the published file. Download it again."))
     if scan.source == "cnmc" and scan.label_files:
         published = load_manifest().query("part == 'labels'")["sha256"].iloc[0]
         if file_sum(str(scan.label_files[0])) != published:
@@ -203,13 +188,11 @@ def _notes(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> list[s
     if len(labels) == 1:
         notes.append(f"One class only ({labels[0]}): fine for looking, but nothing can be trained.")
     if len(labelled) and labelled["subject"].isna().any():
-        notes.append("SUBJECTS ARE UNKNOWN for some or all images: training and test may share people.")
+        notes.append("SUBJECTS ARE UNKNOWN for some or all images: training and test may share subjects.")
     apart = duplicates[duplicates["kind"] == "pixels"]
     if len(apart):
-        notes.append(
-            f"{len(apart)} sets of images have equal pixels in different files: groups do not link these. "
-            "Keep one of each."
-        )
+        what = "sets of images have equal pixels in different files: groups do not link these."
+        notes.append(f"{len(apart)} {what} Keep one of each.")
     if (images["part"] == "prelim").any() and not scan.label_files and scan.source == "cnmc":
         notes.append("The labels of the preliminary part are taken from the carried list: its CSV is not there.")
     unlabelled = int(((images["part"] != "final") & images["label"].isna()).sum())
@@ -222,8 +205,9 @@ def _counts(images: pd.DataFrame) -> pd.DataFrame:
     keys = ["part", "fold", "label"]
     grouped = images.groupby(keys, dropna=False, sort=False)
     table = grouped.agg(images=("path", "size"), subjects=("subject", "nunique")).reset_index()
-    place = table["part"].map({part: number for number, part in enumerate(PARTS)})
-    return table.assign(place=place).sort_values(["place", "fold", "label"], ignore_index=True).drop(columns="place")
+    return table.sort_values(
+        keys, key=lambda column: column.map(PARTS.index) if column.name == "part" else column, ignore_index=True
+    )
 
 
 def _count(images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -235,7 +219,7 @@ def _count(images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _report_lines(check: DataCheck) -> list[str]:
     size = check.images["bytes"].sum() / 1e9
-    lines = [f"{check.path}", f"{_KINDS[check.source]}: {len(check.images):,} images, {size:.2f} GB", ""]
+    lines = [f"{check.path}", f"{_SOURCES[check.source]}: {len(check.images):,} images, {size:.2f} GB", ""]
     lines += _indented(check.counts.astype(object).where(check.counts.notna(), "–").to_string(index=False))
     sizes = [f"{row.width}×{row.height}: {row.images:,}" for row in check.sizes.itertuples()]
     lines += ["", *_wrapped("Sizes (px): ", sizes)]
