@@ -149,8 +149,8 @@ def _run_series(options: dict[str, Any]) -> None:
 
 @app.command(cls=_Pairs)
 def tune(
-    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "paper",
-    trials: Annotated[int, typer.Option(min=1, help="Finished trials, over all processes.")] = 20,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the search.")] = "paper",
+    trials: Annotated[int, typer.Option(min=1, help="Finished trials at least, over all processes.")] = 20,
     profile: Annotated[ProfileName, typer.Option(help="What is not searched comes from here.")] = ProfileName.quick,
     model: Annotated[ModelName, typer.Option(help="The network.")] = ModelName.mobilenet,
     data: Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")] = "synthetic",
@@ -158,30 +158,29 @@ def tune(
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A setting to hold fixed. Repeatable."),
     ] = None,
-    storage: Annotated[str, typer.Option(metavar="FILE|URL", help="Journal file, or a database.")] = "",
+    storage: Annotated[str, typer.Option(metavar="FILE|URL", help="SQLite file, or URL of a database.")] = "",
     out: Annotated[str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path.")] = "latest",
     jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     helper: Annotated[bool, typer.Option("--helper", hidden=True)] = False,
 ) -> None:
     """Search batch size, learning rate and epochs, by the balanced accuracy on validation images.
 
-    Start it with the same options in as many places as you like: all that see the storage work on one study. By
-    default it is a journal file in the run folder. Ctrl-C loses nothing; the same command goes on.
+    Start it with the same options in as many places as you like: all that see the storage work on one search. By
+    default it is an SQLite file in the run folder. Ctrl-C loses nothing; the same command goes on.
     """
-    from allkit.lessons.tuning import count_trials, describe_best, describe_trial, run_trials, start_tuning
+    from allkit.lessons.tuning import describe_best, describe_trial, run_trials, start_tuning
 
     helpers = []
     try:
-        if jobs > 1:  # TensorFlow takes all cores unless told otherwise, before it is imported
+        if jobs > 1:  # TensorFlow takes all cores otherwise; it reads this when it is imported
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        given = {name: _value(text) for name, text in _pairs(parameter or []).items()}
-        opened, score = start_tuning(
-            study, data=data, profile=profile.value, model=model.value, parameters=given, storage=storage, out=out
+        given = {key: _value(text) for key, text in _pairs(parameter or []).items()}
+        search, score = start_tuning(
+            name, data=data, profile=profile.value, model=model.value, parameters=given, storage=storage, out=out
         )
         helpers = [_start_again("--jobs", "1", "--helper") for _ in range(jobs - 1)]
-        for _ in range(2):  # the second time, what a helper may have left
-            run_trials(opened, score, trials, notify=lambda row: typer.echo(describe_trial(row)))
-            failed = [process for process in helpers if process.wait()]
+        run_trials(search, score, trials, callbacks=[lambda _, trial: typer.echo(describe_trial(trial))])
+        failed = [process for process in helpers if process.wait()]
     except KeyboardInterrupt:
         for process in helpers:
             process.wait()
@@ -190,10 +189,7 @@ def tune(
         raise typer.Exit(130) from None
     if helper:
         return
-    typer.echo(describe_best(opened))
-    left = count_trials(opened, trials)
-    if left["running"]:
-        typer.echo(f"{left['running']} more are running elsewhere. If they should not end, start this command again.")
+    typer.echo(describe_best(search))
     if failed:
         raise typer.Exit(1)
 
