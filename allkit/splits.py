@@ -158,7 +158,7 @@ def split_by_subject(index: pd.DataFrame, seed: int = 123) -> Split:
             "training and in test, so leakage cannot be excluded."
         )
     else:
-        note = "Split by subject: none of the test part was seen in training. The scores are about new subjects."
+        note = "Split by subject: no test subject was seen in training. The scores are about new subjects."
     return Split("subject", train, validation, test, shares_subjects=unknown, note=note)
 
 
@@ -234,7 +234,7 @@ def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123
     drawn = sorted(set(test["subject"].dropna()) - set(named["subject"]), key=natural_key)
     held = " and ".join(sorted(set(named["subject"].dropna()), key=natural_key))
     note = f"Held out: {held}" + (f", with {', '.join(drawn)} drawn for the other class" if drawn else "") + "."
-    note += " None of the test part was seen in training; it has few subjects, so expect wide intervals."
+    note += " No test subject was seen in training; there are few of them, so expect wide intervals."
     name = f"hold-out {','.join(wanted)}"
     return Split(name, train, validation, test, False, note + _validation_note(by_image), by_image)
 
@@ -305,12 +305,13 @@ def _validation_note(by_image: bool) -> str:
 
 def _split_rest(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """Return training and validation rows, and whether validation had to be by image."""
-    share = _VALIDATION_SHARE
     if rows.groupby("label")["group"].nunique().min() >= _MIN_GROUPS and rows["label"].nunique() > 1:
-        train, validation = _split_groups(rows, (1 - share, share), np.random.default_rng(seed))
+        train, validation = _split_groups(rows, (1 - _VALIDATION_SHARE, _VALIDATION_SHARE), np.random.default_rng(seed))
         return train, validation, False
     try:
-        train, validation = train_test_split(rows, test_size=share, stratify=rows["label"], random_state=seed)
+        train, validation = train_test_split(
+            rows, test_size=_VALIDATION_SHARE, stratify=rows["label"], random_state=seed
+        )
     except ValueError as error:
         raise AllkitError(_too_few(rows, "images")) from error
     return _sorted(train), _sorted(validation), True
