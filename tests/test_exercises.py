@@ -18,7 +18,7 @@ import pytest
 from allkit import ROOT, cli
 from allkit.course import exercises
 from allkit.course.exercises import check, load_progress, progress_path, summarise_progress
-from allkit.course.grading import KINDS, LEVELS, Between, Exercise, OneOf, judge
+from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
 from allkit.lessons import paper
@@ -31,9 +31,6 @@ NOTEBOOKS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("[
 def own_runs(monkeypatch, tmp_path):
     """Keep the progress of the tests out of the user's."""
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path / "runs"))
-
-
-# ----------------------------------------------------------------------------------- objects of the notebooks
 
 
 def _predictions(seed, images=80, shift=1.0, classes=("ALL", "HEM")):
@@ -130,9 +127,6 @@ def _with(function, objects):
     return function(**{name: objects[name] for name in inspect.signature(function).parameters})
 
 
-# ----------------------------------------------------------------------------- every exercise does what it says
-
-
 @pytest.mark.parametrize("number", EXERCISES)
 def test_solution_is_right_and_blank_is_not_answered(number, objects):
     given = objects[EXERCISES[number].notebook]
@@ -186,7 +180,7 @@ def test_each_notebook_has_three_to_five_from_looking_to_explaining_and_one_on_a
         assert levels == sorted(levels)
         assert (levels[0] <= 1, own[-1].level) == (True, "explain")
         assert any(exercise.misconception for exercise in own)
-        assert all(exercise.kind in KINDS and len(exercise.mistakes) >= 2 for exercise in own)
+        assert all(len(exercise.mistakes) >= 2 for exercise in own)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
@@ -207,9 +201,6 @@ def test_notebook_asks_its_exercises_and_leaves_them_blank(notebook):
             letters = re.findall(r"^- \*\*([a-z])\*\*", before.source, re.MULTILINE)
             assert letters == sorted([exercise.truth, *(wrong for wrong, _ in exercise.mistakes)])
     assert asked == [number for number in EXERCISES if number.startswith(notebook)]
-
-
-# ------------------------------------------------------------------------------------------ forms of an answer
 
 
 def _ask(kind, truth, answer, **options):
@@ -290,12 +281,6 @@ def test_a_name_in_every_correct_form(answer):
     assert _ask("name", "block 13", answer).state == "right"
 
 
-@pytest.mark.parametrize("answer", [True, np.True_, "yes", "True", 1, [True], pd.Series([True])])
-def test_yes_or_no_in_every_correct_form(answer):
-    assert _ask("yes or no", True, answer).state == "right"
-    assert _ask("yes or no", False, answer).state == "wrong"
-
-
 @pytest.mark.parametrize("answer", [
     lambda i, j: (4 - j, i), lambda i, j: [4.0 - j, i], lambda i, j: np.array([4 - j, i]), lambda i, j: f"{4 - j}, {i}",
 ])  # fmt: skip
@@ -357,9 +342,6 @@ def test_numbers_between_and_one_of_several():
     assert _ask("name", OneOf(("area", "radius")), "Radius").state == "right"
 
 
-# ---------------------------------------------------------------------------------------------- other data
-
-
 def test_truth_follows_the_data(objects):
     """Three classes, other tables: nothing is right only on the synthetic twin."""
     three = pd.DataFrame({"label": ["a"] * 5 + ["b"] * 3 + ["c"] * 2, "subject": list("1122334455")})
@@ -393,9 +375,6 @@ def test_verdict_is_markdown_in_a_notebook_and_plain_text_elsewhere():
     verdict = check("2.1", [90, 180])
     assert verdict._repr_markdown_() == f"**02.1** · {verdict.text}"
     assert repr(verdict) == str(verdict) == f"02.1: {verdict.text}"
-
-
-# ------------------------------------------------------------------------------------------------- progress
 
 
 def test_progress_counts_tries_until_solved():

@@ -1,14 +1,14 @@
 """Checking answers in the notebooks, and keeping track of what was solved.
 
-`check("02.3", answer)` compares an answer with the exercise of that number in `allkit.questions`, says what it found in
-a sentence and notes it in `progress.json` beside the run folders. A blank is only called one: notebooks that run
-without a reader pass, and leave no trace.
+`check("02.3", answer)` compares an answer with the exercise of that number in `allkit.course.questions`, says what it
+found in a sentence and notes it in `progress.json` beside the run folders. A blank is only called one: notebooks that
+run without a reader pass, and leave no trace.
 
 To add an exercise, as an instructor:
 
-1. In `allkit/questions.py`, add an `Exercise` to the tuple of its notebook (`allkit.grading.Exercise` says what each
-   field means). A truth that depends on the data is a function of the notebook's objects, so that it also holds for
-   other data.
+1. In `allkit/course/questions.py`, add an `Exercise` to the tuple of its notebook (`allkit.course.grading.Exercise`
+   says what each field means). A truth that depends on the data is a function of the notebook's objects, so that it
+   also holds for other data.
 2. In the notebook, add a markdown cell with the question and a code cell: `answer = ...`, then
    `check("02.5", answer, split=split)`, with the objects that the exercise names in `given`.
 3. In `notebooks/solutions/`, add a worked solution and two plausible wrong answers; `tests/test_exercises.py` fails
@@ -33,16 +33,11 @@ FORMAT = 1
 
 
 def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
-    """Return what an answer is worth: right, or a hint, or that nothing was answered yet. Never raises.
+    """Return what an answer to an exercise ("02.3") is worth: right, or a hint, or that nothing was answered yet.
 
-    Args:
-        exercise: its number, "02.3".
-        answer: whatever was answered; `...` or None is a blank.
-        given: objects of the notebook that the question is about, by the names that the exercise asks for.
-
-    Returns:
-        The verdict; a notebook shows it as a sentence. Right and wrong answers are noted in progress.json: how many
-        tries, whether the first was right, and when. The answers themselves are not kept.
+    `...` and None are blanks; `given` holds the notebook's objects that the exercise is about, by name. A notebook
+    shows the verdict as a sentence. Never raises. Right and wrong answers are noted in progress.json: how many tries,
+    whether the first was right, and when; the answers themselves are not kept.
     """
     number = _full_number(str(exercise))
     if number not in EXERCISES:
@@ -71,9 +66,6 @@ def _full_number(number: str) -> str:
 
 def _siblings(number: str) -> str:
     return ", ".join(key for key in EXERCISES if key.partition(".")[0] == number[:2]) or "none"
-
-
-# ------------------------------------------------------------------------------------------------ progress
 
 
 def progress_path() -> Path:
@@ -127,29 +119,24 @@ def load_progress() -> tuple[pd.DataFrame, str]:
     before one), done (whether it is solved), begun and solved (UTC, ISO 8601, or None).
     """
     kept, moved = _read_progress()
-    rows = []
-    for number, exercise in EXERCISES.items():
-        entry = kept.get(number, {})
-        rows.append(
-            {
-                "exercise": number,
-                "notebook": exercise.notebook,
-                "level": exercise.level,
-                "tries": entry.get("tries", 0),
-                "first_try": entry.get("first_try"),
-                "done": bool(entry.get("done")),
-                "begun": entry.get("begun"),
-                "solved": entry.get("done"),
-            }
-        )
+    rows = [
+        {
+            "exercise": number,
+            "notebook": exercise.notebook,
+            "level": exercise.level,
+            "tries": kept.get(number, {}).get("tries", 0),
+            "first_try": kept.get(number, {}).get("first_try"),
+            "done": bool(kept.get(number, {}).get("done")),
+            "begun": kept.get(number, {}).get("begun"),
+            "solved": kept.get(number, {}).get("done"),
+        }
+        for number, exercise in EXERCISES.items()
+    ]
     return pd.DataFrame(rows).astype({"first_try": object}), moved
 
 
 def summarise_progress(progress: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per notebook: exercises, tried, done, first_try (counts of exercises), tries (sum).
-
-    `progress` is the table of `load_progress`.
-    """
+    """Return one row per notebook from `load_progress`: exercises, tried, done, first_try (counts), tries (sum)."""
     marked = progress.assign(tried=progress["tries"] > 0, first_try=progress["first_try"].eq(True))
     return marked.groupby("notebook").agg(
         exercises=("exercise", "size"),

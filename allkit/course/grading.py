@@ -20,9 +20,6 @@ LEVELS = ("look", "compute", "change", "explain")
 """From *run and look* to *change and explain*, the order of the exercises in a notebook."""
 
 
-KINDS = ("number", "share", "set", "list", "name", "yes or no", "choice", "function")
-
-
 @dataclass(frozen=True)
 class Between:
     """Every number from `low` to `high` is meant, both ends included."""
@@ -43,8 +40,9 @@ class Exercise:
     """One question, as data. Where it is asked, in words, is a markdown cell of the notebook.
 
     - `id`: notebook and number, "02.3"; `level`: one of LEVELS
-    - `kind`: one of KINDS. A *share* is a number from 0 to 1 that may also be written "83 %"; a *set* is given in any
-      order, a *list* in the one that is asked for; a *choice* is a letter
+    - `kind`: "number", "share", "set", "list", "name", "choice" or "function". A *share* is a number from 0 to 1 that
+      may also be written "83 %"; a *set* is given in any order, a *list* in the one that is asked for; a *choice* is a
+      letter
     - `truth`: the answer, a `Between` or a `OneOf`, or a function of the objects named in `given`, in that order, that
       returns one of these. For a *function*: a function that does it right, called on each of `inputs`
     - `why`: said when the answer is right; `hint`: said of a wrong answer that fits no mistake
@@ -154,9 +152,6 @@ def _nearer(found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------------------------ the right answer
-
-
 def _expected(exercise: Exercise, value: Any, objects: Mapping[str, Any]) -> Any:
     """Return a truth or a mistake as it would be read if somebody had answered it."""
     if exercise.kind == "function":
@@ -183,9 +178,6 @@ def _near(found: Any, expected: Any, tolerance: float) -> Any:
     return np.abs(np.subtract(found, expected)) <= tolerance + 1e-6 * np.abs(expected)
 
 
-# ------------------------------------------------------------------------------------------ reading an answer
-
-
 def _read(exercise: Exercise, answer: Any) -> Any:
     """Return an answer in the one form in which answers of its kind are compared."""
     if exercise.kind == "function":
@@ -193,30 +185,20 @@ def _read(exercise: Exercise, answer: Any) -> Any:
     if callable(answer) and not hasattr(answer, "__array__"):
         raise UnreadableAnswer("This is a function; give what it returns: call it, with round brackets.")
     readers = {"set": _read_set, "list": _read_list, "name": _read_name, "choice": _read_choice}
-    return (readers | {"yes or no": _read_yes_or_no}).get(exercise.kind, _read_number)(answer)
+    return readers.get(exercise.kind, _read_number)(answer)
 
 
 def _flat(answer: Any) -> list[Any]:
     """Return the elements of whatever holds some (list, set, array, Series, tensor, text with commas), in order."""
     if isinstance(answer, str):
         answer = [part.strip() for part in answer.strip("[](){} ").split(",") if part.strip()]
-    if hasattr(answer, "detach"):  # PyTorch
-        answer = answer.detach().cpu()
-    if hasattr(answer, "numpy") and not hasattr(answer, "iloc"):  # TensorFlow
-        answer = answer.numpy()
-    if hasattr(answer, "to_numpy"):  # pandas
-        answer = answer.to_numpy()
-    if isinstance(answer, np.ndarray | np.generic):
-        return answer.ravel().tolist()
+    if hasattr(answer, "__array__"):
+        return np.asarray(answer).ravel().tolist()
     if isinstance(answer, Mapping):
         raise UnreadableAnswer("This is a dictionary; give the value that is asked for.")
     if isinstance(answer, Iterable) and not isinstance(answer, bytes):
-        return [element for part in answer for element in (_flat(part) if _holds_more(part) else [part])]
+        return [element for part in answer for element in ([part] if isinstance(part, str) else _flat(part))]
     return [answer]
-
-
-def _holds_more(part: Any) -> bool:
-    return isinstance(part, Iterable) and not isinstance(part, str | bytes)
 
 
 def _single(answer: Any, asked: str) -> Any:
@@ -290,15 +272,6 @@ def _read_choice(answer: Any) -> str:
     if not found:
         raise UnreadableAnswer('One letter is asked for, in quotation marks: "a".')
     return found[1]
-
-
-def _read_yes_or_no(answer: Any) -> bool:
-    value = _single(answer, "True or False")
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    word = str(int(value)) if isinstance(value, int | float) and value in (0, 1) else str(value).strip().lower()
-    if word not in words:
-        raise UnreadableAnswer("True or False is asked for.")
-    return words[word]
 
 
 def _read_function(answer: Any, inputs: tuple[tuple, ...]) -> np.ndarray:

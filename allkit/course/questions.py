@@ -1,13 +1,12 @@
 """The exercises of the series, as data: what is right, which mistakes get which hint.
 
-How to add one: see `allkit.exercises`. The questions in words stand in the notebooks. Nothing here may hold for the
-synthetic twin alone: what depends on the data is computed from the notebook's own objects.
+How to add one: see `allkit.course.exercises`. The questions in words stand in the notebooks. Nothing here may hold for
+the synthetic twin alone: what depends on the data is computed from the notebook's own objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +17,8 @@ from allkit.course.grading import Between, Exercise, OneOf
 from allkit.data import class_order
 from allkit.evaluate import classes_of, evaluate_predictions, probabilities_of
 
-# ------------------------------------------------------------------------------------ truths that need the data
 
-
-def _people_of_smallest(train: pd.DataFrame) -> int:
+def _subjects_of_smallest(train: pd.DataFrame) -> int:
     return _of_smallest(train)["subject"].nunique()
 
 
@@ -29,7 +26,7 @@ def _of_smallest(train: pd.DataFrame) -> pd.DataFrame:
     return train[train["label"] == train["label"].value_counts().idxmin()]
 
 
-def _people_unknown(train: pd.DataFrame) -> str:
+def _subjects_unknown(train: pd.DataFrame) -> str:
     return "whose images these are is unknown." if train["subject"].isna().any() else ""
 
 
@@ -103,19 +100,19 @@ def _ppv(best: np.ndarray, prevalence: float) -> float:
     return hits / (hits + alarms)
 
 
-def _by_arm(found: pd.DataFrame, probe: str = "nearest neighbours") -> pd.Series:
-    return found[found["probe"] == probe].groupby("arm", sort=False)["auc"].mean()
+def _by_split_kind(found: pd.DataFrame, baseline: str = "nearest neighbours") -> pd.Series:
+    return found[found["probe"] == baseline].groupby("arm", sort=False)["auc"].mean()
 
 
-_PAPER, _IMAGE, _PERSON = "augment, then split", "by image", "by subject, duplicates merged"
+_PAPER, _IMAGE, _SUBJECT = "augment, then split", "by image", "by subject, duplicates merged"
 
 
-def _step(first: str, second: str, probe: str = "nearest neighbours") -> Callable[..., float]:
-    return lambda found: _by_arm(found, probe)[first] - _by_arm(found, probe)[second]
+def _step(first: str, second: str, baseline: str = "nearest neighbours") -> Callable[..., float]:
+    return lambda found: _by_split_kind(found, baseline)[first] - _by_split_kind(found, baseline)[second]
 
 
-def _arms_missing(found: pd.DataFrame) -> str:
-    return "" if {_PAPER, _IMAGE, _PERSON} <= set(found["arm"]) else "these data do not allow all the splits it needs."
+def _splits_missing(found: pd.DataFrame) -> str:
+    return "" if {_PAPER, _IMAGE, _SUBJECT} <= set(found["arm"]) else "these data do not allow all the splits it needs."
 
 
 def _shares_files(found: pd.DataFrame) -> OneOf:
@@ -152,13 +149,6 @@ def _fall(name: str, to: str) -> Callable[..., float]:
     return lambda reached: reached[name]["mark as in training"] - reached[name][to]
 
 
-def _mean(values: Any) -> float:
-    return float(np.mean(values))
-
-
-# ------------------------------------------------------------------------------------------------ the exercises
-
-
 def _explain(number: str, truth: str, why: str, *, misconception: str, **hints: str) -> Exercise:
     """Return a question whose answer is a letter; `hints` maps each wrong letter to what is wrong about it."""
     letters = sorted([truth, *hints])
@@ -192,11 +182,11 @@ _START = (
         unless=lambda index: "" if index["subject"].notna().any() else "whose images these are is unknown.",
         truth=lambda index: index["subject"].nunique(),
         mistakes=(
-            (lambda index: int(index["subject"].count()), "These are images whose person is known, not people."),
+            (lambda index: int(index["subject"].count()), "These are images whose subject is known, not subjects."),
             (lambda index: index["label"].nunique(), "That is the number of classes."),
         ),
-        why="Images come in plenty, people are few. Keep this number in mind: most of the course is about it.",
-        hint='The people are the different values of one column: `index["subject"].nunique()`.',
+        why="Images come in plenty, subjects are few. Keep this number in mind: most of the course is about it.",
+        hint='The subjects are the different values of one column: `index["subject"].nunique()`.',
     ),
     _explain(
         "00.3",
@@ -215,13 +205,13 @@ _EXPLORE = (
         level="look",
         kind="number",
         given=("train",),
-        unless=_people_unknown,
-        truth=_people_of_smallest,
+        unless=_subjects_unknown,
+        truth=_subjects_of_smallest,
         mistakes=(
             (lambda train: len(_of_smallest(train)), "These are its images. How many different names of `subject`?"),
-            (lambda train: train["subject"].nunique(), "These are the people of all classes together."),
+            (lambda train: train["subject"].nunique(), "These are the subjects of all classes together."),
         ),
-        why="However many cells there are, what is known about this class is known from these few people.",
+        why="However many cells there are, what is known about this class is known from these few subjects.",
         hint="Take the rows of the class with the fewest images and count the different values of `subject`.",
     ),
     Exercise(
@@ -256,15 +246,15 @@ _EXPLORE = (
                 "Its means lie farthest apart, but in units of its own. The AUC compares numbers of any unit.",
             ),
         ),
-        why="Farthest from guessing, in either direction. Whether it is best on other images, nobody has asked yet.",
+        why="Farthest from guessing, in either direction. Whether it is best on other images, nobody has tried yet.",
         hint="For every column compute `roc_auc_score`, turn values below 0.5 round (1 - AUC), and take the largest.",
     ),
     _explain(
         "01.4",
         "c",
-        "The next patient is not in the training part, so only the split by subject asks about her.",
+        "The next patient is not in the training part, so only the split by subject is about her.",
         misconception="leakage",
-        a="More people in training would help on new people. But this test asks about the same people.",
+        a="More subjects in training would help on new subjects. But this test is about the same subjects.",
         b="Both are tested on as many images. What differs is whose they are.",
         d="The mean of the answers to two different questions answers neither.",
     ),
@@ -326,7 +316,7 @@ _ROTATE = (
         "It has learned this very cell's label. A rotated copy is a new image and not a new cell.",
         misconception="leakage",
         a="The pixels differ; the cell and its label do not, and a network learns to see past a turn.",
-        b="The guard looks at people and contents. Numbers of images are no leak.",
+        b="The guard looks at subjects and contents. Numbers of images are no leak.",
         c="More test images make the score steadier. They do not make it too high.",
     ),
 )
@@ -465,10 +455,7 @@ _COMPARE = (
         given=("difference",),
         truth=lambda difference: int((difference["verdict"] != "inconclusive").sum()),
         mistakes=(
-            (
-                lambda difference: int((difference["verdict"] == "inconclusive").sum()),
-                "These are the others.",
-            ),
+            (lambda difference: int((difference["verdict"] == "inconclusive").sum()), "These are the others."),
             (lambda difference: len(difference), "These are all rows. Read the column `verdict`."),
             (
                 lambda difference: int((difference["value"] != 0).sum()),
@@ -502,10 +489,7 @@ _COMPARE = (
         truth=lambda predictions: _called(predictions, 0.9),
         mistakes=(
             (lambda predictions: _called(predictions, 0.5), "That is for the threshold 0.5."),
-            (
-                lambda predictions: _called(predictions, 0.9, positive=False),
-                "That is specificity: the other class.",
-            ),
+            (lambda predictions: _called(predictions, 0.9, positive=False), "That is specificity: the other class."),
             (
                 lambda predictions: evaluate_predictions(next(iter(predictions.values())))["auc"],
                 "That is the AUC. It tries all thresholds, so moving one does not change it.",
@@ -534,14 +518,8 @@ _CLASSIFY = (
         given=("rejections",),
         truth=_slips_through,
         mistakes=(
-            (
-                lambda rejections: rejections.index[0],
-                "It should answer these images. Look at the rows below.",
-            ),
-            (
-                lambda rejections: _slips_through(rejections, most=True),
-                "Rejected most often. The least often counts.",
-            ),
+            (lambda rejections: rejections.index[0], "It should answer these images. Look at the rows below."),
+            (lambda rejections: _slips_through(rejections, most=True), "Rejected most often. The least often counts."),
         ),
         why="These get an answer although none is deserved, and the answer looks like any other.",
         hint="Below the first row, which name has the smallest number in the column `rejected`?",
@@ -555,16 +533,13 @@ _CLASSIFY = (
         unless=lambda predictions: "" if _sure(predictions).any() else "the network is never that sure of itself.",
         truth=_right_where_sure,
         mistakes=(
-            (
-                lambda predictions: _mean(_sure(predictions)),
-                "That is how often it is so sure. How often right then?",
-            ),
+            (lambda predictions: np.mean(_sure(predictions)), "That is how often it is so sure. How often right then?"),
             (
                 lambda predictions: evaluate_predictions(predictions)["accuracy"],
                 "That is its accuracy on all test images. Take those with a probability of 0.9 or more.",
             ),
             (
-                lambda predictions: _mean(probabilities_of(predictions)[_sure(predictions)].max(axis=1)),
+                lambda predictions: np.mean(probabilities_of(predictions)[_sure(predictions)].max(axis=1)),
                 "That is how sure it says it is. Compare what it says with the truth.",
             ),
         ),
@@ -676,10 +651,10 @@ _LEAKAGE = (
         level="look",
         kind="name",
         given=("found",),
-        unless=_arms_missing,
+        unless=_splits_missing,
         truth=_shares_files,
         mistakes=(
-            (_IMAGE, "That split shares people and microscope images. Read the column `file`."),
+            (_IMAGE, "That split shares subjects and microscope images. Read the column `file`."),
             ("by subject, as named", "That one shares bytes, because some names share images. Read the column `file`."),
         ),
         why="The very cells of the test were trained on, merely turned or mirrored.",
@@ -690,14 +665,14 @@ _LEAKAGE = (
         level="compute",
         kind="number",
         given=("found",),
-        unless=_arms_missing,
+        unless=_splits_missing,
         tolerance=0.0016,
-        truth=_step(_PAPER, _PERSON),
+        truth=_step(_PAPER, _SUBJECT),
         mistakes=(
-            (_step(_PAPER, _IMAGE), "That is what the copies add. Add what knowing the people adds."),
-            (_step(_IMAGE, _PERSON), "That is what knowing the people adds. Add what the copies add."),
-            (_step(_PAPER, _PERSON, "logistic regression"), "That is for logistic regression, which cannot remember."),
-            (_step(_PERSON, _PAPER), "The right size with the wrong sign: first minus second."),
+            (_step(_PAPER, _IMAGE), "That is what the copies add. Add what knowing the subjects adds."),
+            (_step(_IMAGE, _SUBJECT), "That is what knowing the subjects adds. Add what the copies add."),
+            (_step(_PAPER, _SUBJECT, "logistic regression"), "That is for logistic regression, which cannot remember."),
+            (_step(_SUBJECT, _PAPER), "The right size with the wrong sign: first minus second."),
         ),
         why="The classifier is the same. All of this comes from how the test was drawn.",
         hint="In the table of the gaps, add both rows of the column `nearest neighbours`.",
@@ -718,15 +693,15 @@ _LEAKAGE = (
                 "That is the setting 2. Take the row of the setting 1.",
             ),
         ),
-        why="Below about two, so many runs could not have told the difference from nothing.",
+        why="Below about two, so many runs could not tell the difference from nothing.",
         hint="Divide `measured` by `error` in the row 1.0 of `gap`.",
     ),
     _explain(
         "08.4",
         "d",
-        "More cells of the same people show each person more thoroughly. New people are what is missing.",
+        "More cells of the same subjects show each one more thoroughly. New subjects are what is missing.",
         misconception="leakage",
-        a="A leak does not thin out: every test cell still has cells of the same person in training.",
+        a="A leak does not thin out: every test cell still has cells of the same subject in training.",
         b="Seeds move the result up and down. A leak pushes it up, whatever the seed.",
         c="The intervals would shrink, around a value that is still too high.",
     ),
@@ -742,11 +717,11 @@ _BETTER = (
         tolerance=0.006,
         truth=lambda simulated: _coverage(simulated, "cells"),
         mistakes=(
-            (lambda simulated: _coverage(simulated, "subjects"), "These are the intervals over people."),
+            (lambda simulated: _coverage(simulated, "subjects"), "These are the intervals over subjects."),
             (lambda simulated: _coverage(simulated, "cells", "sees"), "That is `sees`. Read the column `covers`."),
             (0.95, "That is what they promise. How often do they hold the truth in the simulation?"),
         ),
-        why="They promise 95 %. Cells of one person are no independent witnesses.",
+        why="They promise 95 %. Cells of one subject are no independent witnesses.",
         hint="In `simulated`: 10 subjects, resampled are the cells, column `covers`.",
         misconception="many cells are many witnesses",
     ),
@@ -777,7 +752,7 @@ _BETTER = (
         "c",
         "Absence of evidence. The interval says which differences are still possible.",
         misconception="no difference found means no difference",
-        a="That is no evidence of equality: so few people may not show a difference that is there.",
+        a="That is no evidence of equality: so few subjects may not show a difference that is there.",
         b="p is no probability that a network is better. It says how often chance alone would do as much.",
         d="Asking until p is small makes sure that it once is, by luck.",
     ),
@@ -794,7 +769,7 @@ _LOOKS = (
         tolerance=0.006,
         truth=lambda scores: _map_score(scores, "centre blob"),
         mistakes=(
-            (lambda scores: _map_score(scores, "random map"), "That is the map drawn by lot."),
+            (lambda scores: _map_score(scores, "random map"), "That is the random map."),
             (lambda scores: _map_score(scores, "centre blob", "overlap"), "That is the overlap. Read `pointing`."),
         ),
         why="And it knows nothing of the image. This is the number that a network's map has to beat.",
@@ -844,10 +819,7 @@ _TUNING = (
         truth=0.80 + 0.02 * 1.8675,  # expected largest of 20 standard normal numbers
         mistakes=(
             (0.80, "That is what each is worth. The *best* of twenty is expected to look better than it is."),
-            (
-                0.82,
-                "One deviation above, as a single trial may easily be. The best of twenty is luckier.",
-            ),
+            (0.82, "One deviation above, as a single trial may easily be. The best of twenty is luckier."),
             (0.86, "Three standard deviations are rare even for the best of twenty: simulate it."),
         ),
         why="Nothing was gained by choosing, and the best looks much better. This is the optimism of the best of many.",
@@ -871,10 +843,7 @@ _TUNING = (
                 lambda validation, test: max(validation),
                 "That is the validation score of the best, lifted by having been chosen. Report its test score.",
             ),
-            (
-                lambda validation, test: sum(test) / len(test),
-                "That is the mean of all. Which one would you use?",
-            ),
+            (lambda validation, test: sum(test) / len(test), "That is the mean of all. Which one would you use?"),
         ),
         why="Validation chooses, the test judges the one that was chosen, once.",
         hint="Find the place of the largest validation score, and return the test score at the same place.",

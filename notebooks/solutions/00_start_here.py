@@ -16,7 +16,7 @@ def exercise_00_2(index):
 
 
 def wrong_00_2(index):
-    return [(index["subject"].count(), "not people"), (index["label"].nunique(), "number of classes")]
+    return [(index["subject"].count(), "not subjects"), (index["label"].nunique(), "number of classes")]
 
 
 def exercise_00_3():

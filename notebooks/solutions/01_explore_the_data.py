@@ -7,9 +7,9 @@ from allkit.data import class_order
 
 
 def exercise_01_1(train):
-    # Rows are images; people are different values of `subject`.
-    people = train.groupby("label")["subject"].nunique()
-    return people[train["label"].value_counts().idxmin()]
+    # Rows are images; subjects are different values of `subject`.
+    subjects = train.groupby("label")["subject"].nunique()
+    return subjects[train["label"].value_counts().idxmin()]
 
 
 def wrong_01_1(train):
@@ -43,9 +43,9 @@ def wrong_01_3(measured):
 
 
 def exercise_01_4():
-    # In the split by image the same people are on both sides, and the next patient is nobody of them.
+    # In the split by image the same subjects are on both sides, and the next patient is nobody of them.
     return "c"
 
 
 def wrong_01_4():
-    return [("a", "the same people"), ("b", "whose they are")]
+    return [("a", "the same subjects"), ("b", "whose they are")]

@@ -7,7 +7,7 @@ def exercise_08_1(found):
 
 
 def wrong_08_1(found):
-    return [("by image", "people and microscope images"), ("by subject, as named", "shares bytes")]
+    return [("by image", "subjects and microscope images"), ("by subject, as named", "shares bytes")]
 
 
 def exercise_08_2(found):
@@ -37,7 +37,7 @@ def wrong_08_3(gap):
 
 
 def exercise_08_4():
-    # Ten times as many cells of the same people: each test cell still has its person in training.
+    # Ten times as many cells of the same subjects: each test cell still has its subject in training.
     return "d"
 
 

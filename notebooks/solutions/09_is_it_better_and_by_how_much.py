@@ -11,7 +11,7 @@ def exercise_09_1(simulated):
 
 def wrong_09_1(simulated):
     rows = simulated.query("subjects == 10").set_index("resampled")
-    return [(rows.loc["subjects", "covers"], "over people"), (rows.loc["cells", "sees"], "`sees`")]
+    return [(rows.loc["subjects", "covers"], "over subjects"), (rows.loc["cells", "sees"], "`sees`")]
 
 
 def exercise_09_2(validation, predictions):
@@ -30,7 +30,7 @@ def _lowest(table):
 
 
 def exercise_09_3():
-    # So few people cannot show a small difference, whether or not there is one.
+    # So few subjects cannot show a small difference, whether or not there is one.
     return "c"
 
 
