@@ -69,8 +69,7 @@ def read_params(path: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     params = read_json(file)
-    complete = isinstance(params.get("data"), dict) and "hash" in params["data"] and "profiles" in params
-    if params.get("format") != FORMAT or not complete:
+    if params.get("format") != FORMAT or not {"data", "profiles"} <= set(params):
         raise AllkitError(
             f"the run folder {path} was made by another version of allkit (format {params.get('format')}, "
             f"this one writes {FORMAT}); choose another run_folder, or move it away."

@@ -63,6 +63,7 @@ def use_style() -> None:
             "font.size": 10,
             "image.cmap": "gray",
             "image.interpolation": "nearest",
+            "legend.fontsize": 9,
             "legend.frameon": False,
         }
     )
@@ -151,7 +152,7 @@ def plot_bars(
             xlabel = f"{len(counts)} {xlabel}, one bar each"
         ax.margins(x=0.01)
     else:
-        ax = counts.plot.barh(ax=_axes(ax, 6.4, 0.9 + 0.3 * counts.size), **style)
+        ax = counts.plot.barh(ax=_axes(ax, 6.4, 1.0 + 0.24 * counts.size), **style)
         for bars in ax.containers:
             ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         ax.margins(x=0.14)
@@ -275,7 +276,7 @@ def plot_points(
     )
     ax.set_axisbelow(True)
     _label(ax, xlabel or x, ylabel or y, percent)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -288,7 +289,7 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ylabel: str = "", ax: Ax
     if table.index.nlevels == 1:
         table = pd.concat({"value with interval": table}).swaplevel()
     rows, kinds = (list(dict.fromkeys(table.index.get_level_values(level))) for level in (0, 1))
-    ax = _axes(ax, 6.4, 0.9 + len(rows) * (0.18 + 0.14 * len(kinds)))
+    ax = _axes(ax, 6.4, 1.0 + len(rows) * (0.2 + 0.15 * len(kinds)))
     shifts = (np.arange(len(kinds)) - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
     for shift, (kind, style) in zip(shifts, _styles(kinds).iterrows(), strict=True):
         part, colour, mark = table.xs(kind, level=1).reindex(rows), style["colour"], style["marker"]
@@ -299,10 +300,9 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ylabel: str = "", ax: Ax
     if table["low"].isna().any():
         ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="no interval")
     ax.set_yticks(range(len(rows)), [str(name) for name in rows])
-    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis="x", color="0.9")
-    ax.invert_yaxis()
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -353,7 +353,7 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame], *, xlabel: str, ylabel:
             ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **text)
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="predicted = observed")
     ax.set(xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -435,5 +435,5 @@ def _label(ax: Axes, xlabel: str, ylabel: str, percent: bool) -> Axes:
     if percent:
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     ax.set(xlabel=xlabel, ylabel=f"{ylabel} (%)" if percent else ylabel)
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax

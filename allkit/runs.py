@@ -1,18 +1,18 @@
-"""Run folders: where the results of one pass through the series are saved and found again.
+"""Run folders: where the results of one pass through the notebooks are saved and found again.
 
-A notebook stepped through by hand and the command `allkit run` use the same folders.
+Every notebook begins with `open_lesson`. A notebook stepped through by hand and the command `allkit run` use the same
+folders.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 
-from allkit import AllkitError, __version__, saving
+from allkit import AllkitError, saving
 from allkit.classify import build_limits
 from allkit.data import index_hash, load_index, relative_paths
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals, probabilities_of
@@ -39,8 +39,8 @@ from allkit.folders import (
     to_plain,
 )
 from allkit.models import TrainedModel, load_model, predict_index, save_model
-from allkit.splits import Split
-from allkit.train import Profile, Training, build_from_profile, changed_settings, train_model
+from allkit.splits import Split, split_data
+from allkit.train import Profile, Training, build_from_profile, changed_settings, get_profile, train_model
 
 
 def load_data(data: str | Path) -> pd.DataFrame:
@@ -59,20 +59,20 @@ class Run:
     """
 
     path: Path
-    synthetic: bool
+    synthetic: bool = False
     """True when the data are the synthetic twin; figures are then stamped "synthetic cells"."""
-    profile: str
-    data_hash: str
+    data_hash: str = ""
     images: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     """Where the images of the data lie here and now: the folder may have been made on another machine."""
+
+    @property
+    def kind(self) -> str:
+        """What the images are, in words for a sentence."""
+        return "**synthetic** cells, drawn by a program" if self.synthetic else "genuine images"
 
     def save_history(self, name: str, table: pd.DataFrame) -> None:
         """Save the table of a training, one row per epoch, as history-<name>.csv."""
         self._save_table(f"history-{_checked(name)}.csv", table)
-
-    def load_history(self, name: str) -> pd.DataFrame:
-        """Return the training table of the model `name`; AllkitError when there is none."""
-        return self._load_table(f"history-{_checked(name)}.csv")
 
     def save_predictions(self, name: str, frame: pd.DataFrame) -> None:
         """Save predictions (path, label, subject, probability in [0, 1] per class, one row per image)."""
@@ -82,10 +82,6 @@ class Run:
         """Return the predictions of the model `name`, about the images where they lie now; AllkitError if none."""
         table = self._load_table(f"predictions-{_checked(name)}.csv")
         return table.assign(path=_find_again(table["path"], self.images)) if self.images else table
-
-    def predicted_models(self) -> list[str]:
-        """Return the names of the models whose predictions are here, sorted."""
-        return sorted(p.stem.removeprefix("predictions-") for p in self.path.glob("predictions-*.csv"))
 
     def save_metrics(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into the part `section` of metrics.json; other parts and keys stay."""
@@ -103,13 +99,6 @@ class Run:
         folder = self.path / "models"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{_checked(name)}.keras"
-
-    def load_metadata(self, name: str) -> dict[str, Any]:
-        """Return the facts about the model `name`; AllkitError when there are none."""
-        path = self.model_path(name).with_suffix(".json")
-        if not path.exists():
-            raise self._missing(f"models/{path.name}")
-        return read_json(path)
 
     def checkpoint_folder(self, name: str) -> Path:
         """Return the folder for the checkpoints of the model `name`; it exists."""
@@ -154,21 +143,52 @@ class Run:
             raise AllkitError(f"{self.path / file} cannot be read ({error}); train the model again.") from error
 
     def _missing(self, file: str) -> AllkitError:
-        there = ", ".join(self.predicted_models()) or "none"
+        models = sorted(p.stem.removeprefix("predictions-") for p in self.path.glob("predictions-*.csv"))
+        there = ", ".join(models) or "none"
         return AllkitError(
             f"{file} is not in the run folder {self.path} (models with results there: {there}); "
             "run the notebook that trains this model first, or choose another run_folder."
         )
 
 
-def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: Any) -> Run:
-    """Create a run folder, or open it again, for the data in `index` and a profile (or its name).
+def open_lesson(
+    data: str | Path,
+    profile: str,
+    run_folder: str | Path,
+    *,
+    models: str | Sequence[str] = (),
+    split: str | None = None,
+    hold_out: str = "",
+    fold: int | None = None,
+    seed: int = 123,
+    **changes: Any,
+) -> tuple[Run, pd.DataFrame, Split | None, Profile | dict[str, Profile] | None]:
+    """Begin a notebook: return the run folder, all images, their split, and the settings of its networks.
+
+    The settings are a Profile for the name of one model, name -> Profile for several; without a model there are
+    neither settings nor a split. `split` and `changes` are fields of a Profile, where None changes nothing; `alpha` is
+    for MobileNet only.
+    """
+    index = load_data(data)
+    run = open_run(run_folder, index=index, profile=profile)
+    if not models:
+        return run, index, None, None
+    settings = {}
+    for name in [models] if isinstance(models, str) else models:
+        its_own = {"alpha": changes.get("alpha") if name == "mobilenet" else None}
+        settings[name] = get_profile(profile, name, index, split=split, **changes | its_own)
+    how = next(iter(settings.values())).split
+    parts = split_data(index, how, seed=seed, hold_out=hold_out, fold=fold)
+    return run, index, parts, settings[models] if isinstance(models, str) else settings
+
+
+def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: str) -> Run:
+    """Create a run folder, or open it again, for the data in `index` and the name of a profile.
 
     Raises AllkitError when the folder holds something else, is of another version, or is of other data.
     Nothing is deleted in either case.
     """
     path, data_hash = run_path(run_folder), index_hash(index)
-    profile = str(getattr(profile, "name", profile))
     is_run_folder(path)
     old = read_params(path)
     if old and old["data"]["hash"] != data_hash:
@@ -180,16 +200,15 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: Any) -> Ru
     new = {
         "format": FORMAT,
         "created": timestamp(),
-        "versions": _versions(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("allkit", "keras", "tensorflow", "numpy")},
         "data": {"source": source, "images": len(index), "hash": data_hash},
         "profiles": [],
     }
     params = old or new
     if profile not in params["profiles"]:
         save_json(path / "params.json", params | {"profiles": [*params["profiles"], profile]})
-    return Run(
-        path=path, synthetic=source == SYNTHETIC, profile=profile, data_hash=data_hash, images=tuple(index["path"])
-    )
+    return Run(path, source == SYNTHETIC, data_hash, tuple(index["path"]))
 
 
 def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
@@ -208,15 +227,10 @@ def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
 def save_training(run: Run, training: Training, predictions: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Save all that a training leaves: the model with its metadata, history, test predictions, metrics.
 
-    Args:
-        run: the run folder.
-        training: from `allkit.train.train_model`.
-        predictions: of the split's test part, from `allkit.models.predict_index`.
-        validation: the split's validation part, off which the limits of the upload cell are read.
-
-    In metrics.json the model's part holds every measure; `intervals`, measure -> value, low, high, resampled
-    ("subjects" or "images"), units, level, with low and high null where they are inconclusive; and how it was
-    made: time of training in s, hashes of data and split, profile and what was changed in it.
+    `predictions` are those of the split's test part; `validation` is its validation part, from which the limits of
+    the upload cell are computed. In metrics.json the model's part holds every measure; `intervals`, measure -> value,
+    low, high, resampled ("subjects" or "images"), units, level, with low and high null where they are inconclusive;
+    and how it was made: time of training in s, hashes of data and split, profile and what was changed in it.
     """
     name, metadata = training.trained.metadata["model"], training.trained.metadata
     scores = evaluate_predictions(predictions)
@@ -252,10 +266,7 @@ def load_or_train(
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Return the model `name` of a run folder and its test predictions; train it now if it is not there.
 
-    A result that was made on another test part is of no use for a comparison, and is asked for anew.
-
-    Raises:
-        AllkitError: the folder holds a result on other test images.
+    Raises AllkitError when the folder holds a result on other test images: it is of no use for a comparison.
     """
     if not run.model_path(name).is_file():
         print(f"{name} is not in {run.path.name} yet: training it now with the profile {profile.name!r}.")
@@ -290,11 +301,3 @@ def _display_png(png: bytes, alt: str) -> None:
     # JupyterLab does not read the alternative text of an image; as the output's plain text it is at hand
     # for terminals, diffs and readers that do not draw images
     display({**bundle, "text/plain": alt}, raw=True, metadata=metadata)
-
-
-def _versions() -> dict[str, str]:
-    found = {"allkit": __version__, "python": platform.python_version()}
-    for package in ("keras", "tensorflow", "numpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -75,7 +76,7 @@ def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeyp
         predictions = run.load_predictions(name)
         assert set(predictions["label"]) == {"ALL", "HEM"}
         assert predictions[["p_ALL", "p_HEM"]].sum(axis=1).between(0.999, 1.001).all()
-    assert run.load_metadata("mobilenet")["profile"]["weights"] == "imagenet"
+    assert load_model(run.model_path("mobilenet")).metadata["profile"]["weights"] == "imagenet"
     answer = classify_bytes(Path(predictions["path"][0]).read_bytes(), load_model(run.model_path("mobilenet")))
     assert answer.label in ("ALL", "HEM")
     assert "genuine images" in outputs_of(tmp_path / "run" / "notebooks" / "06_classify_an_image.ipynb")
@@ -88,7 +89,7 @@ def test_four_classes_without_subjects_go_all_the_way(smears, tmp_path):
     )  # fmt: skip
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     run = open_run(str(tmp_path / "run"), index=load_index(smears), profile="quick")
-    assert run.load_metadata("mobilenet")["classes"] == ["Benign", "Early", "Pre", "Pro"]
+    assert load_model(run.model_path("mobilenet")).metadata["classes"] == ["Benign", "Early", "Pre", "Pro"]
     assert run.model_path("efficientnetb3").is_file(), "05 trains what is missing"
     assert "leakage cannot be excluded" in outputs_of(tmp_path / "run" / "notebooks" / "03_train_mobilenet.ipynb")
     assert "bootstrap over **images**" in outputs_of(tmp_path / "run" / "notebooks" / "05_compare_models.ipynb")
@@ -104,7 +105,7 @@ def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatc
     run = open_run(str(tmp_path / "run"), index=load_index(cells), profile="honest")
     tested = run.load_predictions("mobilenet")
     assert set(tested.loc[tested["label"] == "HEM", "subject"]) == {"H10"}
-    assert set(run.load_history("mobilenet")["phase"]) == {"head", "last blocks"}
+    assert set(pd.read_csv(run.path / "history-mobilenet.csv")["phase"]) == {"head", "last blocks"}
 
 
 def test_the_twin_is_compared_with_genuine_cells(cells, weights_home, tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ from bs4 import BeautifulSoup
 from allkit import AllkitError
 from allkit.course.notebooks import run_notebooks
 from allkit.course.report import publish_report
-from allkit.runs import Run, load_data, open_run, run_path
+from allkit.runs import Run, load_data, open_lesson, open_run, run_path
+from allkit.train import get_profile
 
 PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
 
@@ -40,7 +41,7 @@ import matplotlib.pyplot as plt
 from pathlib import Path
 from allkit.runs import Run
 figure, axes = plt.subplots(figsize=(2, 1))
-run = Run(path=Path(run_folder), synthetic=True, profile=profile, data_hash="0")
+run = Run(Path(run_folder), synthetic=True)
 run.show(axes, "cells", "Two <round> cells")
 """
 WIDGET = """
@@ -258,7 +259,7 @@ def test_publishing_a_folder_without_notebooks_is_refused(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(path=tmp_path, synthetic=False, profile="quick", data_hash="0")
+    return Run(tmp_path)
 
 
 def _index(label: str, source: str = "synthetic") -> pd.DataFrame:
@@ -279,6 +280,21 @@ def test_a_run_folder_from_another_machine_finds_its_images_here(tmp_path, monke
     there = ["C:\\kit\\cells\\fold_1\\all\\a.png", "/home/teacher/cells/fold_0/all/a.png", "/elsewhere/b.png"]
     run.save_predictions("mobilenet", pd.DataFrame({"path": there, "p_ALL": [0.1, 0.2, 0.3]}))
     assert run.load_predictions("mobilenet")["path"].tolist() == [here[1], here[0], "/elsewhere/b.png"]
+
+
+def test_a_notebook_opens_with_its_images_split_and_settings(twin, tmp_path):
+    wanted = {"split": "image", "alpha": 0.5, "epochs": None}
+    run, index, parts, settings = open_lesson(twin, "quick", tmp_path, models="mobilenet", seed=1, **wanted)
+    assert run.path == tmp_path.resolve()
+    assert "synthetic" in run.kind
+    assert sum(len(part) for part in parts.parts.values()) == (index["part"] == "train").sum()
+    assert settings == get_profile("quick", "mobilenet", split="image", alpha=0.5)
+    _, _, again, both = open_lesson(twin, "quick", tmp_path, models=("mobilenet", "efficientnetb3"), seed=1, **wanted)
+    assert again.test.equals(parts.test)
+    assert (both["mobilenet"], both["efficientnetb3"].alpha) == (settings, 1.0), "only MobileNet has a width"
+    assert open_lesson(twin, "quick", tmp_path)[2:] == (None, None)
+    with pytest.raises(AllkitError, match="did you mean epochs"):
+        open_lesson(twin, "quick", tmp_path, models="mobilenet", epoch=3)
 
 
 def test_run_folder_is_bound_to_its_data(tmp_path, monkeypatch):
@@ -319,8 +335,7 @@ def test_tables_come_back_as_they_were_saved(run):
     assert back["subject"][0] == "007"
     assert pd.isna(back["subject"][1])
     assert list(back["p_ALL"]) == list(frame["p_ALL"])
-    assert run.predicted_models() == ["mobilenet"]
-    with pytest.raises(AllkitError, match="run the notebook that trains"):
+    with pytest.raises(AllkitError, match=r"there: mobilenet\); run the notebook that trains"):
         run.load_predictions("efficientnetb3")
 
 
@@ -351,12 +366,12 @@ def test_figure_of_synthetic_cells_is_stamped(tmp_path):
     for synthetic in (False, True):
         figure, axes = plt.subplots(1, 2, figsize=(2, 1))
         texts = figure.texts
-        Run(tmp_path, synthetic, "quick", "0").show(figure if synthetic else axes, "figure", "Empty axes")
+        Run(tmp_path, synthetic).show(figure if synthetic else axes, "figure", "Empty axes")
         sizes[synthetic] = [t.get_text() for t in texts]
     assert sizes == {False: [], True: ["synthetic cells"]}
     assert not plt.get_fignums()
     with pytest.raises(AllkitError, match="no alternative text"):
-        Run(tmp_path, True, "quick", "0").show(plt.figure(), "bare", " ")
+        Run(tmp_path).show(plt.figure(), "bare", " ")
     plt.close("all")
 
 

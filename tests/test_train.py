@@ -192,7 +192,7 @@ profile = get_profile("quick", image_size=32, alpha=0.25, epochs=1, batch_size=4
 model = build_from_profile("mobilenet", profile, 2, seed=seed)
 training = train_model(model, split, profile, seed=seed, deterministic=True, show=False)
 several_batches = pd.concat([index.dropna(subset="label")] * 2)
-Run(folder, True, "quick", "0").save_predictions("mobilenet", predict_index(training.trained, several_batches))
+Run(folder).save_predictions("mobilenet", predict_index(training.trained, several_batches))
 """
 
 

@@ -56,7 +56,7 @@ def _looks_like_run(path: Path) -> bool:
 
 def bare_run(path: Path) -> Run:
     """Return a run folder for reading only, whatever data it belongs to."""
-    return Run(path, synthetic=False, profile="", data_hash="")
+    return Run(path)
 
 
 def trained_models(path: Path) -> dict[str, dict[str, Any]]:

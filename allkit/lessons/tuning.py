@@ -397,7 +397,7 @@ def start_tuning(
         raise AllkitError(f"a search cannot be called {name!r}; use letters, digits, '.', '_' and '-'.")
     if not space:
         raise AllkitError(f"{', '.join(SPACE)} are all given, so there is nothing to search; leave one out.")
-    run = open_run(out, index=index, profile=wanted)
+    run = open_run(out, index=index, profile=profile)
     recipe = describe_recipe(split, wanted, model, seed=seed, space=space)
     study = open_search(name, storage or run.path / "tune" / f"{name}.db", recipe, space)
     return study, build_score(split, wanted, model, seed=seed)
