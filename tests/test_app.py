@@ -202,10 +202,10 @@ def test_threshold_explorer_says_what_a_threshold_costs_where_the_disease_is_rar
 
 
 def test_image_browser_shows_the_worst_first_and_what_is_asked_for(predictions):
-    explorer = image_browser(predictions, per_page=4)
+    explorer = image_browser(predictions)
     controls, view = controls_of(explorer), explorer.children[-1]
     losses = [float(text) for text in re.findall(r"<figcaption>[^<]*loss ([\d.]+)", view.value)]
-    assert len(losses) == 4
+    assert len(losses) == 8
     assert losses == sorted(losses, reverse=True)
     controls["class"].value, controls["answer"].value = "HEM", "HEM"
     captions = re.findall("<figcaption>([^<]*)", view.value)
@@ -216,7 +216,7 @@ def test_image_browser_shows_the_worst_first_and_what_is_asked_for(predictions):
     subject = predictions["subject"].iloc[0]
     controls["class"].value = controls["answer"].value = "all"
     controls["subject"].value = subject
-    assert view.value.count("</figure>") == min(4, (predictions["subject"] == subject).sum())
+    assert view.value.count("</figure>") == min(8, (predictions["subject"] == subject).sum())
 
 
 def test_stage_explorer_switches_between_parameters_and_work():

@@ -222,7 +222,7 @@ def test_notebook_06_in_jupyterlab_and_the_saved_file_holds_no_upload(
 ):
     notebook = nbformat.read(ROOT / "notebooks" / "06_classify_an_image.ipynb", as_version=4)
     (app,) = [cell for cell in notebook.cells if cell.source.startswith("app = ClassifierApp")]
-    start = "from allkit.models import load_models\nfrom allkit.widgets import ClassifierApp\n"
+    start = "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n"
     start += f"models = load_models({str(run_folder)!r})"
     cells = [nbformat.v4.new_code_cell(start), nbformat.v4.new_code_cell(app.source)]
     path = tmp_path / "lab" / "upload.ipynb"

@@ -1,34 +1,31 @@
-"""The interactive cells: thin shells of ipywidgets around functions that work without them."""
+"""The explorers of the notebooks: thin shells of ipywidgets around functions that work without them."""
 
 from __future__ import annotations
 
-import base64
 import html
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
 import ipywidgets as w
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from allkit import AllkitError, plots
-from allkit.app.upload import _published_as, to_png
+from allkit.app.upload import picture_html, published_as, to_png
 from allkit.augment import rotate_by_equations
 from allkit.evaluate import classes_of, evaluate_losses, evaluate_thresholds
 from allkit.images import prepare_image, read_image
 
-# ---------------------------------------------------------------------------------------------- explorers
+_PER_PAGE = 8
 
 
-def rotation_explorer(image: np.ndarray, *, note: str = "") -> ipywidgets.Widget:
-    """Return sliders for the paper's rotation (III.B.1): angle, interpolation and fill.
+def rotation_explorer(image: np.ndarray, *, note: str = "") -> w.Widget:
+    """Return sliders for the paper's rotation (III.B.1) of a uint8 (h, w, 3) image: angle, interpolation and fill.
 
-    Args:
-        image: uint8 (h, w, 3).
-        note: stands below the picture, such as "synthetic cell".
+    The `note`, such as "synthetic cell", stands below the picture.
     """
     wide = {"style": {"description_width": "7em"}}
     controls = {
@@ -45,15 +42,11 @@ def rotation_explorer(image: np.ndarray, *, note: str = "") -> ipywidgets.Widget
     return _explorer(controls, draw, "sliders that turn the cell", note)
 
 
-def threshold_explorer(predictions: pd.DataFrame, *, note: str = "") -> ipywidgets.Widget:
+def threshold_explorer(predictions: pd.DataFrame, *, note: str = "") -> w.Widget:
     """Return sliders for threshold, prevalence and costs, beside confusion matrix, ROC point and expected cost.
 
-    Args:
-        predictions: a predictions table with two classes, both present; better of validation than of test images.
-        note: stands below the picture, such as "synthetic cells".
-
-    Raises:
-        AllkitError: there are not two classes; a threshold decides between two.
+    The predictions are better those of validation than of test images. Raises AllkitError where there are not two
+    classes, both present: a threshold decides between two.
     """
     if len(classes_of(predictions)) != 2:
         raise AllkitError("a threshold decides between two classes; these predictions have another number of them.")
@@ -102,50 +95,46 @@ def _percent(share: float) -> str:
     return "none" if np.isnan(share) else f"{share:.0%}"
 
 
-def image_browser(predictions: pd.DataFrame, *, per_page: int = 8, note: str = "") -> ipywidgets.Widget:
-    """Return a browser of images by class, subject and answer, those with the highest loss first.
-
-    Args:
-        predictions: a predictions table.
-        per_page: images on one page.
-        note: stands below the pictures, such as "synthetic cells".
-    """
+def image_browser(predictions: pd.DataFrame, *, note: str = "") -> w.Widget:
+    """Return a browser of images by class, subject and answer, those with the highest loss first."""
     table = evaluate_losses(predictions)
-    people = sorted(table["subject"].dropna().unique())
+    subjects = sorted(table["subject"].dropna().unique())
     controls = {
         "label": w.Dropdown(options=["all", *classes_of(predictions)], description="class"),
         "called": w.Dropdown(options=["all", *classes_of(predictions)], description="answer"),
-        "subject": w.Dropdown(options=["all", *people], description="subject"),
-        "page": w.BoundedIntText(1, min=1, max=max(1, -(-len(table) // per_page)), description="page"),
+        "subject": w.Dropdown(options=["all", *subjects], description="subject"),
+        "page": w.BoundedIntText(1, min=1, max=_pages(table), description="page"),
     }
 
     def draw(page: int, **wanted: str) -> str:
         keep = np.logical_and.reduce([table[name].eq(value) | (value == "all") for name, value in wanted.items()])
-        return _thumbnails(table[keep], page, per_page)
+        return _thumbnails(table[keep], min(page, _pages(table[keep])))
 
     return _explorer(controls, draw, "menus that choose images by class, answer and subject", note)
 
 
-def _thumbnails(table: pd.DataFrame, page: int, per_page: int) -> str:
-    pages = max(1, -(-len(table) // per_page))
-    shown = table.iloc[(min(page, pages) - 1) * per_page :][:per_page]
+def _pages(table: pd.DataFrame) -> int:
+    return max(1, math.ceil(len(table) / _PER_PAGE))
+
+
+def _thumbnails(table: pd.DataFrame, page: int) -> str:
+    shown = table.iloc[(page - 1) * _PER_PAGE :][:_PER_PAGE]
     figures = []
     for row in shown.to_dict("records"):
-        who = row["subject"] if isinstance(row["subject"], str) else "subject unknown"
-        words = f"{row['label']}, called {row['called']}; loss {row['loss']:.2f}; {who}"
+        subject = row["subject"] if isinstance(row["subject"], str) else "subject unknown"
+        words = f"{row['label']}, called {row['called']}; loss {row['loss']:.2f}; {subject}"
         image = to_png(prepare_image(read_image(row["path"]), 128, None))
         figures.append(
             f"<figure style='display:inline-block;margin:0.3em;width:9em;vertical-align:top'>{_picture(image, words)}"
             f"<figcaption>{html.escape(words)}</figcaption></figure>"
         )
-    return f"<p>{len(table)} images, page {min(page, pages)} of {pages}.</p>" + "".join(figures)
+    return f"<p>{len(table)} images, page {page} of {_pages(table)}.</p>" + "".join(figures)
 
 
-def stage_explorer(stages: dict[str, pd.DataFrame]) -> ipywidgets.Widget:
+def stage_explorer(stages: dict[str, pd.DataFrame]) -> w.Widget:
     """Return a menu that shows where parameters and multiply-adds sit in networks, beside each other.
 
-    Args:
-        stages: title of a network -> table from `allkit.models.count_by_stage`.
+    `stages` holds the table of `allkit.models.count_by_stage` by the title of the network.
     """
     columns = {"parameters": "parameters", "multiply-adds for one image": "multiply_adds"}
     controls = {
@@ -168,9 +157,7 @@ def stage_explorer(stages: dict[str, pd.DataFrame]) -> ipywidgets.Widget:
     return _explorer(controls, draw, "a menu of what is counted")
 
 
-def _explorer(
-    controls: dict[str, ipywidgets.Widget], draw: Callable[..., str], what: str, note: str = ""
-) -> ipywidgets.Widget:
+def _explorer(controls: dict[str, w.Widget], draw: Callable[..., str], what: str, note: str = "") -> w.Widget:
     """Return controls above what they draw; on published pages, the first drawing and a sentence stand for both."""
     view = w.HTML()
     below = f"<p>{html.escape(note)}</p>" if note else ""
@@ -181,12 +168,11 @@ def _explorer(
     for control in controls.values():
         control.observe(redraw, names="value")
     redraw()
-    return _published_as(w.VBox([*controls.values(), view]), what, view.value)
+    return published_as(w.VBox([*controls.values(), view]), what, view.value)
 
 
 def _picture(png: bytes, alt: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f"<img src='data:image/png;base64,{data}' alt='{html.escape(alt, quote=True)}' style='max-width:100%'>"
+    return picture_html(png, alt, style="max-width:100%")
 
 
 def _figure_png(figure: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Room `page`: the upload cell as a page of its own, served by Voilà on this machine only.
+"""The upload cell as a page of its own, served by Voilà on this machine only.
 
 Every visitor gets a kernel (a process) of their own, so that nobody sees another's images; one is kept warm.
 Voilà knows no limit on their number, which is what `CappedKernels` adds.
@@ -16,19 +16,14 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Int
 
-SETTINGS = {
-    "ip": "127.0.0.1",
-    "kernels": 4,
-    "idle": 600,  # s
-    "upload": 64 * 1024 * 1024,  # bytes in one message, which may hold several files
-}
-"""Where the page is served and what it may use; the README states them."""
+MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes in one message from the browser, which may hold several files."""
 
 
 class CappedKernels(AsyncMappingKernelManager):
-    """Refuses to start more than `most` kernels: the visitor is told to come back."""
+    """Refuses to start more than `most` kernels: the page then says that the visitor should come back later."""
 
-    most = Int(SETTINGS["kernels"], config=True, help="How many kernels may live at once.")
+    most = Int(4, config=True, help="How many kernels may live at once.")
     _starting = 0
 
     async def _async_start_kernel(self, **kwargs: Any) -> str:
@@ -44,38 +39,37 @@ class CappedKernels(AsyncMappingKernelManager):
     start_kernel = _async_start_kernel
 
 
-def build_page(
-    run: str, folder: Path, *, kernels: int = SETTINGS["kernels"], idle: int = SETTINGS["idle"]
-) -> list[str]:
-    """Write the notebook that Voilà serves, and Voilà's settings, into a folder.
+def build_page(run: str, folder: Path, *, kernels: int, idle: int) -> list[str]:
+    """Write what Voilà serves, and its settings, into an empty folder; return the command, without port.
 
-    Code is hidden, errors show no traceback, uploads, kernels and idle time are bounded.
-
-    Args:
-        run: path of a run folder or of a .keras file.
-        folder: an empty folder; the command has to run in it.
-        kernels: how many visitors at once, counting the one kept warm.
-        idle: seconds after which an idle visitor's kernel ends.
-
-    Returns:
-        The command, without the port.
+    `run` is the path of a run folder or of a .keras file. Code is hidden, errors show no traceback. At most `kernels`
+    visitors are served at once, counting the one kept warm, and an idle one's kernel ends after `idle` seconds. The
+    command has to run in the folder.
     """
+    nbformat.write(_notebook(run), folder / "classify.ipynb")
+    (folder / "voila.json").write_text(json.dumps(_settings(kernels, idle)))
+    return [sys.executable, "-m", "voila", "classify.ipynb"]
+
+
+def _notebook(run: str) -> nbformat.NotebookNode:
     code = (
         "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n\n"
         f"app = ClassifierApp(load_models({run!r}))\napp.warm_up()\napp"
     )
     title = "# Classify images of cells\n\nUpload the microscope image of a cell and read what a network makes of it."
-    notebook = nbformat.v4.new_notebook(
+    return nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell(title), nbformat.v4.new_code_cell(code)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
-    nbformat.write(notebook, folder / "classify.ipynb")
-    settings = {
+
+
+def _settings(kernels: int, idle: int) -> dict:
+    return {
         "Voila": {
-            "ip": SETTINGS["ip"],
+            "ip": "127.0.0.1",
             "open_browser": False,
             "log_level": "WARN",
-            "tornado_settings": {"websocket_max_message_size": SETTINGS["upload"]},
+            "tornado_settings": {"websocket_max_message_size": MAX_MESSAGE},
         },
         "VoilaConfiguration": {
             "strip_sources": True,
@@ -91,5 +85,3 @@ def build_page(
             "cull_connected": True,
         },
     }
-    (folder / "voila.json").write_text(json.dumps(settings))
-    return [sys.executable, "-m", "voila", "classify.ipynb"]
