@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from allkit.synthetic import make_twin
+
 
 def _folder_from(variable: str) -> Path:
     value = os.environ.get(variable, "")
@@ -34,8 +36,6 @@ def weights_home() -> Path:
 @pytest.fixture(scope="session")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic twin: 60 training images."""
-    from allkit.synthetic import make_twin
-
     return make_twin(tmp_path_factory.mktemp("twin") / "twin", images=60, seed=0)
 
 

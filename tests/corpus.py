@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 FORMATS = ("BMP", "PNG", "JPEG", "TIFF", "WEBP", "GIF")
@@ -125,14 +126,12 @@ def _sizes(image: Image.Image) -> Iterator[tuple[str, bytes]]:
 
 
 def _tiffs(cell: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    import tifffile
-
     arrays = {
         "uint16": cell.astype(np.uint16) * 257, "float": cell.astype(np.float32), "complex": cell[..., 0].astype("c8"),
         "nan": np.full((64, 64), np.nan, "f4"),
         "infinite": np.full((64, 64), np.inf, "f4"), "int16": cell.astype(np.int16) - 100, "uint32": cell.astype("u4"),
         "stack": np.stack([cell] * 3), "double": cell.astype("f8"),
-        "nan in a cell": np.where(cell[..., 0] > 100, np.nan, cell[..., 0]).astype("f4"), 
+        "nan in a cell": np.where(cell[..., 0] > 100, np.nan, cell[..., 0]).astype("f4"),
         "five": cell[..., [0, 1, 2, 0, 1]], "two": cell[..., :2],
         "bool": cell[..., 0] > 50, "uint64": cell[..., 0].astype("u8"), "thin": cell[:1, :1],
     }  # fmt: skip

@@ -30,9 +30,9 @@ WAIT = 90_000  # ms; far more than needed, so that a slow machine does not fail
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def serving(command: list[str], port: int, **options):
     """Run a server until the block ends; its whole process group goes with it."""
     server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, **options)
     try:
-        for _ in range(240):  # only knock: each page that is asked for takes a kernel
+        for _ in range(240):  # only knock: each page that is opened takes a kernel
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
                 break
             assert server.poll() is None, f"{command[:4]} ended with {server.returncode}"

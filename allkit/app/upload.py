@@ -51,7 +51,7 @@ class Answers:
         self._results, self._maps = {}, {}
 
     def result(self, number: int, title: str, threshold: float) -> Result | str:
-        """Return what a model answers for an image; another threshold asks no network again."""
+        """Return what a model answers for an image; at another threshold nothing is computed anew."""
         trained, key = self._models[title], (number, title)
         if key not in self._results:
             _, data = self.files[number]
