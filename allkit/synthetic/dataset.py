@@ -98,9 +98,9 @@ def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: b
     record = _read_record(folder)
     if record and record.get("version") == VERSION:
         return folder
+    if record is not None:
+        _move_aside(folder, record)
     try:
-        if record is not None:
-            _move_aside(folder, record)
         return make_twin(folder, progress=progress)
     except OSError:
         if _read_record(folder) is None:  # else another process was faster
@@ -112,7 +112,10 @@ def _move_aside(folder: Path, record: dict) -> None:
     name = f"{folder.name}-version-{record.get('version', 'unknown')}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     aside = next(path for name in names if not (path := folder.with_name(name)).exists())
-    folder.rename(aside)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
     warnings.warn(
         f"the synthetic cells in {folder} were drawn by another version of allkit and are drawn anew; "
         f"the old folder is now {aside}: remove it if you do not need it.",
