@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from allkit.data import class_order
@@ -205,13 +205,15 @@ def plot_lines(
     """Draw the column `y` over `x`, one line per value of the column `by`.
 
     In place of `by`, several columns may be given, as column -> name of its line; or several tables, as name -> table.
-    `unit` names what has a line of its own but no colour of its own, such as a trial. `percent` writes shares (0–1) in
-    percent, `log` makes `x` logarithmic, `steps` holds a value until the next `x`, and `marks`, name of a line -> x,
-    puts a large mark on that point of the line.
+    `unit` names what has a line of its own but no colour of its own, such as a trial; only its end is marked. `percent`
+    writes shares (0–1) in percent, `log` makes `x` logarithmic, `steps` holds a value until the next `x`, and `marks`,
+    name of a line -> x, puts a large mark on that point of the line. A second call on the same Axes goes on with the
+    next colours.
     """
     table, y, by = _long(data, x, y, by)
-    styles = _styles(table[by])
-    widths = np.linspace(1 + 0.5 * len(styles), 1.5, len(styles))  # a line under another still shows
+    styles = _styles(table[by], ax)
+    thickest = 1 if unit else 1 + 0.5 * len(styles)  # a line under another still shows
+    widths = np.linspace(thickest, min(thickest, 1.5), len(styles))
     ax = sns.lineplot(
         table,
         x=x,
@@ -223,7 +225,7 @@ def plot_lines(
         markers=not steps and styles["marker"].to_dict(),
         dashes=styles["dashes"].to_dict(),
         sizes=dict(zip(styles.index, widths, strict=True)),
-        markevery=0.05 if len(table) > 40 * len(styles) else 1,
+        markevery=[-1] if unit else 0.05 if len(table) > 40 * len(styles) else 1,
         drawstyle="steps-post" if steps else "default",
         units=unit,
         estimator=None,
@@ -237,8 +239,10 @@ def plot_lines(
     if log:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.minorticks_off()
+    elif pd.api.types.is_integer_dtype(table[x]):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _label(ax, xlabel or x, ylabel or y, percent)
 
 
@@ -262,7 +266,7 @@ def plot_points(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a mark for each row of the table, with a colour and a shape per value of the column `by`."""
-    styles = _styles(table[by])
+    styles = _styles(table[by], ax)
     ax = sns.scatterplot(
         table,
         x=x,
@@ -415,10 +419,10 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
-def _styles(names: Iterable[str]) -> pd.DataFrame:
-    """Return colour, marker and dashes of each name, in the order in which the names come."""
-    names = list(dict.fromkeys(names))
-    styles = islice(cycle(zip(PALETTE.values(), MARKERS, DASHES, strict=True)), len(names))
+def _styles(names: Iterable[str], ax: Axes | None = None) -> pd.DataFrame:
+    """Return colour, marker and dashes of each name in order, after those that are in the legend of `ax` already."""
+    names, used = list(dict.fromkeys(names)), len(ax.get_legend_handles_labels()[1]) if ax else 0
+    styles = islice(cycle(zip(PALETTE.values(), MARKERS, DASHES, strict=True)), used, used + len(names))
     return pd.DataFrame(styles, index=names, columns=["colour", "marker", "dashes"])
 
 
@@ -433,7 +437,7 @@ def _long(data: pd.DataFrame | Mapping, x: str, y: str | Mapping, by: str) -> tu
 
 def _label(ax: Axes, xlabel: str, ylabel: str, percent: bool) -> Axes:
     if percent:
-        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
     ax.set(xlabel=xlabel, ylabel=f"{ylabel} (%)" if percent else ylabel)
     ax.legend()
     return ax

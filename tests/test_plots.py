@@ -85,7 +85,9 @@ def test_points_have_a_colour_and_a_shape_for_each_group():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["complete", "pruned"]
     assert len({path.vertices.shape for path in ax.collections[0].get_paths()}) == 2
     assert ax.get_ylabel() == "score (%)"
-    assert float(ax.yaxis.get_major_formatter()(0.5)) == 50
+    assert ax.yaxis.get_major_formatter()(0.57) == "57"
+    plots.plot_lines(table, "trial", {"score": "best so far"}, ax=ax)
+    assert drawn(ax)[0].get_color() == list(plots.PALETTE.values())[2], "a colour that no group of points has"
 
 
 def test_reliability_diagram_writes_the_images_of_every_step():
