@@ -322,7 +322,7 @@ def _echo_runs(listed: pd.DataFrame) -> None:
         _echo_table(rows)
         typer.echo(
             "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
-            f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. —: not recorded by an older version. "
+            f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. "
             "`data` and `split` end in the start of their hash."
         )
     for row in listed[listed["trouble"] != ""].to_dict("records"):
@@ -330,34 +330,31 @@ def _echo_runs(listed: pd.DataFrame) -> None:
 
 
 def _run_line(row: dict[str, Any]) -> dict[str, str]:
-    """Return one row of `allkit.runs.list_runs` as text."""
-    changed = ", ".join(f"{name} {value}" for name, value in (row["changed"] or {}).items())
-    known = row["resampled"] is not None and row["units"] is not None
+    """Return one row of `allkit.course.ledger.list_runs` as text."""
+    changed = ", ".join(f"{name} {value}" for name, value in row["changed"].items())
     return {
         "run": row["run"],
         "model": row["model"],
-        "data": f"{row['data'] or '—'} {(row['data_hash'] or '')[:6]}",
-        "split": f"{row['split'] or '—'} {(row['split_hash'] or '')[:6]}",
-        "profile": f"{row['profile'] or '—'}{f' ({changed})' if changed else ''}",
+        "data": f"{row['data']} {row['data_hash'][:6]}",
+        "split": f"{row['split']} {row['split_hash'][:6]}",
+        "profile": f"{row['profile']}{f' ({changed})' if changed else ''}",
         "AUC": _figure(row, "auc"),
         "balanced accuracy": _figure(row, "balanced_accuracy"),
-        "resampled": f"{row['resampled']} ({row['units']:.0f})" if known else "—",
-        "training": f"{row['training_seconds']:,.0f} s" if row["training_seconds"] is not None else "—",
-        "date (UTC)": (row["time"] or "—")[:16].replace("T", " "),
+        "resampled": f"{row['resampled']} ({row['units']:.0f})",
+        "training": f"{row['training_seconds']:,.0f} s",
+        "date (UTC)": row["time"][:16].replace("T", " "),
     }
 
 
 def _figure(row: dict[str, Any], name: str) -> str:
     value, low, high = (row[name + end] for end in ("", "_low", "_high"))
-    missing = "—" if row["resampled"] is None else "inconclusive"
     if value is None:
-        return missing
-    ends = missing if low is None or high is None else f"{low:.2f}–{high:.2f}"
-    return f"{value:.2f} ({ends})"
+        return "inconclusive"
+    return f"{value:.2f} ({'inconclusive' if low is None else f'{low:.2f}–{high:.2f}'})"
 
 
 def _echo_comparison(found: Comparison) -> None:
-    typer.echo("Settings that differ:" if len(found.settings) else "No recorded setting differs.")
+    typer.echo("Settings that differ:" if len(found.settings) else "No setting differs.")
     if len(found.settings):
         _echo_table(found.settings.to_dict("records"))
     for title, table in found.measures.items():
@@ -373,13 +370,13 @@ def _echo_comparison(found: Comparison) -> None:
 
 
 def _difference(name: str, row: pd.Series) -> dict[str, str]:
-    told = row["low"] == row["low"]
+    known = row["low"] == row["low"]
     return {
         "measure": name,
         "first": f"{row['first']:.3f}",
         "second": f"{row['second']:.3f}",
         "difference": f"{row['difference']:+.3f}",
-        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if told else "inconclusive",
+        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if known else "inconclusive",
         "better": row["verdict"],
     }
 
