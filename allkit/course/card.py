@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from allkit import AllkitError, saving
 from allkit.classify import abstain_band, threshold_of
-from allkit.course.ledger import bare_run, trained_models
+from allkit.course.ledger import trained_models
 from allkit.course.report import TEMPLATES, escape_markdown, render_markdown
 from allkit.data import official_fold
 from allkit.evaluate import (
@@ -26,8 +26,9 @@ from allkit.evaluate import (
     evaluate_with_intervals,
     wilson_interval,
 )
-from allkit.folders import SYNTHETIC, is_run_folder, read_params, run_path
+from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 from allkit.models import TrainedModel
+from allkit.runs import Run
 
 UNKNOWN = "inconclusive"
 
@@ -121,9 +122,9 @@ def _as_html(markdown: str) -> str:
 
 def _facts(path: Path) -> dict[str, Any]:
     """Return what the template shows of a run."""
-    params, run = read_params(path), bare_run(path)
+    params, run = read_params(path), Run(path)
     models = [
-        _model(run.load_metadata(name), metrics, run.load_predictions(name))
+        _model(read_json(path / "models" / f"{name}.json"), metrics, run.load_predictions(name))
         for name, metrics in trained_models(path).items()
     ]
     if not models:

@@ -54,14 +54,9 @@ def _looks_like_run(path: Path) -> bool:
     return not path.name.startswith(".") and any(os.path.isfile(path / file) for file in files)
 
 
-def bare_run(path: Path) -> Run:
-    """Return a run folder for reading only, whatever data it belongs to."""
-    return Run(path)
-
-
 def trained_models(path: Path) -> dict[str, dict[str, Any]]:
     """Return model -> its part of metrics.json, in the order of training."""
-    metrics = bare_run(path).load_metrics()
+    metrics = Run(path).load_metrics()
     return {name: facts for name, facts in metrics.items() if isinstance(facts, dict) and "training_seconds" in facts}
 
 
@@ -142,7 +137,7 @@ def _compare_model(name: str, paths: tuple[Path, Path], models: list[dict]) -> p
                 f"not compared: tested on different images (test parts {tests[0][:8]} and {tests[1][:8]}); train both "
                 "with the same data, split and seed."
             )
-        first, second = (bare_run(path).load_predictions(name) for path in paths)
+        first, second = (Run(path).load_predictions(name) for path in paths)
         return _compare_predictions(first, second)
     except AllkitError as error:
         return f"not compared: {error}"
