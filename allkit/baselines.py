@@ -1,6 +1,6 @@
-"""Cheap classifiers on a few numbers per cell: baselines that a network must beat, and probes for leaks.
+"""Cheap classifiers on a few numbers per cell: baselines that a network must beat, and instruments that find leaks.
 
-A probe is trained in a moment, so that the same question can be asked under many splits and seeds.
+A baseline is trained in a moment, so that the same question can be asked under many splits and seeds.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ from allkit.images import read_image, to_common_size
 from allkit.models import build_model, load_features
 from allkit.splits import Split
 
-# --------------------------------------------------------------------------------- numbers of each cell
-
 HAND_MADE = ["area", "eccentricity", "solidity", "mean_r", "mean_g", "mean_b", "std_b", "texture", "corr_4"]
 """Descriptors of one cell (see `allkit.features`) that the classical techniques learn from."""
-
 
 DEPTHS = ("conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu")
 """Layers of MobileNet, from simple to complex shapes, whose features are taken together as "three depths"."""
@@ -46,8 +43,7 @@ def row_keys(rows: pd.DataFrame) -> pd.Series:
 def measure_numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Measure the cells of some rows, and the copies among them (see `allkit.augment.balance`).
 
-    Returns:
-        The columns `FEATURES`, float64, one row per different cell or copy, by `row_keys`.
+    The columns `FEATURES`, float64, one row per different cell or copy, by `row_keys`.
     """
     rows = rows.assign(key=row_keys(rows)).drop_duplicates("key")
     copied = rows["key"].str.rpartition("|")[2] != ""
@@ -75,15 +71,8 @@ def frozen_features(
 ) -> pd.DataFrame:
     """Return average-pooled features of a MobileNet that is not trained on these cells, computed once for each cell.
 
-    Args:
-        rows: of an index or a balanced part.
-        image_size, crop: of the network's input, see `allkit.images.load_images`.
-        weights: None (random, from `seed`), "imagenet" or a file, see `allkit.models.build_model`.
-        alpha: width of the network.
-        layers: whose outputs are pooled and put side by side.
-
-    Returns:
-        float32, one row per different cell or copy by `row_keys`, columns "<layer>-<channel>".
+    `weights`: None (random, from `seed`), "imagenet" or a file; the pooled outputs of `layers` are put side by side.
+    float32, one row per different cell or copy by `row_keys`, columns "<layer>-<channel>".
     """
     rows = rows.assign(key=row_keys(rows)).drop_duplicates("key")
     model = build_model("mobilenet", image_size, weights=weights, alpha=alpha, pooling="avg", seed=seed)
@@ -94,51 +83,48 @@ def frozen_features(
     return pd.DataFrame(values, index=pd.Index(rows["key"]), columns=names)
 
 
-# -------------------------------------------------------------------------------------------- the probes
-
-
 def build_baseline(name: str, *, wide: bool = False, seed: int = 123) -> Any:
-    """Build an untrained probe: a scikit-learn pipeline that standardises first.
+    """Build an untrained baseline: a scikit-learn pipeline that standardises first.
 
-    Args:
-        name: "logistic regression", which weighs numbers and cannot remember a cell; "nearest neighbours",
-            which does nothing but remember (5 neighbours, the closer the louder); "SVM" or "decision tree".
-        wide: there are hundreds of numbers: regularise strongly.
+    "logistic regression" weighs numbers and cannot remember a cell; "nearest neighbours" does nothing but remember
+    (5 neighbours, the closer the louder); then "SVM" and "decision tree". `wide`: there are hundreds of numbers, so
+    regularise strongly.
     """
     even = {"class_weight": "balanced", "random_state": seed}
-    probes = {
+    classifiers = {
         "logistic regression": LogisticRegression(C=0.001 if wide else 1.0, max_iter=2000, **even),
         "nearest neighbours": KNeighborsClassifier(5, weights="distance"),
         "SVM": SVC(**even),
         "decision tree": DecisionTreeClassifier(max_depth=4, min_samples_leaf=5, **even),
     }
-    if name not in probes:
-        raise AllkitError(f"there is no probe {name!r}; choose one of {', '.join(probes)}.")
-    return make_pipeline(StandardScaler(), probes[name])
+    if name not in classifiers:
+        raise AllkitError(f"there is no baseline {name!r}; choose one of {', '.join(classifiers)}.")
+    return make_pipeline(StandardScaler(), classifiers[name])
 
 
 def evaluate_baseline(
-    train: pd.DataFrame, test: pd.DataFrame, numbers: pd.DataFrame, probe: str = "logistic regression",
-    *, by_subject: bool = False, seed: int = 123,
-) -> pd.DataFrame:  # fmt: skip
-    """Train a probe on some rows and return its predictions table of others.
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    numbers: pd.DataFrame,
+    baseline: str = "logistic regression",
+    *,
+    by_subject: bool = False,
+    seed: int = 123,
+) -> pd.DataFrame:
+    """Train a baseline (see `build_baseline`) on some rows and return its predictions table of others.
 
-    Args:
-        train, test: rows of an index or a balanced part.
-        numbers: what the probe sees of each cell, by `row_keys`.
-        probe: see `build_baseline`.
-        by_subject: weight every image by one over the square root of how many its subject has, then the classes
-            equally, so that three people with many cells do not outvote the rest. For logistic regression only.
+    `numbers` holds what it sees of each cell, by `row_keys`. `by_subject` weights the images as `subject_weights`,
+    so that three subjects with many cells do not outvote the rest; for logistic regression only.
     """
-    classifier = build_baseline(probe, wide=numbers.shape[1] > 100, seed=seed)
+    classifier = build_baseline(baseline, wide=numbers.shape[1] > 100, seed=seed)
     weights = {"logisticregression__sample_weight": subject_weights(train)} if by_subject else {}
-    seen, asked = (numbers.loc[row_keys(rows)].to_numpy() for rows in (train, test))
-    classifier.fit(seen, train["label"], **weights)
-    return _predictions(classifier, asked, test, class_order(train["label"]))
+    learned, tested = (numbers.loc[row_keys(rows)].to_numpy() for rows in (train, test))
+    classifier.fit(learned, train["label"], **weights)
+    return _predictions(classifier, tested, test, class_order(train["label"]))
 
 
 def subject_weights(rows: pd.DataFrame) -> np.ndarray:
-    """Return a weight per row, (n,), 1 on average: by subject and class, see `evaluate_baseline`."""
+    """Return a weight per row, (n,), 1 on average: one over the square root of its subject's images, classes equal."""
     weight = 1 / np.sqrt(rows.groupby("group")["path"].transform("size"))
     weight /= weight.groupby(rows["label"]).transform("sum")
     return (weight / weight.mean()).to_numpy()
@@ -160,21 +146,18 @@ def _probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
     return softmax(np.column_stack([-distance, distance]) if distance.ndim == 1 else distance, axis=1)
 
 
-# ------------------------------------------------------------------------------------ existing techniques
-
-
 def single_feature_baseline(split: Split) -> tuple[str, pd.DataFrame]:
     """Return the simplest baseline that a network must beat, by name, and its test predictions.
 
     A threshold on one number, fitted to the training part (logistic regression, classes weighted equally):
     the cell's area, or the mean of green where images are not single cells on black, which have no area.
     """
-    numbers = measure_numbers(_learned_and_tested(split))
+    numbers = measure_numbers(_train_and_test(split))
     name = choose_single_feature(numbers)
     return f"{name.replace('mean_g', 'mean green')} alone", evaluate_baseline(split.train, split.test, numbers[[name]])
 
 
-def _learned_and_tested(split: Split) -> pd.DataFrame:
+def _train_and_test(split: Split) -> pd.DataFrame:
     return pd.concat([split.train, split.test]).fillna({"augmentation": ""})
 
 
@@ -198,7 +181,7 @@ def evaluate_baselines(
     and a decision tree on a few hand-made descriptors; logistic regression on the features of a frozen
     MobileNet, of ImageNet where `weights` says so, otherwise random ones. All learn from the training part only.
     """
-    parts, rows = (split.train, split.test), _learned_and_tested(split)
+    parts, rows = (split.train, split.test), _train_and_test(split)
     shape = measure_numbers(rows)[HAND_MADE]
     deep = frozen_features(rows, image_size=image_size, crop=crop, weights=weights, alpha=alpha, seed=seed)
     name, by_number = single_feature_baseline(split)

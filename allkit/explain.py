@@ -1,8 +1,4 @@
-"""Room `explain`: where in the image a network's answer comes from, and how far such a map can be trusted.
-
-Two ways to draw a map (Grad-CAM and occlusion), two ways to score one against a known truth, and the maps that
-know nothing of the image, against which the scores must be held.
-"""
+"""Where in an image a network's answer comes from: Grad-CAM and occlusion."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib import colormaps
+from scipy.special import logit
 from skimage.transform import resize
 
 from allkit import AllkitError
@@ -19,37 +16,28 @@ from allkit.features import cell_mask
 from allkit.models import TrainedModel, predict_images
 
 Explainer = Callable[[np.ndarray, str], np.ndarray]
-"""Takes an image, uint8 (s, s, 3), as the network sees it, and a class; gives a map, float32 (s, s), 0-1."""
+"""Takes an image, uint8 (s, s, 3), as the network sees it, and a class; gives a map, float32 (s, s), 0–1.
 
+The map is all zeros where nothing spoke for the class.
+"""
 
 CAVEAT = (
     "The map shows where the network's last feature map spoke for this class. It does not show that the network "
     "is right, nor why, and a plausible map is no proof of a sound reason."
 )
 
-
-# ---- two ways to draw a map ----------------------------------------------------------------------------------
+PLACES = 7
+"""Positions of the occluding patch a side: as many as Grad-CAM has places on images of 224 pixels."""
 
 
 def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
     """Return Grad-CAM (Selvaraju et al., 2017) for one network, compiled on the first call.
 
-    Args:
-        trained: a network of the kit.
-        least: take the last feature map with at least this many places a side. 1: the last of all, which on small
-            images has two or three.
-
-    Returns:
-        A function of an image, uint8 (s, s, 3) as the network sees it (`Result.image`), and a class name, that
-        gives a map, float32 (s, s), 0-1: how much each place spoke for the class. All zeros where nothing did.
-
-    Raises:
-        AllkitError: the network does not end in one of the kit's heads, or has no map so fine; the function: an
-            unknown class.
+    It takes the last feature map with at least `least` places a side. 1: the last of all, which on small images has
+    two or three. AllkitError: the network does not end in one of the kit's heads, or has no map so fine.
     """
-
-    model, classes = trained.model, trained.classes
-    backbone, head, last = _cut(model, least)
+    model = trained.model
+    backbone, head, last = split_network(model, least)
     size = model.input_shape[1]
 
     @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32), tf.TensorSpec((), tf.int32)])
@@ -63,15 +51,19 @@ def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
         return tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))[0]
 
     def grad_cam(image: np.ndarray, label: str) -> np.ndarray:
-        if label not in classes:
-            raise AllkitError(f"the model knows no class {label!r}; choose one of {', '.join(classes)}.")
-        heat = weigh(np.asarray(image, np.float32)[None], classes.index(label)).numpy()
-        return _enlarge(heat / heat.max() if heat.max() > 0 else heat, size)
+        heat = weigh(np.asarray(image, np.float32)[None], _index_of(label, trained)).numpy()
+        return resize_map(heat / heat.max() if heat.max() > 0 else heat, size)
 
     return grad_cam
 
 
-def _cut(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, keras.Layer]:
+def _index_of(label: str, trained: TrainedModel) -> int:
+    if label not in trained.classes:
+        raise AllkitError(f"the model knows no class {label!r}; choose one of {', '.join(trained.classes)}.")
+    return trained.classes.index(label)
+
+
+def split_network(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, keras.Layer]:
     """Return the network in two parts, cut at a feature map, and its last layer, which belongs to neither.
 
     The gradient then runs through the second part only. A place that a skip connection bypasses is no place to cut.
@@ -91,53 +83,41 @@ def _cut(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, kera
     raise AllkitError(f"no feature map of this network has {least} places a side; ask for fewer.")
 
 
-def _enlarge(heat: np.ndarray, size: int) -> np.ndarray:
+def resize_map(heat: np.ndarray, size: int) -> np.ndarray:
+    """Return a map bilinearly enlarged to float32 (size, size)."""
     return resize(heat, (size, size), order=1, mode="edge", anti_aliasing=False).astype(np.float32)
 
 
-def build_occlusion(trained: TrainedModel, *, places: int = 7, fill: str = "background") -> Explainer:
+def build_occlusion(trained: TrainedModel, *, fill: str = "background") -> Explainer:
     """Return occlusion maps (Zeiler and Fergus, 2014): cover a patch, see how much the network's belief falls.
 
     The patch is a square that moves by half its side. It needs no gradient and no knowledge of the network, only
-    `places` × `places` answers for a map.
+    `PLACES` × `PLACES` answers for a map. A pixel's value is the mean fall of the log-odds of the class over the
+    patches that cover it, negative ones set to 0, scaled to a maximum of 1.
 
-    Args:
-        trained: any network with its metadata.
-        places: positions of the patch a side.
-        fill: what the patch is filled with. "background": the colour of the image's rim, so that covering the
-            background of a cell changes nothing, but a covered rim makes the cell smaller. "mean": inside a cell on
-            black the cell's mean colour, which hides texture and leaves the outline; in other pictures the
-            picture's mean colour.
-
-    Returns:
-        A function as that of `build_grad_cam`; a pixel's value is the mean fall of the log-odds of the class over
-        the patches that cover it, negative ones set to 0, scaled to a maximum of 1.
-
-    Raises:
-        AllkitError: unknown fill; the function: an unknown class.
+    What the patch is filled with: "background", the colour of the image's rim, so that covering the background of a
+    cell changes nothing, but a covered rim makes the cell smaller; or "mean", inside a cell on black the cell's mean
+    colour, which hides texture and leaves the outline, in other pictures the picture's mean colour.
     """
     if fill not in ("background", "mean"):
         raise AllkitError(f"fill is {fill!r}; choose 'background' or 'mean'.")
 
     def occlude(image: np.ndarray, label: str) -> np.ndarray:
-        if label not in trained.classes:
-            raise AllkitError(f"the model knows no class {label!r}; choose one of {', '.join(trained.classes)}.")
-        patches, cover = _patches(image.shape[0], places), _cover(image, fill)
-        covered = np.where(patches[..., None], cover, image).astype(np.uint8)
-        told = (covered != image).any(axis=(1, 2, 3))  # black on black: the answer is known
-        share = predict_images(trained, np.concatenate([image[None], covered[told]]))
-        share = np.clip(share[:, trained.classes.index(label)].astype(float), 1e-6, 1 - 1e-6)
-        odds, falls = np.log(share / (1 - share)), np.zeros(len(patches))
-        falls[told] = odds[0] - odds[1:]
+        number, patches = _index_of(label, trained), _patches(image.shape[0])
+        covered = np.where(patches[..., None], _cover(image, fill), image).astype(np.uint8)
+        changed = (covered != image).any(axis=(1, 2, 3))  # black on black: the answer is known
+        share = predict_images(trained, np.concatenate([image[None], covered[changed]]))[:, number].astype(float)
+        odds, falls = logit(np.clip(share, 1e-6, 1 - 1e-6)), np.zeros(len(patches))
+        falls[changed] = odds[0] - odds[1:]
         fall = np.maximum(np.tensordot(falls, patches, axes=1) / patches.sum(axis=0), 0)
         return (fall / fall.max() if fall.max() > 1e-3 else 0 * fall).astype(np.float32)
 
     return occlude
 
 
-def _patches(size: int, places: int) -> np.ndarray:
-    """Return which pixels each position covers, bool (places², size, size); together they cover all."""
-    edges = np.round(np.linspace(0, size, places + 2)).astype(int)  # a patch spans two steps
+def _patches(size: int) -> np.ndarray:
+    """Return which pixels each position covers, bool (PLACES², size, size); together they cover all."""
+    edges = np.round(np.linspace(0, size, PLACES + 2)).astype(int)  # a patch spans two steps
     bands = [(np.arange(size) >= a) & (np.arange(size) < b) for a, b in zip(edges[:-2], edges[2:], strict=True)]
     return np.stack([np.outer(rows, columns) for rows in bands for columns in bands])
 
@@ -153,17 +133,11 @@ def _cover(image: np.ndarray, fill: str) -> np.ndarray:
     return np.where(mask[..., None], image[mask].mean(axis=0), ground)
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """Lay a map over an image in the colours of viridis, which grow lighter evenly.
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay a map, float (s, s), 0–1, over an image, uint8 (s, s, 3), in the colours of viridis.
 
-    Args:
-        image: uint8 (s, s, 3).
-        heat: float (s, s), 0-1.
-        strength: 0-1, how much the map covers the image.
-
-    Returns:
-        uint8 (s, s, 3).
+    They grow evenly lighter. The image turns grey, so that colour belongs to the map alone.
     """
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)  # colour then belongs to the map alone
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     colours = colormaps["viridis"](heat)[..., :3] * 255
-    return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
+    return np.round(0.45 * grey + 0.55 * colours).astype(np.uint8)

@@ -65,6 +65,11 @@ class Split:
         """The three parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    def share_known(self, column: str) -> float:
+        """Return which share of test rows, 0–1, has a value of training in this column; NaN where one is unknown."""
+        train, test = self.train[column], self.test[column]
+        return float(test.isin(set(train.dropna())).mean()) if test.notna().all() else float("nan")
+
     def counts(self) -> pd.DataFrame:
         """Return images per part and class, and subjects per part (<NA> where unknown)."""
         rows = []

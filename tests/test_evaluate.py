@@ -10,8 +10,6 @@ from allkit import AllkitError
 from allkit.evaluate import (
     LOSSES,
     as_text,
-    brier_score,
-    calibration_error,
     classification_table,
     compare_predictions,
     confusion,
@@ -21,16 +19,18 @@ from allkit.evaluate import (
     evaluate_thresholds,
     evaluate_with_intervals,
     predicted_labels,
+    roc_auc,
+    top_losses,
 )
 from allkit.lessons.uncertainty import (
     evaluate_at_threshold,
     evaluate_fixed_specificity,
-    find_mistakes,
     fit_temperature,
     intraclass_correlation,
     permutation_test,
     scale_temperature,
     shift_prevalence,
+    simulate_logits,
     simulate_test_sets,
 )
 
@@ -94,8 +94,6 @@ def test_measures_agree_with_scikit_learn(classes):
     )
     assert found["auc"] == pytest.approx(auc)
     assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, proba))
-    assert found["brier"] == brier_score(table)
-    assert found["calibration_error"] == pytest.approx(calibration_error(table))
     assert ("sensitivity" in found) == (classes == 2)
 
 
@@ -119,7 +117,7 @@ def test_intervals_resample_subjects_and_are_wider_for_it():
     assert subjects["high"] - subjects["low"] > 1.5 * (images["high"] - images["low"])
 
 
-def test_too_few_subjects_cannot_be_told():
+def test_too_few_subjects_are_inconclusive():
     few = random_predictions(2, subjects=6)
     table = evaluate_with_intervals(few, resamples=50)
     assert table["low"].isna().all()
@@ -159,14 +157,12 @@ def sharpened(table: pd.DataFrame, power: float) -> pd.DataFrame:
 
 def test_calibration_error_is_none_for_honest_probabilities_and_large_for_boasting_ones():
     honest = honest_predictions()
-    assert calibration_error(honest) < 0.015
-    assert calibration_error(sharpened(honest, 4)) > 0.1
-    found = evaluate_calibration(honest, bins=5)
+    assert evaluate_predictions(honest)["calibration_error"] < 0.015
+    assert evaluate_predictions(sharpened(honest, 4))["calibration_error"] > 0.1
+    found = evaluate_calibration(honest)
     assert found["images"].sum() == len(honest)
-    assert list(found.index[[0, -1]]) == ["0.0–0.2", "0.8–1.0"]
+    assert list(found.index[[0, -1]]) == ["0.0–0.1", "0.9–1.0"]
     np.testing.assert_allclose(found["predicted"], found["observed"], atol=0.03)
-    with pytest.raises(AllkitError, match="bins"):
-        evaluate_calibration(honest, bins=0)
 
 
 def test_calibration_agrees_with_scikit_learn():
@@ -174,17 +170,21 @@ def test_calibration_agrees_with_scikit_learn():
     observed, predicted = calibration_curve(table["label"] == "ALL", table["p_ALL"], n_bins=10)
     found = evaluate_calibration(table)
     np.testing.assert_allclose(found[["predicted", "observed"]], np.column_stack([predicted, observed]))
-    assert brier_score(table) == pytest.approx(metrics.brier_score_loss(table["label"] == "ALL", table["p_ALL"]))
+    gaps = (found["predicted"] - found["observed"]).abs()
+    measures = evaluate_predictions(table)
+    assert measures["calibration_error"] == pytest.approx(np.average(gaps, weights=found["images"]))
+    assert measures["brier"] == pytest.approx(metrics.brier_score_loss(table["label"] == "ALL", table["p_ALL"]))
     three = random_predictions(3)
     expected = metrics.brier_score_loss(three["label"], three.filter(like="p_"), scale_by_half=True)
-    assert brier_score(three) == pytest.approx(expected)
+    assert evaluate_predictions(three)["brier"] == pytest.approx(expected)
 
 
 def test_with_three_classes_the_confidence_of_the_answer_is_checked():
     table = random_predictions(3)
-    found = evaluate_calibration(table, bins=1)
-    assert found["predicted"].iloc[0] == pytest.approx(table.filter(like="p_").max(axis=1).mean())
-    assert found["observed"].iloc[0] == pytest.approx(evaluate_predictions(table)["accuracy"])
+    found = evaluate_calibration(table)
+    predicted, observed = (np.average(found[name], weights=found["images"]) for name in ("predicted", "observed"))
+    assert predicted == pytest.approx(table.filter(like="p_").max(axis=1).mean())
+    assert observed == pytest.approx(evaluate_predictions(table)["accuracy"])
 
 
 def test_certain_probabilities_have_a_place_too():
@@ -206,7 +206,7 @@ def test_temperature_brings_honest_probabilities_back():
     assert wilder == pytest.approx(3, rel=0.01)
 
 
-def test_temperature_cannot_be_told_from_images_that_are_all_right():
+def test_temperature_is_inconclusive_where_images_are_all_right():
     sure = make_predictions(["ALL", "HEM"] * 5, np.tile([[0.9, 0.1], [0.2, 0.8]], (5, 1)))
     assert np.isnan(fit_temperature(sure))
     with pytest.raises(AllkitError, match="temperature"):
@@ -292,16 +292,16 @@ def test_thresholds_run_from_none_to_all():
 def test_one_threshold_agrees_with_the_table_and_has_intervals():
     table = random_predictions(2, subjects=20)
     row = evaluate_thresholds(table, **COSTS).iloc[100]
-    found = evaluate_at_threshold(table, row["threshold"], **COSTS, resamples=100)
+    found = evaluate_at_threshold(table, row["threshold"], **COSTS)
     assert found["value"].to_dict() == pytest.approx(row.drop("threshold").to_dict())
     assert (found["low"] < found["value"]).all()
     assert found["resampled"].unique() == ["subjects"]
-    few = evaluate_at_threshold(random_predictions(2, subjects=6), 0.5, **COSTS, resamples=50)
+    few = evaluate_at_threshold(random_predictions(2, subjects=6), 0.5, **COSTS)
     assert few["low"].isna().all()
 
 
 def test_predictive_values_by_hand():
-    found = evaluate_at_threshold(from_matrix([[90, 10], [20, 80]]), 0.5, **COSTS, resamples=20)["value"]
+    found = evaluate_at_threshold(from_matrix([[90, 10], [20, 80]]), 0.5, **COSTS)["value"]
     assert found["ppv"] == pytest.approx(0.05 * 0.9 / (0.05 * 0.9 + 0.95 * 0.2))
     assert found["npv"] == pytest.approx(0.95 * 0.8 / (0.95 * 0.8 + 0.05 * 0.1))
     assert found["cost_per_1000"] == pytest.approx(1000 * (0.05 * 0.1 * 20 + 0.95 * 0.2))
@@ -313,8 +313,8 @@ def test_prior_shift_makes_honest_probabilities_honest_elsewhere():
     keep = (honest["label"] == "HEM") | (rng.uniform(size=len(honest)) < 0.1)
     rare = honest[keep]
     share = (rare["label"] == "ALL").mean()
-    assert calibration_error(rare) > 0.15
-    assert calibration_error(shift_prevalence(rare, share, 0.5)) < 0.02
+    assert evaluate_predictions(rare)["calibration_error"] > 0.15
+    assert evaluate_predictions(shift_prevalence(rare, share, 0.5))["calibration_error"] < 0.02
     three = shift_prevalence(random_predictions(3), 0.1, 1 / 3)
     np.testing.assert_allclose(three.filter(like="p_").sum(axis=1), 1)
     with pytest.raises(AllkitError, match="assumed"):
@@ -323,7 +323,7 @@ def test_prior_shift_makes_honest_probabilities_honest_elsewhere():
 
 def test_sensitivity_where_specificity_is_fixed():
     table = random_predictions(2, subjects=20)
-    found = evaluate_fixed_specificity(table, (0.9,), resamples=50)
+    found = evaluate_fixed_specificity(table, (0.9,))
     fall_out, recall, _ = metrics.roc_curve(table["label"] == "ALL", table["p_ALL"])
     assert found.index.tolist() == ["sensitivity at 0.90"]
     assert found["value"].iloc[0] == pytest.approx(recall[fall_out <= 0.1 + 1e-9].max())
@@ -341,15 +341,15 @@ def test_subjects_come_worst_first_and_the_unknown_not_at_all():
     assert evaluate_subjects(random_predictions(2)).empty
 
 
-def test_the_worst_mistakes_are_mistakes_in_order_of_loss():
+def test_answers_come_in_order_of_their_loss():
     table = random_predictions(3, subjects=9)
-    found = find_mistakes(table, 5)
-    assert len(found) == 5
-    assert (found["label"] != found["called"]).all()
+    found = top_losses(table)
+    assert sorted(found["path"]) == sorted(table["path"])
     assert found["loss"].is_monotonic_decreasing
+    assert found["label"].iloc[0] != found["called"].iloc[0]
     by_path = table.set_index("path").loc[found["path"].iloc[0]]
     assert found["probability"].iloc[0] == by_path[f"p_{by_path['label']}"]
-    assert find_mistakes(from_matrix([[5, 0], [0, 5]])).empty
+    assert found["loss"].mean() == pytest.approx(evaluate_predictions(table)["log_loss"])
 
 
 def test_spread_between_subjects_is_found():
@@ -371,32 +371,31 @@ def test_spread_between_subjects_is_found():
 
 
 def test_simulated_intervals_hold_the_truth_if_subjects_are_resampled_and_miss_it_if_cells_are():
-    table = simulate_test_sets(subjects=(3, 20), sets=100, resamples=100, seed=1).set_index(["subjects", "resampled"])
+    table = simulate_test_sets(subjects=(3, 20), sets=100, seed=1).set_index(["subjects", "resampled"])
     assert 0.85 <= table.loc[(20, "subjects"), "covers"] <= 1
     assert table.loc[(20, "cells"), "covers"] < table.loc[(20, "subjects"), "covers"] - 0.1
     assert table.loc[(20, "cells"), "width"] < 0.8 * table.loc[(20, "subjects"), "width"]
     assert table.loc[(3, "subjects"), "width"] > table.loc[(20, "subjects"), "width"]
     with pytest.raises(AllkitError, match="shares"):
         simulate_test_sets(subject_share=2)
-    alike = simulate_test_sets(subject_share=0, subjects=(20,), sets=100, resamples=100).set_index("resampled")
+    alike = simulate_test_sets(subject_share=0, subjects=(20,), sets=100).set_index("resampled")
     assert alike.loc["cells", "covers"] >= 0.85  # cells that are not alike may be counted one by one
 
 
 def test_simulated_models_have_the_areas_they_are_said_to_have():
-    from allkit.lessons.uncertainty import _multiplicities, _simulated_gain
-
-    gain = _simulated_gain(np.random.default_rng(0), 12, 5, (0.9, 0.8), 0.3, 0.5)
-    assert gain.shape == (60, 60)
-    many = [_simulated_gain(np.random.default_rng(k), 40, 5, (0.9, 0.8), 0.3, 0.5).mean() for k in range(60)]
-    assert np.mean(many) == pytest.approx(0.1, abs=0.015)
-    weights = _multiplicities(np.random.default_rng(0), 50, 12)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([simulate_logits(rng, 40, 5, (0.9, 0.8), 0.3, 0.5) for _ in range(20)], axis=2)
+    positive = np.repeat([True, False], logits[0, 0].size)
+    areas = [metrics.roc_auc_score(positive, model.reshape(2, -1).ravel()) for model in logits]
+    assert areas == pytest.approx([0.9, 0.8], abs=0.015)
+    between = logits.mean(axis=3).var(axis=2)
+    assert np.mean(between / logits.var(axis=(2, 3))) == pytest.approx(0.3 + 0.7 / 5, abs=0.03)
+    assert np.corrcoef(logits[0, 1].ravel(), logits[1, 1].ravel())[0, 1] == pytest.approx(0.5, abs=0.05)
 
 
 def test_area_under_the_curve_counts_ties_and_weights_as_scikit_learn_does():
-    from allkit.evaluate import _area
-
     rng = np.random.default_rng(0)
-    positive, score, weight = rng.uniform(size=200) < 0.4, rng.integers(0, 9, 200), rng.integers(0, 4, 200)
-    expected = metrics.roc_auc_score(positive, score, sample_weight=weight)
-    assert _area(positive, score, weight.astype(float)) == pytest.approx(expected)
+    truth, score, weight = rng.uniform(size=200) > 0.4, rng.integers(0, 9, 200), rng.integers(0, 4, 200)
+    expected = metrics.roc_auc_score(~truth, score, sample_weight=weight)
+    scores = np.column_stack([score, -score])
+    assert roc_auc(truth.astype(int), scores, weight.astype(float)) == pytest.approx(expected)

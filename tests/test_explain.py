@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from allkit import AllkitError, plots
-from allkit.augment import apply_augmentation, corner_box, load_part, stamp_mark
+from allkit.augment import apply_augmentation, load_part, stamp_mark
 from allkit.backend import keras
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
-from allkit.explain import _cut, build_occlusion
+from allkit.explain import build_occlusion, split_network
 from allkit.features import cell_mask
 from allkit.images import load_images, prepare_image, read_image
 from allkit.lessons.saliency import (
@@ -25,6 +25,7 @@ from allkit.lessons.saliency import (
     cover_corner,
     evaluate_one_category,
     find_scale_bar,
+    find_scale_bars,
     load_masks,
     overlap,
     plant_shortcut,
@@ -109,12 +110,12 @@ def test_the_network_is_cut_at_a_finer_map_without_a_bypass(name):
     """At 64 px the last map has two places a side; both halves must still give the network's own answer."""
     model = build_model(name, 64, alpha=0.25, pooling="avg", seed=1)
     image = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype(np.float32)
-    backbone, head, last = _cut(model, 7)
+    backbone, head, last = split_network(model, 7)
     assert 7 <= backbone.output.shape[1] < 16
-    assert _cut(model, 1)[0].output.shape[1] == 2
+    assert split_network(model, 1)[0].output.shape[1] == 2
     assert last(head(backbone(image))).numpy() == pytest.approx(model(image).numpy(), abs=1e-5)
     with pytest.raises(AllkitError, match="fewer"):
-        _cut(model, 200)
+        split_network(model, 200)
 
 
 def test_scores_of_maps_inside_outside_and_everywhere(corner):
@@ -249,15 +250,15 @@ def test_rescaling_knows_its_limits(cell):
 
 
 def test_a_corner_is_covered_by_what_lies_beside_it():
-    image = np.arange(40, dtype=np.uint8)[None, :, None] * np.ones((40, 1, 3), np.uint8)
-    covered = cover_corner(image, "bottom right", height=0.25, width=0.25)
-    assert np.array_equal(covered[30:, 30:, 0], np.tile(np.arange(29, 19, -1), (10, 1)))
-    assert np.array_equal(covered[:30], image[:30])
-    left = cover_corner(image, "bottom left", height=0.25, width=0.25)
-    assert np.array_equal(left[30:, :10, 0], np.tile(np.arange(19, 9, -1), (10, 1)))
-    swapped = swap_corner(image, image * 0 + 99, "bottom right", height=0.25, width=0.25)
-    assert (swapped != image).any(axis=2).sum() == 100
-    assert np.all(swapped[corner_box(image, "bottom right", 0.25, 0.25)] == 99)
+    image = np.arange(50, dtype=np.uint8)[None, :, None] * np.ones((40, 1, 3), np.uint8)
+    covered = cover_corner(image, "bottom right")
+    assert np.array_equal(covered[35:, 42:, 0], np.tile(np.arange(41, 33, -1), (5, 1)))
+    assert np.array_equal(covered[:35], image[:35])
+    left = cover_corner(image, "bottom left")
+    assert np.array_equal(left[35:, :8, 0], np.tile(np.arange(15, 7, -1), (5, 1)))
+    swapped = swap_corner(image, image * 0 + 99, "bottom right")
+    assert (swapped != image).any(axis=2).sum() == 5 * 8
+    assert np.all(swapped[35:, 42:] == 99)
     with pytest.raises(AllkitError, match="no common corner"):
         swap_corner(image, image[:20], "top left")
 
@@ -288,8 +289,6 @@ def test_a_cell_on_black_has_no_scale_bar(cell):
 
 
 def test_bars_of_genuine_smears_tell_the_class(smears_folder):
-    from allkit.lessons.saliency import find_scale_bars
-
     index = load_index(smears_folder).groupby("label").head(80).reset_index(drop=True)
     split = split_by_image(index)
     kinds = [find_scale_bars(part["path"]) for part in (split.train, split.test)]

@@ -114,8 +114,8 @@ def test_the_twin_is_compared_with_genuine_cells(cells, weights_home, tmp_path, 
     result = run_notebooks(notebooks=page, data=str(cells), out=str(tmp_path / "run"), parameters={"images": "12"})
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert len(found["told apart"]) == 3
-    assert all(0.3 < row["value"] < 0.9 for row in found["told apart"].values())
+    assert len(found["origin"]) == 3
+    assert all(0.3 < row["value"] < 0.9 for row in found["origin"].values())
     assert 0.6 < found["transfer"]["area alone · synthetic → genuine"]["value"] < 1
     assert found["transfer"]["descriptors · genuine → genuine"]["low"] is None, "three healthy subjects: inconclusive"
     assert "inconclusive" in outputs_of(page_copy := tmp_path / "run" / "notebooks" / page.name)

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import realism
+from scipy.stats import ks_2samp
 
 from allkit import AllkitError
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
 from allkit.features import FEATURES
+from allkit.images import read_image
 from allkit.runs import SYNTHETIC
 from allkit.synthetic import draw_cell
 
@@ -34,8 +36,8 @@ def _both(shift: float = 0.0, **changes) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("learner", realism.LEARNERS)
-def test_a_shifted_twin_is_told_apart_and_an_unshifted_one_is_not(learner):
-    same, shifted = (evaluate_predictions(realism.tell_apart(_both(s), learner))["auc"] for s in (0, 3))
+def test_a_shifted_twin_is_distinguished_and_an_unshifted_one_is_not(learner):
+    same, shifted = (evaluate_predictions(realism.predict_origin(_both(s), learner))["auc"] for s in (0, 3))
     assert 0.3 < same < 0.68
     assert shifted > 0.85
 
@@ -53,30 +55,28 @@ def test_a_shift_is_found_in_its_descriptor_and_in_no_other():
     assert (others["p_subjects"] < 0.05).mean() < 0.2
 
 
-def test_cells_of_few_people_are_no_independent_cells():
-    """People differ, cells agree with their person: counting cells finds differences everywhere, falsely."""
+def test_cells_of_few_subjects_are_no_independent_cells():
+    """Subjects differ, cells agree with their subject: counting cells finds differences everywhere, falsely."""
     table = realism.compare_descriptors(_both(each=60))
     assert (table["p_cells"] < 0.05).mean() > 0.3
     assert (table["p_subjects"] < 0.05).mean() < 0.2
 
 
 def test_the_gap_is_that_of_scipy_also_with_equal_values():
-    from scipy.stats import ks_2samp
-
     cells = _both(2.0)
     values, drawn = cells["texture"].round().to_numpy(), (cells["origin"] == SYNTHETIC).to_numpy()
     owners = (cells["origin"] + cells["subject"]).to_numpy(str)
-    gaps = realism._permute_subjects(values, drawn, owners, 50, np.random.default_rng(0))
-    assert len(gaps) == 51
+    gaps = realism.permuted_gaps(values, drawn, owners, np.random.default_rng(0))
+    assert len(gaps) == 1 + realism.PERMUTATIONS
     assert gaps[0] == pytest.approx(ks_2samp(values[drawn], values[~drawn]).statistic, abs=1e-5)
     assert gaps[1:].mean() < gaps[0]
 
 
-def test_with_few_people_it_cannot_be_told():
+def test_few_subjects_are_inconclusive():
     few = _both(subjects=6)  # three of each class
     assert realism.compare_descriptors(few)["p_subjects"].isna().all()
     with pytest.raises(AllkitError, match="too few"):
-        realism.tell_apart(_both(subjects=4))
+        realism.predict_origin(_both(subjects=4), realism.LEARNERS[0])
 
 
 def test_what_is_learned_on_the_twin_is_tested_on_genuine_cells():
@@ -96,24 +96,22 @@ def test_a_subject_with_few_cells_gets_no_figure_of_its_own():
     cells = _both().query("not (origin == 'genuine' and subject == '1')")
     cells = pd.concat([cells, _sample("genuine", 1).query("subject == '1'").head(4)], ignore_index=True)
     table = realism.evaluate_transfer(cells, cells[["area"]].to_numpy())["genuine → genuine"]
-    by_subject = realism.evaluate_by_subject(table)
+    by_subject = realism.auc_by_subject(table)
     assert by_subject.loc["1", "cells"] == 4
     assert np.isnan(by_subject.loc["1", "auc"])
     assert by_subject.drop(index="1")["auc"].between(0, 1).all()
 
 
-def test_each_genuine_cell_gets_a_drawn_counterpart(tmp_path):
+def test_each_genuine_cell_gets_a_drawn_counterpart(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path))
     cells = pd.DataFrame({"path": ["a", "b", "c"], "label": ["ALL", "ALL", "HEM"], "subject": ["11", "11", "H3"]})
     cells = cells.assign(group=cells["subject"], source="cnmc")
-    drawn = realism.draw_counterparts(cells, tmp_path / "drawn", seed=4)
-    from allkit.images import read_image
-
+    drawn = realism.draw_counterparts(cells)
     assert set(drawn["source"]) == {SYNTHETIC}
     before = [Path(path).stat().st_mtime_ns for path in drawn["path"]]
-    assert [
-        Path(p).stat().st_mtime_ns for p in realism.draw_counterparts(cells, tmp_path / "drawn", 4)["path"]
-    ] == before
-    assert np.array_equal(read_image(drawn["path"][1]), draw_cell("ALL", subject="11", number=1, seed=4).image)
+    again = realism.draw_counterparts(cells)
+    assert [Path(path).stat().st_mtime_ns for path in again["path"]] == before
+    assert np.array_equal(read_image(drawn["path"][1]), draw_cell("ALL", subject="11", number=1, seed=0).image)
     both = realism.measure_both(drawn.assign(source="cnmc"), drawn)
     assert both["origin"].tolist() == ["genuine"] * 3 + [SYNTHETIC] * 3
     assert both.loc[:2, list(FEATURES)].equals(both.loc[3:, list(FEATURES)].reset_index(drop=True))

@@ -16,7 +16,7 @@ import pandas as pd
 from allkit import AllkitError, plots
 from allkit.app.upload import picture_html, published_as, to_png
 from allkit.augment import rotate_by_equations
-from allkit.evaluate import classes_of, evaluate_losses, evaluate_thresholds
+from allkit.evaluate import classes_of, evaluate_thresholds, top_losses
 from allkit.images import prepare_image, read_image
 
 _PER_PAGE = 8
@@ -97,7 +97,7 @@ def _percent(share: float) -> str:
 
 def image_browser(predictions: pd.DataFrame, *, note: str = "") -> w.Widget:
     """Return a browser of images by class, subject and answer, those with the highest loss first."""
-    table = evaluate_losses(predictions)
+    table = top_losses(predictions)
     subjects = sorted(table["subject"].dropna().unique())
     controls = {
         "label": w.Dropdown(options=["all", *classes_of(predictions)], description="class"),

@@ -101,7 +101,7 @@ def _ppv(best: np.ndarray, prevalence: float) -> float:
 
 
 def _by_split_kind(found: pd.DataFrame, baseline: str = "nearest neighbours") -> pd.Series:
-    return found[found["probe"] == baseline].groupby("arm", sort=False)["auc"].mean()
+    return found[found["baseline"] == baseline].groupby("split_kind", sort=False)["auc"].mean()
 
 
 _PAPER, _IMAGE, _SUBJECT = "augment, then split", "by image", "by subject, duplicates merged"
@@ -112,11 +112,12 @@ def _step(first: str, second: str, baseline: str = "nearest neighbours") -> Call
 
 
 def _splits_missing(found: pd.DataFrame) -> str:
-    return "" if {_PAPER, _IMAGE, _SUBJECT} <= set(found["arm"]) else "these data do not allow all the splits it needs."
+    possible = {_PAPER, _IMAGE, _SUBJECT} <= set(found["split_kind"])
+    return "" if possible else "these data do not allow all the splits it needs."
 
 
 def _shares_files(found: pd.DataFrame) -> OneOf:
-    shared = found.groupby("arm", sort=False)["file"].mean()
+    shared = found.groupby("split_kind", sort=False)["file"].mean()
     return OneOf(tuple(shared.index[shared == shared.max()]))
 
 

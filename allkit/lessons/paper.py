@@ -405,8 +405,7 @@ def shared_with_training() -> dict[str, float]:
     training.
     """
     split = _split_like_the_paper()
-    shared = {name: split.test[name].isin(set(split.train[name])) for name in ("subject", "source image", "bytes")}
-    return {name: float(known.mean()) for name, known in shared.items()}
+    return {name: split.share_known(name) for name in ("subject", "source image", "bytes")}
 
 
 def _audit_unseen() -> dict[str, str]:

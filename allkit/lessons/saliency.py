@@ -13,52 +13,40 @@ from scipy.stats import spearmanr
 from allkit import AllkitError
 from allkit.augment import corner_box
 from allkit.data import class_order
-from allkit.evaluate import FEWEST_UNITS, _check_same_images, evaluate_predictions, probabilities_of
-from allkit.explain import _enlarge
+from allkit.evaluate import (
+    FEWEST_UNITS,
+    LEVEL,
+    check_same_images,
+    evaluate_predictions,
+    probabilities_of,
+    sampling_units,
+)
+from allkit.explain import resize_map
 from allkit.features import cell_mask
 from allkit.images import centre_crop, in_threads, prepare_image, read_image, to_common_size
 from allkit.splits import Split
 
+CORNER = (0.125, 0.16)
+"""Height and width of a corner that is covered or swapped, shares of the picture's."""
 
-def plant_shortcut(
-    part: pd.DataFrame, labels: Sequence[str], *, share: float = 0.9, corner: str = "top left", seed: int = 0
-) -> pd.DataFrame:
-    """Have most images of some classes stamped with a mark when they are loaded (`stamp_mark`).
 
-    Args:
-        part: rows of an index, or one part of a split; not balanced.
-        labels: the classes to mark.
-        share: of their images, 0-1, drawn at random.
-        corner: one of `CORNERS`.
-        seed: same seed, same images.
+def plant_shortcut(part: pd.DataFrame, labels: Sequence[str], *, share: float = 0.9, seed: int = 0) -> pd.DataFrame:
+    """Notebook 10: have this share of the images of some classes stamped top left when loaded (`stamp_mark`).
 
-    Returns:
-        The same rows with the column `augmentation`, "mark:<corner>" or "".
-
-    Raises:
-        AllkitError: the part asks for copies already.
+    Returns the rows, which must not be balanced, with the column `augmentation`, "mark:top left" or "".
     """
     if "augmentation" in part and (part["augmentation"] != "").any():
         raise AllkitError("These images are changed already (column 'augmentation'): mark the originals.")
     chosen = part["label"].isin(labels).to_numpy() & (np.random.default_rng(seed).random(len(part)) < share)
-    return part.assign(augmentation=np.where(chosen, f"mark:{corner}", ""))
+    return part.assign(augmentation=np.where(chosen, "mark:top left", ""))
 
 
 def rescale_cell(image: np.ndarray, area: float) -> np.ndarray:
-    """Enlarge or shrink a cell on black about its centre of mass until it covers `area` pixels, bilinearly.
+    """Notebook 10: enlarge or shrink a cell on black about its centre of mass until it covers `area` pixels.
 
-    Shape, colour and the order of places stay; the size goes, and the grain of the texture grows or shrinks with
-    it. What falls outside the frame is lost.
-
-    Args:
-        image: uint8 (h, w, 3), a cell on a black background.
-        area: pixels, above 0.
-
-    Returns:
-        uint8 (h, w, 3), black outside the cell. A black image comes back as it is.
-
-    Raises:
-        AllkitError: area not above 0.
+    Bilinearly; uint8 (h, w, 3), black outside the cell. Shape, colour and the order of places stay; the size goes,
+    and the grain of the texture grows or shrinks with it. What falls outside the frame is lost. A black image comes
+    back as it is.
     """
     if not area > 0:
         raise AllkitError(f"The area is {area} pixels, but it must be above 0.")
@@ -73,19 +61,9 @@ def rescale_cell(image: np.ndarray, area: float) -> np.ndarray:
     return np.array(alone.transform(alone.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
-def cover_corner(image: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16) -> np.ndarray:
-    """Cover a corner with the piece of the picture beside it, mirrored so that the seam fits.
-
-    Args:
-        image: uint8 (h, w, 3).
-        corner: one of `CORNERS`.
-        height: of the corner, share of the image's, up to 1.
-        width: of the corner, share of the image's, up to 0.5.
-
-    Returns:
-        uint8 (h, w, 3), a copy.
-    """
-    rows, columns = corner_box(image, corner, height, width)
+def cover_corner(image: np.ndarray, corner: str) -> np.ndarray:
+    """Notebook 10: return a copy whose corner (of `CORNERS`) is covered by the piece beside it, mirrored to fit."""
+    rows, columns = corner_box(image, corner, *CORNER)
     start, stop, _ = columns.indices(image.shape[1])
     wide = stop - start
     beside = slice(stop, stop + wide) if start == 0 else slice(start - wide, start)
@@ -94,116 +72,76 @@ def cover_corner(image: np.ndarray, corner: str, *, height: float = 0.125, width
     return covered
 
 
-def swap_corner(
-    image: np.ndarray, other: np.ndarray, corner: str, *, height: float = 0.125, width: float = 0.16
-) -> np.ndarray:
-    """Replace a corner by the same corner of another picture of the same size.
-
-    Args:
-        image: uint8 (h, w, 3).
-        other: uint8 (h, w, 3).
-        corner: one of `CORNERS`.
-        height: of the corner, share of the image's.
-        width: of the corner, share of the image's.
-
-    Returns:
-        uint8 (h, w, 3), a copy.
-
-    Raises:
-        AllkitError: the sizes differ.
-    """
+def swap_corner(image: np.ndarray, other: np.ndarray, corner: str) -> np.ndarray:
+    """Notebook 10: return a copy with the same corner (of `CORNERS`) of another picture of the same size."""
     if image.shape != other.shape:
         raise AllkitError(f"Pictures of {image.shape} and {other.shape} pixels have no common corner.")
-    box, swapped = corner_box(image, corner, height, width), image.copy()
+    box, swapped = corner_box(image, corner, *CORNER), image.copy()
     swapped[box] = other[box]
     return swapped
 
 
-# --------------------------------------------------------------------------------- cells and their maps
+def average_scores(scores: pd.DataFrame, measure: str, *, against: str, seed: int = 123) -> pd.DataFrame:
+    """Notebook 10: average a score over cells, method by method, with a percentile bootstrap interval over subjects.
 
+    `scores` as from `score_maps`, for one mask; the column `measure` is averaged. The same subjects are drawn for
+    every method, so that the methods are compared on the same cells.
 
-def average_scores(
-    scores: pd.DataFrame, measure: str, *, against: str, resamples: int = 1000, level: float = 0.95, seed: int = 123
-) -> pd.DataFrame:
-    """Average a score over cells, method by method, with a percentile bootstrap interval over subjects.
-
-    The same subjects are drawn for every method, so that the methods are compared on the same cells.
-
-    Args:
-        scores: one row per method and cell: method, path, subject, group and the measure; as from
-            `allkit.explain.score_maps` for one mask.
-        measure: column to average.
-        against: the method that all are compared with.
-        resamples: draws.
-        level: of the interval.
-        seed: of the draws.
-
-    Returns:
-        One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval
-        of the difference excludes zero, else "inconclusive"; resampled ("subjects", or "images" where subjects
-        are unknown) and units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
+    One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval of the
+    difference excludes zero, else "inconclusive"; resampled ("subjects", or "images" where subjects are unknown) and
+    units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
     """
     wide = scores.pivot(index="path", columns="method", values=measure)[list(dict.fromkeys(scores["method"]))]
-    who = scores.drop_duplicates("path").set_index("path").loc[wide.index]
-    by_subject = bool(who["subject"].notna().all())
-    units, names = pd.factorize(who["group"] if by_subject else wide.index)
+    units = sampling_units(scores.drop_duplicates("path").set_index("path").loc[wide.index].reset_index())
     rng, values = np.random.default_rng(seed), wide.to_numpy(float)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, units]
+    drawn = rng.multinomial(units.count, np.full(units.count, 1 / units.count), 1000)[:, units.of_image]
     means = drawn @ values / drawn.sum(axis=1, keepdims=True)
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     table = pd.DataFrame({"value": values.mean(axis=0)}, index=pd.Index(wide.columns, name="method"))
     table[["low", "high"]] = np.quantile(means, tails, axis=0).T
     low, high = np.quantile(means - means[:, [list(wide.columns).index(against)]], tails, axis=0)
     table["verdict"] = np.select([low > 0, high < 0], ["above", "below"], "inconclusive")
-    if len(names) < FEWEST_UNITS:
+    if units.fewest < FEWEST_UNITS:
         table[["low", "high"]], table["verdict"] = np.nan, "inconclusive"
-    return table.assign(resampled="subjects" if by_subject else "images", units=len(names))
+    return table.assign(resampled=units.kind, units=units.count)
 
 
 def count_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
-    """Return how far answers moved when the images were changed, each 0-1.
+    """Notebook 10: return how far answers moved when the images were changed, each 0–1.
 
     `changed`: share of images with another predicted class; `moved`: mean absolute change of the probability of
     the class that was predicted before; `accuracy` and `balanced_accuracy` after the change.
-
-    Raises:
-        AllkitError: the tables are not about the same images.
     """
-    _check_same_images(before, after)
+    check_same_images(before, after)
     first, second = probabilities_of(before), probabilities_of(after)
-    rows, said = np.arange(len(before)), first.argmax(axis=1)
+    rows, predicted = np.arange(len(before)), first.argmax(axis=1)
     scores = evaluate_predictions(after)
     return {
-        "changed": float((said != second.argmax(axis=1)).mean()),
-        "moved": float(np.abs(first[rows, said] - second[rows, said]).mean()),
+        "changed": float((predicted != second.argmax(axis=1)).mean()),
+        "moved": float(np.abs(first[rows, predicted] - second[rows, predicted]).mean()),
         "accuracy": scores["accuracy"],
         "balanced_accuracy": scores["balanced_accuracy"],
     }
 
 
 def random_map(size: int, places: int, seed: int) -> np.ndarray:
-    """Return a map drawn by lot, float32 (size, size), 0-1: uniform numbers on a grid, enlarged like Grad-CAM's."""
+    """Notebook 10: return uniform random numbers on a grid, enlarged like Grad-CAM's map: float32 (size, size), 0–1."""
     heat = np.random.default_rng(seed).random((places, places))
-    return _enlarge(heat / heat.max(), size)
+    return resize_map(heat / heat.max(), size)
 
 
-def centre_blob(size: int, width: float = 0.2) -> np.ndarray:
-    """Return a map that is the same for every image, float32 (size, size), 0-1: a Gaussian about the middle.
+def centre_blob(size: int) -> np.ndarray:
+    """Notebook 10: return a map that is the same for every image: float32 (size, size), 0–1.
 
-    Args:
-        size: pixels.
-        width: standard deviation as a share of `size`.
+    A Gaussian about the middle, with a standard deviation of a fifth of the side.
     """
-    away = (np.arange(size) - (size - 1) / 2) / (width * size)
+    away = (np.arange(size) - (size - 1) / 2) / (0.2 * size)
     bell = np.exp(-0.5 * away**2)
     return (np.outer(bell, bell) / bell.max() ** 2).astype(np.float32)
 
 
-# ---- a map against a known truth ---------------------------------------------------------------------------
-
-
 def load_masks(path: str, load_truth: Callable[[str], Any]) -> dict[str, np.ndarray]:
-    """Return where what is, bool (height, width) each, at the size of `allkit.images.to_common_size`.
+    """Notebook 10: return where what is, bool (height, width) each, at the size of `allkit.images.to_common_size`.
 
     For a cell of the synthetic twin "cell" and "nucleus" as they were drawn; for any other cell on black "cell"
     only, taken from the image itself (`allkit.features.cell_mask`). `load_truth` is that of `allkit.synthetic`.
@@ -218,32 +156,25 @@ def load_masks(path: str, load_truth: Callable[[str], Any]) -> dict[str, np.ndar
 
 
 def prepare_mask(mask: np.ndarray, image_size: int, crop: int | None = None) -> np.ndarray:
-    """Crop and resize a mask as `allkit.images.prepare_image` does its image; bool (image_size, image_size)."""
+    """Notebook 10: crop and resize a mask as `prepare_image` does its image; bool (image_size, image_size)."""
     return prepare_image(np.repeat(mask[..., None], 3, axis=2) * np.uint8(255), image_size, crop)[..., 0] > 127
 
 
 def pointing_game(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return 1 if the map's maximum lies inside the mask, else 0 (Zhang et al., 2018, without their tolerance).
+    """Notebook 10: return 1 if the map's maximum lies inside the mask, bool (s, s), else 0 (Zhang et al., 2018).
 
-    Where several pixels share the maximum it is the share of them that lies inside; an empty map scores 0.
-
-    Args:
-        heat: float (s, s), 0 or more.
-        mask: bool (s, s).
+    Without their tolerance. Where several pixels share the maximum it is the share of them that lies inside; an
+    empty map scores 0.
     """
     _check_pair(heat, mask)
     return float(mask[heat >= heat.max() * (1 - 1e-6)].mean()) if heat.max() > 0 else 0.0
 
 
 def overlap(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return the share of the map's sum that lies inside the mask, 0-1 (Wang et al., 2020); an empty map scores 0.
+    """Notebook 10: return the share of the map's sum inside the mask, bool (s, s), 0–1 (Wang et al., 2020).
 
-    A flat map scores the mask's share of the area, which is the value to beat. Unlike an overlap of two outlines
-    it needs no threshold on the map.
-
-    Args:
-        heat: float (s, s), 0 or more.
-        mask: bool (s, s).
+    An empty map scores 0, a flat map the mask's share of the area, which is the value to beat. Unlike an overlap of
+    two outlines it needs no threshold on the map.
     """
     _check_pair(heat, mask)
     return float(heat[mask].sum() / heat.sum()) if heat.sum() > 0 else 0.0
@@ -257,30 +188,23 @@ def _check_pair(heat: np.ndarray, mask: np.ndarray) -> None:
 def score_maps(
     cells: pd.DataFrame, maps: Mapping[str, Sequence[np.ndarray]], masks: Sequence[Mapping[str, np.ndarray]]
 ) -> pd.DataFrame:
-    """Score the maps of several methods on the same cells.
+    """Notebook 10: score the maps of several methods, method -> one map per cell, on the same cells.
 
-    Args:
-        cells: rows of an index, one per cell.
-        maps: method -> one map per cell, float (s, s).
-        masks: per cell, name -> bool (s, s), as from `load_masks` and `prepare_mask`.
-
-    Returns:
-        One row per method, cell and mask: method, mask, path, subject, group, pointing and overlap, 0-1.
+    `masks`: per cell, name -> bool (s, s), as from `load_masks` and `prepare_mask`. One row per method, cell and
+    mask: method, mask, path, subject, group, pointing and overlap, 0–1.
     """
     rows = []
     for method, of_method in maps.items():
         for k, (heat, truth) in enumerate(zip(of_method, masks, strict=True)):
             who = cells.iloc[k][["path", "subject", "group"]].to_dict()
-            rows += [
-                {"method": method, "mask": name, **who, "pointing": pointing_game(heat, mask),
-                 "overlap": overlap(heat, mask)}
-                for name, mask in truth.items()
-            ]  # fmt: skip
+            for name, mask in truth.items():
+                scores = {"pointing": pointing_game(heat, mask), "overlap": overlap(heat, mask)}
+                rows.append({"method": method, "mask": name, **who, **scores})
     return pd.DataFrame(rows)
 
 
 def compare_maps(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Return how alike two methods' maps are, float (n,): Spearman's correlation over the pixels of each pair.
+    """Notebook 10: return how alike two methods' maps are, float (n,): Spearman's correlation over their pixels.
 
     NaN where one of the two maps is flat. The maps of a pair must have the same shape.
     """
@@ -289,27 +213,18 @@ def compare_maps(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> n
 
 
 def choose_cells(part: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFrame:
-    """Return up to `count` rows of a part from as many subjects as possible, drawn at random, subject by subject."""
+    """Notebook 10: return up to `count` rows from as many subjects as possible, drawn subject by subject."""
     order = part.sample(frac=1, random_state=seed)
     turn = order.groupby(order["subject"].fillna(order["path"])).cumcount()
     return order.loc[turn.sort_values(kind="stable").index[:count]].reset_index(drop=True)
 
 
-SCALE_BARS = ("black, long", "black on a white box", "red", "none")
-"""What `find_scale_bar` may find."""
-
-
 def find_scale_bar(image: np.ndarray) -> str:
-    """Return which scale bar is burnt into the bottom right corner of a picture of a smear.
+    """Notebook 10: return which scale bar is burnt into the bottom right corner of a picture of a smear.
 
-    A rule made by looking at the pictures of one hospital, not a general detector: a black line of half the
-    corner's width, black letters in a white box, or letters and ticks of pure red.
-
-    Args:
-        image: uint8 (h, w, 3), at least 100 pixels a side.
-
-    Returns:
-        One of `SCALE_BARS`.
+    A rule made by looking at the pictures of one hospital, not a general detector, for pictures of at least 100
+    pixels a side: "black, long", a line of half the corner's width; "black on a white box", letters; "red", letters
+    and ticks; or "none".
     """
     height, width = image.shape[:2]
     corner = image[round(0.93 * height) :, round(0.85 * width) :].astype(int)
@@ -327,25 +242,19 @@ def find_scale_bar(image: np.ndarray) -> str:
 
 
 def find_scale_bars(paths: Iterable[str]) -> np.ndarray:
-    """Return `find_scale_bar` of every file, (n,) of str."""
+    """Notebook 10: return `find_scale_bar` of every file, (n,) of str."""
     return np.array(list(in_threads(lambda path: find_scale_bar(read_image(path)), paths)), dtype=str)
 
 
 def evaluate_one_category(split: Split, train: np.ndarray, test: np.ndarray) -> pd.DataFrame:
-    """Return test predictions that know nothing of an image but a category it falls into.
+    """Notebook 10: return test predictions that know nothing of an image but a category it falls into.
 
-    Args:
-        split: its training part says how often each class occurs in each category.
-        train: category of each training image, (n,) of str, such as the kind of scale bar.
-        test: category of each test image, (m,) of str.
-
-    Returns:
-        A predictions table; the classes' shares among the training images where a category is new.
+    `train`, `test`: the category of each image, (n,) of str, such as the kind of scale bar. The probabilities are
+    the classes' shares in that category of the training part; in all of it where a category is new.
     """
-    classes = class_order(split.train["label"])
     shares = pd.crosstab(train, split.train["label"].to_numpy(), normalize="index").reindex(test)
     overall = split.train["label"].value_counts(normalize=True)
     table = split.test[["path", "label", "subject", "group"]].reset_index(drop=True)
-    for name in classes:
+    for name in class_order(split.train["label"]):
         table[f"p_{name}"] = shares[name].fillna(overall[name]).to_numpy()
     return table

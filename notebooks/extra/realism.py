@@ -1,7 +1,7 @@
-"""How close the synthetic twin comes to genuine cells: two-sample tests, a classifier that tells them apart, transfer.
+"""Beside `twin_report.ipynb`: how close the synthetic twin comes to genuine cells.
 
-Cells of one person resemble each other, so wherever chance is weighed here whole subjects are moved about,
-never single cells.
+Two-sample tests, a classifier that distinguishes both, and transfer. Cells of one subject resemble each other, so
+wherever chance is weighed here whole subjects are moved about, never single cells.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.special import expit
 from scipy.stats import ks_2samp, mannwhitneyu
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -34,24 +35,17 @@ from allkit.synthetic.cells import VERSION, draw_cell
 DESCRIPTORS = tuple(name for name in FEATURES if name != "background_share")
 """The descriptors that are compared; the share of background is the area once more, in other words."""
 
-
 LEARNERS = ("logistic regression", "random forest", "support vector machine")
-"""Who tries to tell the twin from genuine cells: one that draws a straight line, and two that do not."""
-
+"""What tries to distinguish the twin from genuine cells: one that draws a straight line, and two that do not."""
 
 FEWEST_CELLS = 10
 """With fewer cells of a subject than this, no figure is given for that subject alone."""
 
-
-# ------------------------------------------------------------------------------------------- both samples
+PERMUTATIONS = 999
 
 
 def load_genuine(data: str | Path) -> pd.DataFrame:
-    """Return the labelled training images of a genuine C-NMC 2019, as `allkit.data.load_index` does.
-
-    Raises:
-        AllkitError: `data` holds no genuine ALL and HEM cells of known subjects.
-    """
+    """Return the labelled training images of a genuine C-NMC 2019, as `allkit.data.load_index` does."""
     index = None if str(data) in ("", SYNTHETIC) else load_data(data)
     if index is None or index["source"].iat[0] == SYNTHETIC:
         raise AllkitError("the twin is compared with genuine cells: give the folder of C-NMC 2019 as `data`.")
@@ -67,36 +61,28 @@ def sample_cells(index: pd.DataFrame, per_subject: int, seed: int = 123) -> pd.D
     return drawn.sort_index().reset_index(drop=True)
 
 
-def draw_counterparts(cells: pd.DataFrame, folder: str | Path | None = None, seed: int = 0) -> pd.DataFrame:
+def draw_counterparts(cells: pd.DataFrame) -> pd.DataFrame:
     """Draw a synthetic cell for each genuine one: same class, same name of the subject, nothing else.
 
-    Args:
-        cells: rows of an index.
-        folder: where the PNG files go; None: in the cache. Those drawn before by the same rules are kept.
-        seed: of the twin.
-
-    Returns:
-        `cells` with the paths of the drawn files and the source "synthetic".
+    Returns `cells` with the paths of the drawn files, kept in the cache from one time to the next.
     """
-    folder = (cache_folder() if folder is None else Path(folder)) / f"twin-{VERSION}-{seed}"
+    folder = cache_folder() / f"twin-{VERSION}-0"
     folder.mkdir(parents=True, exist_ok=True)
     numbers = cells.groupby("subject").cumcount()
     work = [
-        (label, subject, number, folder / f"{subject}_{number}_{label.lower()}.png", seed)
+        (label, subject, number, folder / f"{subject}_{number}_{label.lower()}.png")
         for label, subject, number in zip(cells["label"], cells["subject"], numbers, strict=True)
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_draw_one, work))
-    return cells.assign(path=[str(path) for *_, path, _ in work], source=SYNTHETIC)
+        list(pool.map(lambda one: _draw_one(*one), work))
+    return cells.assign(path=[str(path) for *_, path in work], source=SYNTHETIC)
 
 
-def _draw_one(work: tuple[str, str, int, Path, int]) -> None:
-    label, subject, number, path, seed = work
-    if path.is_file():
-        return
-    image = draw_cell(label, subject=subject, number=int(number), seed=seed).image
-    with saving(path) as temporary:  # a file half written would be taken for a cell the next time
-        Image.fromarray(image).save(temporary, compress_level=1)
+def _draw_one(label: str, subject: str, number: int, path: Path) -> None:
+    if not path.is_file():
+        image = draw_cell(label, subject=subject, number=int(number), seed=0).image
+        with saving(path) as temporary:  # a file half written would be taken for a cell the next time
+            Image.fromarray(image).save(temporary, compress_level=1)
 
 
 def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
@@ -105,46 +91,36 @@ def measure_both(genuine: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame
     return pd.concat([cells, measure_cells(cells)], axis=1)
 
 
-# --------------------------------------------------------------------------------------- two-sample tests
+def compare_descriptors(cells: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
+    """Compare synthetic with genuine cells (`measure_both`), one descriptor and one class at a time.
 
-
-def compare_descriptors(
-    cells: pd.DataFrame, names: Sequence[str] = DESCRIPTORS, *, permutations: int = 999, seed: int = 123
-) -> pd.DataFrame:
-    """Compare synthetic with genuine cells, one descriptor and one class at a time.
-
-    Args:
-        cells: columns origin, label, subject and the descriptors, as from `measure_both`.
-        names: the descriptors.
-        permutations: how often whole subjects are dealt out anew.
-        seed: of the dealing.
-
-    Returns:
-        One row per class and descriptor: means `genuine` and `synthetic`; `difference` in standard deviations of
-        the genuine cells; `ks`, the Kolmogorov-Smirnov statistic (largest gap between both cumulative
-        distributions, 0 to 1); `auc`, how often a synthetic cell has the larger value (0.5: no difference);
-        `p_cells`, as if cells were independent, which they are not; `p_subjects`, by dealing whole subjects out
-        anew, NaN with fewer than `FEWEST_UNITS` subjects; `subjects`, the smaller number.
+    One row per class and descriptor: means `genuine` and `synthetic`; `difference` in standard deviations of the
+    genuine cells; `ks`, the Kolmogorov-Smirnov statistic (largest gap between both cumulative distributions, 0 to 1);
+    `auc`, how often a synthetic cell has the larger value (0.5: no difference); `p_cells`, as if cells were
+    independent, which they are not; `p_subjects`, by permuting whole subjects, NaN with fewer than `FEWEST_UNITS`
+    subjects; `subjects`, the smaller number.
     """
     rng = np.random.default_rng(seed)
     rows = [
-        {"label": label, "descriptor": name} | _compare(of_class, name, permutations, rng)
+        {"label": label, "descriptor": name, **_compare(of_class, name, rng)}
         for label, of_class in cells.groupby("label")
-        for name in names
+        for name in DESCRIPTORS
     ]
     return pd.DataFrame(rows)
 
 
-def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.Generator) -> dict[str, float]:
+def _compare(cells: pd.DataFrame, name: str, rng: np.random.Generator) -> dict[str, float]:
     drawn = (cells["origin"] == SYNTHETIC).to_numpy()
     values = cells[name].to_numpy(float)
     genuine, synthetic = values[~drawn], values[drawn]
     found = ks_2samp(genuine, synthetic, method="asymp")
     owners = (cells["origin"] + " " + cells["subject"]).to_numpy(str)
     subjects = min(len(np.unique(owners[drawn])), len(np.unique(owners[~drawn])))
-    spread = genuine.std()
-    told = subjects >= FEWEST_UNITS
-    gaps = _permute_subjects(values, drawn, owners, permutations, rng) if told else np.array([])
+    p_subjects, spread = np.nan, genuine.std()
+    if subjects >= FEWEST_UNITS:
+        gaps = permuted_gaps(values, drawn, owners, rng)
+        # the one found counts as one of all; rounding must not make equal gaps differ
+        p_subjects = float((gaps >= gaps[0] - 1e-6).mean())
     return {
         "genuine": genuine.mean(),
         "synthetic": synthetic.mean(),
@@ -152,14 +128,16 @@ def _compare(cells: pd.DataFrame, name: str, permutations: int, rng: np.random.G
         "ks": found.statistic,
         "auc": mannwhitneyu(synthetic, genuine).statistic / (len(synthetic) * len(genuine)),
         "p_cells": found.pvalue,
-        # the deal found counts as one of all; rounding must not make equal gaps differ
-        "p_subjects": float((gaps >= gaps[0] - 1e-6).mean()) if told else np.nan,
+        "p_subjects": p_subjects,
         "subjects": subjects,
     }
 
 
-def _permute_subjects(values, drawn, owners, permutations, rng) -> np.ndarray:
-    """Return the gap found, then the gaps when subjects change their origin at random: float (1 + permutations,)."""
+def permuted_gaps(values: np.ndarray, drawn: np.ndarray, owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the Kolmogorov-Smirnov statistic found, then those when subjects change their origin at random.
+
+    `drawn`, bool (n,): which values are of the twin; `owners`, str (n,): whose they are. float (1 + PERMUTATIONS,).
+    """
     names, owner = np.unique(owners, return_inverse=True)
     order = np.argsort(values)
     # cells of each subject up to each value; only the last of equal values closes a step
@@ -167,57 +145,44 @@ def _permute_subjects(values, drawn, owners, permutations, rng) -> np.ndarray:
     steps = steps[:, np.append(np.diff(values[order]) > 0, True)]
     is_drawn = np.zeros(len(names), dtype=np.float32)
     is_drawn[owner[drawn]] = 1
-    dealt = np.stack([is_drawn, *(rng.permutation(is_drawn) for _ in range(permutations))])
-    first, second = dealt @ steps, (1 - dealt) @ steps
+    permuted = np.stack([is_drawn, *(rng.permutation(is_drawn) for _ in range(PERMUTATIONS))])
+    first, second = permuted @ steps, (1 - permuted) @ steps
     return np.abs(first / first[:, -1:] - second / second[:, -1:]).max(axis=1)
 
 
-# ----------------------------------------------------------------------------------- can they be told apart
+def predict_origin(cells: pd.DataFrame, learner: str, *, seed: int = 123) -> pd.DataFrame:
+    """Let a learner distinguish synthetic from genuine cells by their descriptors, on subjects it has not seen.
 
-
-def tell_apart(
-    cells: pd.DataFrame, learner: str = LEARNERS[0], names: Sequence[str] = DESCRIPTORS, *, seed: int = 123
-) -> pd.DataFrame:
-    """Let a learner tell synthetic from genuine cells by their descriptors, on subjects it has not seen.
-
-    Five folds; a subject and its synthetic namesake are in the same one.
-
-    Returns:
-        A table of predictions (see `allkit.evaluate`) whose classes are "synthetic" and "genuine". Its groups keep
-        a subject and its namesake apart, so that both are drawn by themselves for an interval.
-
-    Raises:
-        AllkitError: the learner is unknown, or there are fewer than five subjects.
+    Five folds; a subject and its synthetic namesake are in the same one. Returns a predictions table whose classes
+    are "synthetic" and "genuine"; its groups keep a subject and its namesake apart, so that both are drawn by
+    themselves for an interval.
     """
     labels = cells["origin"].to_numpy(str)
-    scores = _score_out_of_fold(_learner(learner, seed), cells[list(names)].to_numpy(), labels, cells["group"], seed)
+    values = cells[list(DESCRIPTORS)].to_numpy()
+    scores = _score_out_of_fold(_learner(learner, seed), values, labels == SYNTHETIC, cells["group"], seed)
     table = cells[["path", "subject"]].assign(label=labels, group=cells["origin"] + " " + cells["group"])
     return table.assign(p_synthetic=scores, p_genuine=1 - scores)
 
 
 def _learner(name: str, seed: int) -> Any:
-    learners = {
+    return {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
         "random forest": RandomForestClassifier(200, min_samples_leaf=3, random_state=seed),
         "support vector machine": make_pipeline(StandardScaler(), SVC()),
-    }
-    if name not in learners:
-        raise AllkitError(f"no learner {name!r}; choose one of {', '.join(learners)}")
-    return learners[name]
+    }[name]
 
 
-def _score_out_of_fold(model, values, labels, groups, seed, positive: str = SYNTHETIC) -> np.ndarray:
-    """Return the score of the class `positive`, 0 to 1, for each row, by a model that never saw its group."""
-    units = np.unique(groups).size
-    if units < FEWEST_UNITS:
-        raise AllkitError(f"{units} subjects are too few to test on people not trained on; give at least 5.")
+def _score_out_of_fold(
+    model: Any, values: np.ndarray, positive: np.ndarray, groups: pd.Series, seed: int
+) -> np.ndarray:
+    """Return the score of the positive class, 0 to 1, for each row, by a model that never saw its group."""
+    subjects = groups.nunique()
+    if subjects < FEWEST_UNITS:
+        raise AllkitError(f"{subjects} subjects are too few to test on subjects not trained on; give at least 5.")
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     method = "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
-    found = cross_val_predict(model, values, labels == positive, groups=groups, cv=folds, method=method)
-    return found[:, 1] if found.ndim == 2 else 1 / (1 + np.exp(-found))
-
-
-# ------------------------------------------------------------------------------------------------ transfer
+    found = cross_val_predict(model, values, positive, groups=groups, cv=folds, method=method)
+    return found[:, 1] if found.ndim == 2 else expit(found)
 
 
 def evaluate_transfer(
@@ -225,44 +190,36 @@ def evaluate_transfer(
 ) -> dict[str, pd.DataFrame]:
     """Learn ALL and HEM from one kind of cells and test on the other, and on the same kind for comparison.
 
-    Logistic regression on standardised values, classes weighted equally. Within one kind, five folds by subject.
-
-    Args:
-        cells: columns origin, path, label, subject, group, as from `measure_both`.
-        values: float (n, d), what is learned from: descriptors or a network's features, row by row.
-        strength: scikit-learn's C; smaller: simpler.
-        seed: of the folds.
-
-    Returns:
-        Predictions (see `allkit.evaluate`) by "synthetic → genuine", "genuine → genuine", "synthetic → synthetic".
+    Logistic regression, classes weighted equally, on standardised `values`, float (n, d): descriptors or a network's
+    features, row by row. `strength` is scikit-learn's C; smaller: simpler. Within one kind, five folds by subject.
+    Returns predictions tables by "synthetic → genuine", "genuine → genuine", "synthetic → synthetic".
     """
     regression = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
     model = make_pipeline(StandardScaler(), regression)
-    labels, drawn = cells["label"].to_numpy(str), (cells["origin"] == SYNTHETIC).to_numpy()
+    positive, drawn = (cells["label"] == "ALL").to_numpy(), (cells["origin"] == SYNTHETIC).to_numpy()
 
     def table(rows: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
         found = cells.loc[rows, ["path", "label", "subject", "group"]].reset_index(drop=True)
         return found.assign(p_ALL=scores, p_HEM=1 - scores)
 
-    model.fit(values[drawn], labels[drawn] == "ALL")
+    model.fit(values[drawn], positive[drawn])
     found = {"synthetic → genuine": table(~drawn, model.predict_proba(values[~drawn])[:, 1])}
     for name, rows in {"genuine": ~drawn, SYNTHETIC: drawn}.items():
-        scores = _score_out_of_fold(model, values[rows], labels[rows], cells["group"][rows], seed, positive="ALL")
+        scores = _score_out_of_fold(model, values[rows], positive[rows], cells["group"][rows], seed)
         found[f"{name} → {name}"] = table(rows, scores)
     return found
 
 
-def evaluate_by_subject(predictions: pd.DataFrame, label: str = "HEM") -> pd.DataFrame:
-    """Return for each subject of one class how well its cells are told from all cells of the other classes.
+def auc_by_subject(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return for each healthy subject how well its cells are distinguished from all ALL cells.
 
-    Returns:
-        One row per subject: cells, auc (0 to 1; NaN with fewer than `FEWEST_CELLS` cells).
+    One row per subject: cells, auc (0 to 1; NaN with fewer than `FEWEST_CELLS` cells).
     """
-    others = predictions[predictions["label"] != label]
+    others = predictions[predictions["label"] != "HEM"]
     rows = {}
-    for subject, own in predictions[predictions["label"] == label].groupby("subject"):
+    for subject, own in predictions[predictions["label"] == "HEM"].groupby("subject"):
         both = pd.concat([own, others])
-        auc = roc_auc_score(both["label"] == label, both[f"p_{label}"]) if len(own) >= FEWEST_CELLS else np.nan
+        auc = roc_auc_score(both["label"] == "HEM", both["p_HEM"]) if len(own) >= FEWEST_CELLS else np.nan
         rows[subject] = {"cells": len(own), "auc": auc}
     return pd.DataFrame(rows).T.astype({"cells": int}).rename_axis("subject").sort_values("cells", ascending=False)
 

@@ -3,7 +3,7 @@
 
 def exercise_08_1(found):
     # Copies made before the split put the same file on both sides.
-    return found.groupby("arm")["file"].mean().idxmax()
+    return found.groupby("split_kind")["file"].mean().idxmax()
 
 
 def wrong_08_1(found):
@@ -12,12 +12,12 @@ def wrong_08_1(found):
 
 def exercise_08_2(found):
     # Both rows of the table of gaps together: from the paper's order down to the split by subject.
-    auc = found[found["probe"] == "nearest neighbours"].groupby("arm")["auc"].mean()
+    auc = found[found["baseline"] == "nearest neighbours"].groupby("split_kind")["auc"].mean()
     return auc["augment, then split"] - auc["by subject, duplicates merged"]
 
 
 def wrong_08_2(found):
-    auc = found.groupby(["probe", "arm"])["auc"].mean()
+    auc = found.groupby(["baseline", "split_kind"])["auc"].mean()
     weighs, remembers = auc["logistic regression"], auc["nearest neighbours"]
     cannot_remember = weighs["augment, then split"] - weighs["by subject, duplicates merged"]
     return [
