@@ -58,13 +58,14 @@ def _stages(factor=1):
 
 
 def _found():
-    arms = {"augment, then split": (0.90, 0.86, 0.3), "by image": (0.75, 0.83, 0),
-            "by subject, as named": (0.74, 0.82, 0), "by subject, duplicates merged": (0.65, 0.77, 0)}  # fmt: skip
+    kinds = {"augment, then split": (0.90, 0.86, 0.3), "by image": (0.75, 0.83, 0),
+             "by subject, as named": (0.74, 0.82, 0), "by subject, duplicates merged": (0.65, 0.77, 0)}  # fmt: skip
     rows = []
-    for arm, (remembers, weighs, file) in arms.items():
+    for kind, (remembers, weighs, file) in kinds.items():
         for seed in range(3):
-            for probe, auc in (("nearest neighbours", remembers), ("logistic regression", weighs)):
-                rows.append({"arm": arm, "seed": seed, "probe": probe, "auc": auc + 0.01 * seed, "file": file})
+            facts = {"split_kind": kind, "seed": seed, "file": file}
+            for baseline, auc in (("nearest neighbours", remembers), ("logistic regression", weighs)):
+                rows.append({**facts, "baseline": baseline, "auc": auc + 0.01 * seed})
     return pd.DataFrame(rows)
 
 
@@ -98,7 +99,7 @@ def objects(twin):
     told = pd.DataFrame({"value": [0.1, 0.0, -0.1, 0.2], "verdict": ["MobileNet", *["inconclusive"] * 3]})
     ways = pd.Index(["mark as in training", "no mark", "mark on the others"])
     reached = pd.DataFrame({"trained with the mark": [0.87, 0.53, 0.2], "trained without": [0.61, 0.6, 0.58]}, ways)
-    dial = {"measured": [0.0, 0.012, 0.07], "error": [0.003, 0.004, 0.005], "true": [0.0, 0.008, 0.05]}
+    effect = {"measured": [0.0, 0.012, 0.07], "error": [0.003, 0.004, 0.005], "true": [0.0, 0.008, 0.05]}
     rejected = pd.Series({"test images": 0.08, "out of focus": 0.6, "two cells": 1.0, "text": 1.0}, name="rejected")
     return {
         "00": {"index": index},
@@ -109,7 +110,7 @@ def objects(twin):
         "05": {"difference": told, "parts": SimpleNamespace(train=train, test=test), "predictions": both},
         "06": {"rejections": rejected.to_frame(), "predictions": test},
         "07": {"audit": paper.audit_paper(), "best": matrix},
-        "08": {"found": _found(), "gap": pd.DataFrame(dial, index=pd.Index([0.0, 1.0, 2.0], name="dial"))},
+        "08": {"found": _found(), "gap": pd.DataFrame(effect, pd.Index([0.0, 1.0, 2.0], name="subject_effect"))},
         "09": {"simulated": _simulated(), "predictions": both,
                "validation": {title: _predictions(seed) for seed, title in enumerate(both, 5)}},
         "10": {"scores": _scores(), "reached": reached.to_dict()},
@@ -359,7 +360,7 @@ def test_what_cannot_be_asked_is_said_also_of_a_blank(objects):
     three = pd.DataFrame({"label": ["a", "b", "c"], "p_a": [0.5, 0, 0], "p_b": [0.5, 1, 0], "p_c": [0, 0, 1.0]})
     assert "two classes" in check("06.3", 1, predictions=three).text
     assert "not known" in check("10.1", 1, scores=pd.DataFrame({"mask": []})).text
-    assert "do not allow" in check("08.2", 0.1, found=_found()[lambda t: t["arm"] == "by image"]).text
+    assert "do not allow" in check("08.2", 0.1, found=_found()[lambda t: t["split_kind"] == "by image"]).text
     assert not progress_path().exists()
 
 
