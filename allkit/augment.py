@@ -8,7 +8,6 @@ batches changed at random while a network trains.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,18 +17,11 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import affine_transform
 from skimage.color import rgb2gray
-from skimage.feature import canny
 from skimage.filters import sobel
 
 from allkit import AllkitError
 from allkit.images import load_images
 from allkit.splits import Split, split_by_image
-
-Fill = float | Sequence[float]
-"""What is painted where the original has no pixel: a grey level, or red, green and blue, 0-255."""
-
-
-# ---- one image: rotation, as the paper writes it -----------------------------------------------------------
 
 
 def rotate_by_equations(
@@ -38,7 +30,7 @@ def rotate_by_equations(
     *,
     centre: tuple[float, float] | None = None,
     interpolation: str = "nearest",
-    fill: Fill = 0,
+    fill: float | Sequence[float] = 0,
 ) -> np.ndarray:
     """Rotate an image by the equations of the paper (section III.B.1), by inverse mapping.
 
@@ -47,25 +39,12 @@ def rotate_by_equations(
         i' = (i - ci) cos(a) - (j - cj) sin(a) + ci
         j' = (i - ci) sin(a) + (j - cj) cos(a) + cj
 
-    Rows count downwards, so a positive angle turns counter-clockwise on the screen and -90 degrees, the
-    paper's Fig. 4, turns clockwise: `np.rot90(image, -1)`.
+    Rows count downwards, so a positive angle (degrees) turns counter-clockwise on the screen, and -90, the paper's
+    Fig. 4, clockwise. Forward mapping (colour every (i', j') that the equations reach, see `rotate_forward`) leaves
+    holes. Inverse mapping solves the equations for (i, j): every pixel of the *result* learns where it comes from.
 
-    Forward mapping (colour every (i', j') that the equations reach, see `rotate_forward`) leaves holes: some
-    pixels of the result are reached by none. Inverse mapping solves the equations for (i, j) and asks for
-    every pixel of the *result* where it comes from, so each gets exactly one answer.
-
-    Args:
-        image: uint8 (h, w) or (h, w, 3).
-        angle: degrees, counter-clockwise.
-        centre: (ci, cj) in pixels; the middle of the image if None.
-        interpolation: "nearest" copies the nearest pixel; "bilinear" weighs the four around the point.
-        fill: painted where the result looks outside the original.
-
-    Returns:
-        uint8, same shape.
-
-    Raises:
-        AllkitError: unknown interpolation.
+    Takes and returns uint8 (h, w) or (h, w, 3). `centre` is (ci, cj), the middle if None. "nearest" copies a pixel,
+    "bilinear" weighs the four around a point; `fill` (0-255) is painted where there is no original.
     """
     height, width = image.shape[:2]
     ci, cj = ((height - 1) / 2, (width - 1) / 2) if centre is None else centre
@@ -102,17 +81,8 @@ def _between_pixels(image: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarr
     return (1 - down) * above + down * below
 
 
-def rotate_forward(image: np.ndarray, angle: float, *, fill: Fill = 0) -> np.ndarray:
-    """Rotate by forward mapping, to show the holes it leaves (see `rotate_by_equations`, the right way).
-
-    Args:
-        image: uint8 (h, w) or (h, w, 3).
-        angle: degrees, counter-clockwise.
-        fill: painted where no pixel arrives, holes included.
-
-    Returns:
-        uint8, same shape.
-    """
+def rotate_forward(image: np.ndarray, angle: float) -> np.ndarray:
+    """Rotate by forward mapping, to show the black holes it leaves (see `rotate_by_equations`, the right way)."""
     height, width = image.shape[:2]
     ci, cj = (height - 1) / 2, (width - 1) / 2
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -120,109 +90,55 @@ def rotate_forward(image: np.ndarray, angle: float, *, fill: Fill = 0) -> np.nda
     i_new = np.rint((i - ci) * cos - (j - cj) * sin + ci).astype(int)
     j_new = np.rint((i - ci) * sin + (j - cj) * cos + cj).astype(int)
     inside = (i_new >= 0) & (i_new < height) & (j_new >= 0) & (j_new < width)
-    result = np.empty_like(image)
-    result[...] = fill
+    result = np.zeros_like(image)
     result[i_new[inside], j_new[inside]] = image[inside]
     return result
 
 
-# ---- one image: the other changes the paper names ----------------------------------------------------------
-
-
 def flip(image: np.ndarray, direction: str = "horizontal") -> np.ndarray:
-    """Mirror an image, exactly (no resampling).
-
-    Args:
-        image: (h, w, …), any dtype.
-        direction: "horizontal" swaps left and right; "vertical" swaps top and bottom.
-
-    Raises:
-        AllkitError: unknown direction.
-    """
+    """Mirror an image (h, w, …) without resampling: "horizontal" swaps left and right, "vertical" top and bottom."""
     if direction not in ("horizontal", "vertical"):
         raise AllkitError(f"Unknown direction {direction!r}: use 'horizontal' or 'vertical'.")
     return np.ascontiguousarray(image[:, ::-1] if direction == "horizontal" else image[::-1])
 
 
-def zoom(image: np.ndarray, factor: float = 1.3, *, fill: Fill = 0) -> np.ndarray:
-    """Scale an image about its middle, bilinearly; the frame stays the same size.
-
-    Args:
-        image: uint8 (h, w, 3).
-        factor: above 1 enlarges (and cuts off the rim), below 1 shrinks (and fills the rim).
-        fill: painted where the result looks outside the original.
-
-    Returns:
-        uint8 (h, w, 3).
-    """
-    return _turn_and_zoom(image, 0.0, factor, fill)
+def zoom(image: np.ndarray, factor: float = 1.3) -> np.ndarray:
+    """Scale an image, uint8 (h, w, 3), about its middle, bilinearly; below 1 it gets a black rim, above 1 it is cut."""
+    return _turn_and_zoom(image, 0.0, factor, 0)
 
 
-def crop(image: np.ndarray, share: float = 0.7, *, row: float = 0.5, column: float = 0.5) -> np.ndarray:
-    """Cut out a window and enlarge it to the size of the original.
+def crop(image: np.ndarray, share: float = 0.7) -> np.ndarray:
+    """Cut out the middle, `share` (0-1) of height and width, and enlarge it to the size of the original.
 
-    Args:
-        image: uint8 (h, w, 3).
-        share: height and width of the window as shares of the image, above 0 to 1.
-        row: where the window lies, 0 (top) to 1 (bottom).
-        column: where the window lies, 0 (left) to 1 (right).
-
-    Returns:
-        uint8 (h, w, 3).
-
-    Raises:
-        AllkitError: share outside its range.
+    Takes and returns uint8 (h, w, 3).
     """
     if not 0 < share <= 1:
         raise AllkitError(f"share is {share}, but a window is more than 0 and at most 1 of the image.")
     height, width = image.shape[:2]
     window_h, window_w = max(1, round(height * share)), max(1, round(width * share))
-    top, left = round((height - window_h) * row), round((width - window_w) * column)
+    top, left = round((height - window_h) * 0.5), round((width - window_w) * 0.5)
     window = Image.fromarray(image[top : top + window_h, left : left + window_w])
     return np.asarray(window.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def add_noise(image: np.ndarray, spread: float = 15.0, *, seed: int = 0) -> np.ndarray:
-    """Add Gaussian noise to every pixel and channel.
-
-    Args:
-        image: uint8 (h, w, 3).
-        spread: standard deviation in grey levels (0-255).
-        seed: same seed, same noise.
-
-    Returns:
-        uint8 (h, w, 3), clipped to 0-255.
-    """
+    """Add Gaussian noise to every pixel and channel; `spread` is its standard deviation in grey levels (0-255)."""
     noise = np.random.default_rng(seed).normal(0.0, spread, image.shape)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def extract_edges(image: np.ndarray, method: str = "sobel") -> np.ndarray:
-    """Edges of an image, which the paper mentions beside rotation (section III.B.1).
+def extract_edges(image: np.ndarray) -> np.ndarray:
+    """Show how steeply brightness changes (Sobel), scaled to 0-255: the edges that the paper names beside rotation.
 
-    Args:
-        image: uint8 (h, w, 3).
-        method: "sobel" shows how steeply brightness changes, scaled to 0-255; "canny" thins that to lines.
-
-    Returns:
-        uint8 (h, w, 3), three equal channels: colour is lost.
-
-    Raises:
-        AllkitError: unknown method.
+    Takes and returns uint8 (h, w, 3); colour is lost.
     """
-    grey = rgb2gray(image)
-    if method == "sobel":
-        strength = sobel(grey)
-        strength = strength / max(strength.max(), 1e-9)  # a plain image has no edges, and no division by 0
-    elif method == "canny":
-        strength = canny(grey, sigma=2.0).astype(float)
-    else:
-        raise AllkitError(f"Unknown method {method!r}: use 'sobel' or 'canny'.")
+    strength = sobel(rgb2gray(image))
+    strength = strength / max(strength.max(), 1e-9)  # a plain image has no edges, and no division by 0
     return np.repeat(np.rint(255 * strength).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-AUGMENTATIONS: dict[str, Callable[..., np.ndarray]] = {
-    "rotation": lambda image, angle=-90.0, **options: rotate_by_equations(image, angle, **options),
+AUGMENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rotation": lambda image: rotate_by_equations(image, -90),
     "horizontal flip": lambda image: flip(image, "horizontal"),
     "vertical flip": lambda image: flip(image, "vertical"),
     "zoom": zoom,
@@ -233,40 +149,47 @@ AUGMENTATIONS: dict[str, Callable[..., np.ndarray]] = {
 """The changes that the paper names (section III.B.1); each takes uint8 (h, w, 3) and returns the same."""
 
 
-def augment_image(image: np.ndarray, kind: str, **options) -> np.ndarray:
-    """Change one image in one of the ways of `AUGMENTATIONS`.
-
-    Args:
-        image: uint8 (h, w, 3).
-        kind: a name in `AUGMENTATIONS`, such as "zoom".
-        **options: passed on, such as `factor=0.8`.
-
-    Returns:
-        uint8 (h, w, 3).
-
-    Raises:
-        AllkitError: unknown kind.
-    """
-    if kind not in AUGMENTATIONS:
-        near = difflib.get_close_matches(kind, AUGMENTATIONS, n=2) or list(AUGMENTATIONS)
-        raise AllkitError(f"Unknown augmentation {kind!r}: try {', '.join(map(repr, near))}.")
-    return AUGMENTATIONS[kind](image, **options)
-
-
 def background_colour(image: np.ndarray) -> np.ndarray:
     """Median colour of the outermost pixels: what to fill with, so that a turned image shows no corners.
 
-    Args:
-        image: (h, w, 3), or (n, h, w, 3) for one colour per image.
-
-    Returns:
-        float32 (3,) or (n, 3), 0-255; black for the cells of C-NMC.
+    Takes (h, w, 3), or (n, h, w, 3) for one colour per image; returns float32 (3,) or (n, 3), 0-255. It is black for
+    the cells of C-NMC.
     """
     rim = [image[..., 0, :, :], image[..., -1, :, :], image[..., :, 0, :], image[..., :, -1, :]]
     return np.median(np.concatenate(rim, axis=-2), axis=-2).astype(np.float32)
 
 
-def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: Fill) -> np.ndarray:
+def transform_image(
+    image: np.ndarray,
+    *,
+    angle: float = 0.0,
+    factor: float = 1.0,
+    shift: Sequence[float] = (0.0, 0.0),
+    fill: float | Sequence[float] = 0,
+) -> np.ndarray:
+    """Rotate, zoom and shift an image, uint8 (h, w, 3), about its middle, in one bilinear interpolation.
+
+    `angle` in degrees, counter-clockwise; a `factor` above 1 enlarges; `shift` in pixels down and to the right; `fill`
+    a grey level or a colour, 0-255.
+    """
+    if factor <= 0:
+        raise AllkitError(f"The zoom factor is {factor}, but it must be above 0.")
+    height, width = image.shape[:2]
+    cos, sin = np.cos(np.radians(angle)) / factor, np.sin(np.radians(angle)) / factor
+    # Pillow asks, like `rotate_by_equations`, where a pixel of the result comes from, but with x (column)
+    # before y (row) and pixels centred on half numbers, so that the middle is at half the width.
+    x, y = width / 2 + shift[1], height / 2 + shift[0]
+    to_x = (cos, -sin, width / 2 - cos * x + sin * y)
+    to_y = (sin, cos, height / 2 - sin * x - cos * y)
+    colour = tuple(round(float(level)) for level in np.broadcast_to(fill, 3))
+    bilinear = Image.Resampling.BILINEAR
+    moved = Image.fromarray(image).transform(
+        (width, height), Image.Transform.AFFINE, (*to_x, *to_y), bilinear, fillcolor=colour
+    )
+    return np.asarray(moved)
+
+
+def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: float | Sequence[float]) -> np.ndarray:
     """Rotate and zoom about the middle in one bilinear interpolation (each further one blurs more)."""
     if factor <= 0:
         raise AllkitError(f"The zoom factor is {factor}, but it must be above 0.")
@@ -282,17 +205,11 @@ def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: Fill) -
     return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
 
 
-# ---- one image: changed to find out what a network uses ------------------------------------------------------
-
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 
 def corner_box(image: np.ndarray, corner: str, height: float, width: float) -> tuple[slice, slice]:
-    """Return rows and columns of a corner of an image or map, `height` and `width` as shares of its sides, 0-1.
-
-    Raises:
-        AllkitError: unknown corner.
-    """
+    """Return rows and columns of a corner of an image or map, `height` and `width` as shares of its sides, 0-1."""
     if corner not in CORNERS:
         raise AllkitError(f"Unknown corner {corner!r}: use {', '.join(map(repr, CORNERS))}.")
     rows, columns = max(1, round(image.shape[0] * height)), max(1, round(image.shape[1] * width))
@@ -303,44 +220,26 @@ def corner_box(image: np.ndarray, corner: str, height: float, width: float) -> t
 
 
 def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.2) -> np.ndarray:
-    """Put a green square, which no stain has, into a corner: a shortcut for a network to find.
+    """Put a green square, which no stain has, into a corner of a copy: a shortcut for a network to find.
 
-    Args:
-        image: uint8 (h, w, 3).
-        corner: one of `CORNERS`.
-        share: side of the square as a share of the image's, above 0 to 1.
-
-    Returns:
-        uint8 (h, w, 3), a copy.
+    The image is uint8 (h, w, 3), `corner` one of `CORNERS`, `share` (0-1) the side of the square as a share of the
+    image's.
     """
     marked = image.copy()
     marked[corner_box(image, corner, share, share)] = (40, 200, 40)
     return marked
 
 
-# ---- an index: filling up the smaller classes --------------------------------------------------------------
-
-
 def balance(index_part: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Fill every class up to the largest with rotated, flipped and zoomed copies (paper, section III.B.1).
 
-    No image is made here: a copy is a further row for the same file, and the column `augmentation` says how
-    to make it ("" for an original, else for instance "rotate:-90", "flip:horizontal" or "rotate:37|zoom:1.1",
-    see `apply_augmentation`). The images of a class are copied in turn, so no two differ by more than one
-    copy, and no copy of an image is asked for twice.
+    No image is made here: a copy is a further row for the same file, after all originals, and the column
+    `augmentation` says how to make it ("" for an original, else for instance "rotate:-90", "flip:horizontal" or
+    "rotate:37|zoom:1.1", see `apply_augmentation`). The images of a class are copied in turn, so no two differ by more
+    than one copy, and no two copies of an image are the same.
 
     Balance the training part only. Copies in the validation or test part would count some cells twice, and
     copies made before the split land on both sides of it (`augment_then_split`).
-
-    Args:
-        index_part: the rows of an index that are trained on, all labelled.
-        seed: same seed, same copies.
-
-    Returns:
-        The same rows followed by the copies, with the further column `augmentation`, and a RangeIndex.
-
-    Raises:
-        AllkitError: no rows, a row without label, or rows of another part than "train".
     """
     _check_balanceable(index_part)
     rng = np.random.default_rng(seed)
@@ -382,23 +281,12 @@ def _new_copy(rng: np.random.Generator, used: set[str]) -> str:
 
 
 def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
-    """Make the copy that a row of a balanced index asks for.
+    """Make the copy that a row of a balanced index names, from uint8 (h, w, 3).
 
-    Flips come first, then rotation and zoom together in one interpolation, then a mark, whatever the order in
-    `spec`.
-    Flips, and right angles of square images, move pixels without resampling. Corners are filled with the
-    colour of the background (`background_colour`).
-
-    Args:
-        image: uint8 (h, w, 3).
-        spec: "" or steps joined by "|": "flip:horizontal", "flip:vertical", "rotate:<degrees, counter-
-            clockwise>", "zoom:<factor>", "mark:<corner>" (see `stamp_mark`).
-
-    Returns:
-        uint8 (h, w, 3).
-
-    Raises:
-        AllkitError: a step that cannot be read.
+    `spec` is "" or steps joined by "|": "flip:horizontal", "flip:vertical", "rotate:<degrees, counter-clockwise>",
+    "zoom:<factor>", "mark:<corner>" (see `stamp_mark`). Flips come first, then rotation and zoom together in one
+    interpolation, then marks, whatever their order. Flips, and right angles of square images, move pixels without
+    resampling. Corners are filled with the colour of the background (`background_colour`).
     """
     angle, factor, corners = 0.0, 1.0, []
     for step in filter(None, spec.split("|")):
@@ -426,15 +314,9 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
 
 
 def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -> np.ndarray:
-    """Load the images of some rows, each file once, and make the copies that a balanced part asks for.
+    """Load the images of some rows, each file once, and make the copies that a balanced part names.
 
-    Args:
-        rows: of an index, or of a balanced part (with the column `augmentation`).
-        image_size: side of the result, pixels.
-        crop: side of the centre square cut out first, pixels; None: the whole image.
-
-    Returns:
-        uint8 (rows, image_size, image_size, 3).
+    Returns uint8 (rows, image_size, image_size, 3); see `allkit.images.load_images`.
     """
     if "augmentation" not in rows:
         return load_images(rows, image_size=image_size, crop=crop)
@@ -446,15 +328,7 @@ def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -
 
 
 def balance_split(split: Split, *, seed: int) -> Split:
-    """Balance the training part of a split and leave validation and test as they are.
-
-    Args:
-        split: any split that is not balanced yet.
-        seed: same seed, same copies.
-
-    Returns:
-        The split with `train` from `balance`; its note says so.
-    """
+    """Balance the training part of a split and leave validation and test as they are."""
     train = balance(split.train, seed=seed)
     copies = int((train["augmentation"] != "").sum())
     note = f"{split.note} Training is balanced with {copies:,} copies of training images."
@@ -465,14 +339,7 @@ def augment_then_split(index: pd.DataFrame, seed: int = 123) -> Split:
     """Balance the whole pool, then split it by image: the order that the paper describes (abstract, III.B.1).
 
     Never judge a model by this split: a cell and its rotated copies land on both sides of it. It exists to
-    count that leak (`count_leaked_copies`).
-
-    Args:
-        index: an index; only labelled rows of part "train" are used.
-        seed: for the copies and for the split; 123 is the seed recovered from the paper.
-
-    Returns:
-        A split whose three parts hold the column `augmentation`.
+    count that leak (`count_leaked_copies`). The seed, of copies and split, is the one recovered from the paper.
     """
     pool = index[index["label"].notna() & (index["part"] == "train")]
     split = split_by_image(balance(pool, seed=seed), seed=seed)
@@ -484,14 +351,9 @@ def augment_then_split(index: pd.DataFrame, seed: int = 123) -> Split:
 
 
 def count_leaked_copies(split: Split) -> pd.DataFrame:
-    """Count the rows of validation and test whose original image also has a row in training.
+    """Count the rows of validation and test whose original image also has a row in training; 0 in a sound split.
 
-    Args:
-        split: any split; in a sound one every count is 0.
-
-    Returns:
-        One row per part ("validation", "test") with columns `part`, `images` (rows), `leaked` (rows whose
-        file is also trained on, as it is or as a copy) and `share` (leaked / images, 0-1).
+    One row per part with columns `part`, `images`, `leaked` and `share` (leaked / images, 0-1).
     """
     trained_on = set(split.train["path"])
     rows = []
@@ -500,9 +362,6 @@ def count_leaked_copies(split: Split) -> pd.DataFrame:
         leaked = int(paths.isin(trained_on).sum())
         rows.append((part, len(paths), leaked, leaked / len(paths) if len(paths) else 0.0))
     return pd.DataFrame(rows, columns=["part", "images", "leaked", "share"])
-
-
-# ---- training: a batch changed at random -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -542,21 +401,10 @@ class Augmentation:
 
 
 def augment_batch(images: np.ndarray, augmentation: Augmentation, *, seed: int | Sequence[int]) -> np.ndarray:
-    """Change every image of a batch at random.
+    """Change every image of a batch at random: (n, h, w, 3), 0-255, to a float32 copy.
 
-    Holds no state: the same images, settings and seed give the same result. Switching one kind of change on
-    or off does not alter what is drawn for the others.
-
-    Args:
-        images: uint8 or float (n, h, w, 3), 0-255; not altered.
-        augmentation: what may happen to an image.
-        seed: a number, or several such as (seed, epoch, batch).
-
-    Returns:
-        float32 (n, h, w, 3), 0-255.
-
-    Raises:
-        AllkitError: right angles asked for images that are not square.
+    Holds no state: the same images, settings and seed, a number or several such as (seed, epoch, batch), give the same
+    result. Switching one kind of change on or off does not alter what is drawn for the others.
     """
     n, height, width = images.shape[:3]
     if augmentation.right_angles and height != width:
@@ -589,41 +437,21 @@ def augment_batch(images: np.ndarray, augmentation: Augmentation, *, seed: int |
 def transform_images(
     images: np.ndarray, *, angle: np.ndarray, shift: np.ndarray, factor: np.ndarray, fill: float | str = 0
 ) -> np.ndarray:
-    """Rotate, zoom and shift each image of a batch about its middle, in one bilinear interpolation.
+    """Rotate, zoom and shift each image of a batch about its middle; see `transform_image`.
 
-    Args:
-        images: uint8 or float (n, h, w, 3), 0-255; rounded to whole grey levels.
-        angle: (n,) degrees, counter-clockwise.
-        shift: (n, 2) pixels down and to the right.
-        factor: (n,) above 1 enlarges.
-        fill: a grey level, or "background" for each image's own rim colour.
-
-    Returns:
-        float32 (n, h, w, 3), whole numbers 0-255.
+    Takes (n, h, w, 3), 0-255, rounded to whole grey levels, and returns them as float32. `angle` and `factor` (n,) and
+    `shift` (n, 2) are by image; `fill` is a grey level, or "background" for each image's own rim colour.
     """
-    n, height, width = images.shape[:3]
     if images.dtype != np.uint8:
         images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-    colours = background_colour(images) if fill == "background" else np.full((n, 3), fill)
-    cos, sin = np.cos(np.radians(angle)) / factor, np.sin(np.radians(angle)) / factor
-    # Pillow asks, like `rotate_by_equations`, where a pixel of the result comes from, but with x (column)
-    # before y (row) and pixels centred on half numbers, so that the middle is at half the width.
-    x0, y0 = width / 2 + shift[:, 1], height / 2 + shift[:, 0]
-    to_x = np.stack([cos, -sin, width / 2 - cos * x0 + sin * y0], axis=1)
-    to_y = np.stack([sin, cos, height / 2 - sin * x0 - cos * y0], axis=1)
+    fills = background_colour(images) if fill == "background" else np.full(len(images), fill)
     result = np.empty(images.shape, dtype=np.float32)
 
     def transform(k: int) -> None:
-        result[k] = Image.fromarray(images[k]).transform(
-            (width, height),
-            Image.Transform.AFFINE,
-            (*to_x[k], *to_y[k]),
-            Image.Resampling.BILINEAR,
-            fillcolor=tuple(round(float(level)) for level in colours[k]),
-        )
+        result[k] = transform_image(images[k], angle=angle[k], factor=factor[k], shift=shift[k], fill=fills[k])
 
     # Pillow lets other threads work meanwhile; on two cores this takes a quarter of the time of
     # `keras.ops.image.affine_transform`.
     with ThreadPoolExecutor() as pool:
-        list(pool.map(transform, range(n)))
+        list(pool.map(transform, range(len(images))))
     return result

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, imported without TensorFlow's start-up messages: every module takes both from here."""
+"""Keras on TensorFlow, imported without TensorFlow's start-up messages: every module takes them from here."""
 
 import os
 import sys
@@ -26,5 +26,6 @@ def _silent_stderr() -> Iterator[None]:
 with _silent_stderr():
     import keras
     import tensorflow as tf
+    from tqdm.keras import TqdmCallback
 
-__all__ = ["keras", "tf"]
+__all__ = ["TqdmCallback", "keras", "tf"]

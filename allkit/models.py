@@ -1,4 +1,4 @@
-"""Both networks: build, count, save, load, predict."""
+"""The networks: build, count, save, load, predict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from allkit import AllkitError
+from allkit import AllkitError, saving
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.data import class_order
@@ -77,9 +77,6 @@ def register_backbone(name: str, backbone: Backbone) -> None:
     BACKBONES[name] = backbone
 
 
-# ---------------------------------------------------------------------------------------------- build
-
-
 def build_model(
     name: str,
     image_size: int,
@@ -95,16 +92,14 @@ def build_model(
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build one of the paper's two networks, or one that was registered, with the head of its recipe (III.B.2).
+    """Build a network of `BACKBONES` with the head of the paper's recipe (III.B.2).
 
     The model is flat (no model inside a model) and takes plain RGB, float or uint8, values 0–255, shape
     (batch, image_size, image_size, 3); it returns class probabilities (batch, classes). Each network's own
     scaling is its first layer: MobileNet wants [-1, 1]; EfficientNet brings its scaling along.
 
     Args:
-        name: "mobilenet", "efficientnetb3", or a name given to `register_backbone`.
         image_size: side of the input in px, at least 32.
-        classes: number of classes, at least 2.
         weights: None (from scratch), "imagenet", the path of a weights file of the bare backbone, or of the
             .keras file of one of the kit's own runs, whose backbone is taken.
         alpha: width of MobileNet (1.0: as published); ignored by networks of one width, such as EfficientNetB3.
@@ -114,12 +109,8 @@ def build_model(
         stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
         start_shallow: True sets the scale that ends each of EfficientNetB3's residual branches to zero at the
             start (Goyal et al., 2017): it begins as a shallow network, which learns faster from few steps.
-        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3, which scales by itself,
-            is not affected.
-        seed: seed of the initial weights; None keeps Keras' global state.
-
-    Raises:
-        AllkitError: unknown name, impossible size, or ImageNet weights that cannot be found.
+        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 scales by itself.
+        seed: of the initial weights; None keeps Keras' global state.
     """
     _check_build(name, image_size, classes, pooling)
     if seed is not None:
@@ -257,9 +248,6 @@ def _weights_file(name: str, alpha: float, image_size: int) -> str:
     return backbone.weights_file.format(width=backbone.widths.get(alpha), size=image_size)
 
 
-# ---------------------------------------------------------------------------------------------- count
-
-
 def stage_of(layer: str) -> str:
     """Return the stage of a layer by its name: "input", "stem", "block 1" …, "top" or "head"."""
     if layer.startswith(("head_", "probabilities")):
@@ -280,9 +268,8 @@ def last_stages(model: keras.Model, blocks: int) -> list[str]:
 def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Model]:
     """Cut a model from `build_model` in two that share its layers: everything below its last stages, and those.
 
-    Args:
-        blocks: how many blocks the second model holds besides the head; 0: the head without its pooling, so that
-            one number per channel passes the cut.
+    The second holds that many blocks and the head; with 0 blocks, the head without its pooling, so that one number
+    per channel passes the cut.
     """
     if blocks:
         kept = last_stages(model, blocks)
@@ -293,31 +280,37 @@ def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Mod
 
 
 def fuse_batch_norm(model: keras.Model) -> keras.Model:
-    """Return a copy for prediction whose batch normalisations are folded into the convolutions before them.
+    """Return a copy for prediction whose batch normalisations are fused with the convolutions before them.
 
     With fixed statistics a batch normalisation multiplies each channel by one number and adds another, and so can the
     convolution's kernel and bias: the same results, up to rounding, in little more than half the time. One that does
     not follow a convolution, or follows one whose output goes elsewhere too, stays.
     """
-    folds, layers = _find_fusable(model), {layer.name: layer for layer in model.layers}
-    folded = {norm.name for norm in folds.values()}
+    fusable = _find_fusable(model)
+    fused = {norm.name for norm in fusable.values()}
 
     def clone(layer: Any) -> Any:
-        if layer.name in folded:
+        if layer.name in fused:
             return keras.layers.Identity(name=layer.name)
-        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in folds else {}))
+        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in fusable else {}))
 
     copy = keras.models.clone_model(
         keras.Model(model.inputs[0], model.outputs[0]),
         clone_function=clone,
         call_function=lambda layer, *inputs, **_: layer(*inputs),  # only what comes in: an identity knows no mask
     )
+    _set_fused_weights(copy, model)
+    return copy
+
+
+def _set_fused_weights(copy: keras.Model, model: keras.Model) -> None:
+    """Give a copy from `fuse_batch_norm` the weights that its model has now."""
+    fusable, layers = _find_fusable(model), {layer.name: layer for layer in model.layers}
     for layer in copy.layers:
-        if norm := folds.get(layer.name):
-            layer.set_weights(_fold(layers[layer.name], norm))
+        if norm := fusable.get(layer.name):
+            layer.set_weights(_fuse(layers[layer.name], norm))
         elif layer.weights:
             layer.set_weights(layers[layer.name].get_weights())
-    return copy
 
 
 def _find_fusable(model: keras.Model) -> dict[str, Any]:
@@ -335,7 +328,7 @@ def _find_fusable(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def _fold(convolution: Any, norm: Any) -> list[np.ndarray]:
+def _fuse(convolution: Any, norm: Any) -> list[np.ndarray]:
     """Return kernel and bias of a convolution that does what this one and its batch normalisation do."""
     kernel, *bias = convolution.get_weights()
     mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
@@ -346,12 +339,40 @@ def _fold(convolution: Any, norm: Any) -> list[np.ndarray]:
     return [kernel * scale.reshape(channels), shift]
 
 
+class FusedNetwork:
+    """A network compiled for prediction, on a copy from `fuse_batch_norm` that follows the network's weights.
+
+    On one image Keras' own `predict` spends most of its time around the network.
+    """
+
+    def __init__(self, network: keras.Model) -> None:
+        self.network, self.copy = network, fuse_batch_norm(network)
+        images = tf.TensorSpec(network.input_shape, tf.float32)
+        self._forward = tf.function(
+            lambda batch: self.copy(batch, training=False), input_signature=[images], autograph=False
+        )
+        self._sum_weights = tf.function(self._sums_of_weights, autograph=False)
+        self._sums = self._sum_weights().numpy()
+
+    def predict(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield what the network, with the weights that it has now, makes of batches of images, 0-255."""
+        sums = self._sum_weights().numpy()
+        if not np.array_equal(sums, self._sums):
+            _set_fused_weights(self.copy, self.network)
+            self._sums = sums
+        for batch in batches:
+            yield self._forward(np.asarray(batch, np.float32)).numpy()
+
+    def _sums_of_weights(self) -> Any:
+        weights = [weight.value for weight in self.network.weights if weight.dtype == "float32"]
+        return tf.stack([0.0, *map(tf.reduce_sum, weights)])  # 0 for a network without weights
+
+
 def count_by_stage(model: keras.Model) -> pd.DataFrame:
     """Count parameters and multiply-adds of one image, stage by stage (Figs. 5 and 6 with numbers).
 
-    Returns:
-        One row per stage in order of computation: stage, layers, output ("h × w × c"), parameters,
-        multiply_adds. Batch normalisation, activations and pooling count no multiply-adds, as is usual.
+    One row per stage in order of computation: stage, layers, output ("h × w × c"), parameters, multiply_adds. Batch
+    normalisation, activations and pooling count no multiply-adds, as is usual.
     """
     rows = [
         {
@@ -375,15 +396,12 @@ def _multiply_adds(layer: Any) -> int:
     return positions * int(np.prod(kernel.shape))
 
 
-# ---------------------------------------------------------------------------------- save, load, predict
-
-
 @dataclass(frozen=True)
 class TrainedModel:
     """A network and its metadata: how to feed it and where it comes from.
 
     Attributes:
-        model: takes uint8 or float RGB 0–255, (batch, s, s, 3).
+        model: takes uint8 or float RGB 0–255, (batch, s, s, 3); predictions follow its weights.
         metadata: classes, input (image_size, crop), data, split, profile, versions.
     """
 
@@ -396,24 +414,15 @@ class TrainedModel:
         return tuple(self.metadata["classes"])
 
     @cached_property
-    def forward(self) -> Callable:
-        """The network as one compiled call: float32 (n, s, s, 3), 0-255, to probabilities (n, classes).
-
-        On one image Keras' own `predict` spends most of its time around the network. Made of the weights as they are
-        at the first call: a network that is trained further needs a new `TrainedModel`.
-        """
-        model, shape = fuse_batch_norm(self.model), tf.TensorSpec(self.model.input_shape, tf.float32)
-        return tf.function(lambda images: model(images, training=False), input_signature=[shape], autograph=False)
+    def fused(self) -> FusedNetwork:
+        """The network made fast for prediction."""
+        return FusedNetwork(self.model)
 
 
 def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
     """Load the models of a run folder, or one .keras file: title -> model, in the paper's order.
 
-    Args:
-        run_or_file: path of a .keras file, or of a folder that holds models/*.keras.
-
-    Raises:
-        AllkitError: there is no model, or one cannot be loaded.
+    Raises AllkitError when there is none, or one cannot be loaded.
     """
     loaded = {file.stem: load_model(file) for file in find_models(run_or_file)}
     return {title_of(trained.metadata.get("model", stem)): trained for stem, trained in loaded.items()}
@@ -433,35 +442,17 @@ def find_models(run_or_file: str | Path) -> list[Path]:
 
 
 def save_model(trained: TrainedModel, path: Path) -> None:
-    """Write `path` (.keras) and its metadata as JSON beside it, atomically.
-
-    Raises:
-        AllkitError: the disk is full or not writable; what was there before is intact.
-    """
+    """Write `path` (.keras) and its metadata as JSON beside it."""
     path = Path(path)
-    half = path.with_name(f".{path.stem}-{os.getpid()}.keras")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trained.model.save(half)
-        metadata = half.with_suffix(".json")
-        metadata.write_text(json.dumps(trained.metadata, indent=1, ensure_ascii=False))
-        os.replace(half, path)
-        os.replace(metadata, path.with_suffix(".json"))
-    except OSError as error:
-        raise AllkitError(
-            f"the model could not be saved as {path} ({error}); free some space or choose another "
-            "run_folder. The checkpoints and any earlier model are intact: run again to resume."
-        ) from error
-    finally:
-        half.unlink(missing_ok=True)
-        half.with_suffix(".json").unlink(missing_ok=True)
+    with saving(path.with_suffix(".json")) as metadata, saving(path) as file:
+        trained.model.save(file)
+        metadata.write_text(json.dumps(trained.metadata, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def load_model(path: Path) -> TrainedModel:
     """Load a .keras file and the metadata (JSON) beside it, in Keras' safe mode (no code from the file is run).
 
-    Raises:
-        AllkitError: a file is missing, damaged, or metadata and network disagree.
+    Raises AllkitError when a file is missing, damaged, or metadata and network disagree.
     """
     path = Path(path)
     if not path.is_file() or not path.with_suffix(".json").is_file():
@@ -470,7 +461,7 @@ def load_model(path: Path) -> TrainedModel:
             "(notebooks 03 and 04) or give another path."
         )
     try:
-        metadata = json.loads(path.with_suffix(".json").read_text())
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         model = keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:
         raise AllkitError(
@@ -503,7 +494,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
     if not len(images):
         return np.zeros((0, len(trained.classes)), np.float32)
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([trained.forward(np.asarray(batch, np.float32)).numpy() for batch in batches])
+    return np.concatenate(list(trained.fused.predict(batches)))
 
 
 def load_features(
@@ -517,37 +508,29 @@ def load_features(
     seed: int = 0,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Return what a network that is not trained makes of some images, computed once and kept on disk.
+    """Return what a frozen network, such as the first of `split_model`, makes of some images; computed once.
 
-    Args:
-        frozen_backbone: takes images, as the first of `split_model`.
-        rows: of an index or a balanced part.
-        image_size, crop: of the its input, see `allkit.images.load_images`.
-        augmentation: changes each copy of an image at random before it enters; None: not at all.
-        copies: how many copies of each image pass through.
-        seed: of the augmentation.
-
-    Returns:
-        float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.cached_array`
-        returns it. Kept for the same files, preparation, augmentation, seed and weights.
+    `augmentation` changes each of the `copies` of an image at random before it enters; None: not at all. Returns
+    float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.cached_array` keeps it
+    on disk for the same files, preparation, augmentation, seed and weights.
     """
     images = load_part(rows, image_size=image_size, crop=crop)
 
-    def make() -> Iterator[np.ndarray]:
-        network = TrainedModel(frozen_backbone, {"classes": [""]})
+    def batches() -> Iterator[np.ndarray]:
         for copy in range(copies):
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
-                if augmentation is not None:
-                    batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
-                yield network.forward(np.asarray(batch, np.float32)).numpy()
+                yield batch if augmentation is None else augment_batch(batch, augmentation, seed=(seed, copy, start))
+
+    def compute() -> Iterator[np.ndarray]:
+        return FusedNetwork(frozen_backbone).predict(batches())
 
     changed = rows["augmentation"].tolist() if "augmentation" in rows else []
     layers = [type(layer).__name__ for layer in frozen_backbone.layers]
     weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
     key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, batch_size, layers, weights]
     shape = (copies * len(rows), *frozen_backbone.output_shape[1:])
-    return cached_array("features", "\n".join(map(str, key)), make, shape, np.float32)
+    return cached_array("features", "\n".join(map(str, key)), compute, shape, np.float32)
 
 
 def predict_index(
@@ -555,10 +538,8 @@ def predict_index(
 ) -> pd.DataFrame:
     """Return the predictions table of an index: path, label, subject, group, and `p_<class>` per class.
 
-    Args:
-        trained: the model; its metadata says how images are prepared.
-        index: rows of an index; a column `augmentation` says how an image is changed after it was prepared.
-        change: changes a decoded image, uint8 (h, w, 3), before it is prepared; is given its path too.
+    A column `augmentation` of the index says how an image is changed after it was prepared. `change` changes a decoded
+    image, uint8 (h, w, 3), before it is prepared; it is given its path too.
     """
     size = {key: trained.metadata["input"][key] for key in ("image_size", "crop")}
     images = load_part(index, **size) if change is None else _load_changed(index["path"], change, **size)

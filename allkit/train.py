@@ -1,13 +1,9 @@
-"""What the paper and the literature report, as tables, and the audit: what the printed numbers imply.
-
-The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them.
-"""
+"""Training: profiles, the paper's learning-rate rule, input pipeline, and `train_model`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import math
@@ -15,25 +11,23 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import display
 from sklearn.utils.class_weight import compute_class_weight
-from tqdm import tqdm
 
-from allkit import AllkitError, __version__
+from allkit import AllkitError, __version__, disk_trouble, is_disk_full, saving
 from allkit.augment import Augmentation, augment_batch, load_part
-from allkit.backend import keras, tf
+from allkit.backend import TqdmCallback, keras, tf
 from allkit.data import class_order, index_hash
 from allkit.models import (
     TrainedModel,
@@ -46,8 +40,6 @@ from allkit.models import (
 )
 from allkit.splits import Split, assert_disjoint
 
-# ----------------------------------------------------------------------------------- the learning-rate rule
-
 
 class LearningRateRule:
     """The rule behind Tables I and II, without Keras: feed it epochs, it says what to do next.
@@ -58,9 +50,12 @@ class LearningRateRule:
     validation loss is noted only at epochs where both improve: that is why Table I reads -90.80 % at epoch 4.
     """
 
-    def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3):
-        self.threshold, self.patience = threshold, patience
-        self.factor, self.stop_patience = factor, stop_patience
+    threshold = 0.9
+    factor = 0.5
+    stop_patience = 3
+
+    def __init__(self, patience: int = 1) -> None:
+        self.patience = patience
         self.best_accuracy, self.lowest_loss = -math.inf, math.inf
         self.waited = self.steps = 0
 
@@ -86,16 +81,13 @@ class LearningRateRule:
         return {"monitor": monitor, "improvement": improvement, "next_lr": lr, "improved": improved}
 
 
-# ------------------------------------------------------------------------------------------- profiles
-
-
 @dataclass(frozen=True)
 class Profile:
     """Everything that a training run decides, in one place.
 
     Attributes:
         split: "image" (as in the paper) or "subject"; see `allkit.splits.split_data`.
-        allow_leak: the explicit word that a split which shares subjects needs.
+        allow_leak: consent to a split that shares subjects.
         image_size: side of the network's input, px.
         crop: side of the centre square cut out of a 450-px C-NMC image first, px; None: the whole image.
         weights, alpha, rescale, pooling, momentum, penalty, stochastic_depth, start_shallow: see
@@ -103,12 +95,12 @@ class Profile:
         batch_size, learning_rate: of the training with Adamax.
         head_epochs: epochs with a frozen backbone, first; 0 for none.
         epochs: epochs after that, on all layers or on the last blocks; 0, with head epochs: the head only.
-        last_blocks: how many of the backbone's stages those epochs train; 0 means all layers.
-        augmented_copies: how many augmented copies of each training image pass through the frozen layers below, once
-            and for all; every epoch takes another of them. 0: every image passes through the whole network, newly
+        last_blocks: how many of the backbone's stages those epochs train; 0: all layers.
+        augmented_copies: how many augmented copies of each training image pass through the frozen layers, once and
+            for all; every epoch takes another of them. 0: every image passes through the whole network, newly
             augmented, at every step.
         fine_tune_rate: learning rate of the second phase, where there are two.
-        augmentation: on the fly, training images only.
+        augmentation: of training images.
         class_weight: weight each class by the inverse of its share.
         patience: epochs without improvement before the learning-rate rule lowers the rate.
         best_by: "rule" (best epoch of the paper's rule) or "balanced_accuracy" (of the validation part).
@@ -180,14 +172,9 @@ _BY_MODEL = {
 def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None = None, **overrides) -> Profile:
     """Return a profile, adapted to the model and the data, with every override that is not None.
 
-    Args:
-        name: "paper", "honest" or "quick".
-        model: "mobilenet" or "efficientnetb3"; quick uses smaller images for the slower network.
-        index: where given and not C-NMC or its twin, `crop` is dropped: it is meant for 450-px single cells.
-        overrides: any field of `Profile`; None leaves it alone; the word "none" means None.
-
-    Raises:
-        AllkitError: unknown profile or field, naming the near misses.
+    Overrides are fields of `Profile`; None leaves a field alone, and the word "none" means None. `crop` is meant for
+    450-px single cells: it is dropped where `index` holds anything but C-NMC or its synthetic twin. Raises AllkitError
+    for an unknown profile or field, naming the near misses.
     """
     if name not in PROFILES:
         raise AllkitError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
@@ -227,42 +214,33 @@ def profile_table(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame({"setting": rows.keys(), "value": [str(value) for value in rows.values()]})
 
 
-# ------------------------------------------------------------------------------------- input pipeline
+class Batches(keras.utils.PyDataset):
+    """Batches of (images float32 0–255, one-hot labels, sample weights).
 
+    Order and augmentation depend on (seed, epoch, batch) alone, so that a resumed training sees what an uninterrupted
+    one would have seen. `images` may hold several copies of all images, one copy of all after the other; each epoch
+    takes another copy of each image.
+    """
 
-@cache
-def _batches_class() -> type:
-    """Make the class on first use: its base class lives in Keras, which must not load at import."""
+    def __init__(self, images, labels, weights, batch_size, *, seed=0, shuffle=False, augmentation=None):
+        super().__init__()
+        self.images, self.labels, self.sample_weights = images, labels, weights
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.augmentation, self.epoch = augmentation, 0
 
-    class Batches(keras.utils.PyDataset):
-        """Batches of (images float32 0–255, one-hot labels, sample weights).
+    def __len__(self) -> int:
+        return math.ceil(len(self.labels) / self.batch_size)
 
-        Order and augmentation depend on (seed, epoch, batch) alone, so that a resumed training sees what
-        the uninterrupted one would have seen. There may be several copies of all images, one after the
-        other; each epoch takes another copy of each image.
-        """
-
-        def __init__(self, images, labels, weights, batch_size, *, seed=0, shuffle=False, augmentation=None):
-            super().__init__()
-            self.images, self.labels, self.sample_weights = images, labels, weights
-            self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-            self.augmentation, self.epoch = augmentation, 0
-
-        def __len__(self):
-            return math.ceil(len(self.labels) / self.batch_size)
-
-        def __getitem__(self, number):
-            order = np.arange(len(self.labels))
-            if self.shuffle:
-                order = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            copies = len(self.images) // len(self.labels)
-            images = np.asarray(self.images[rows + len(self.labels) * ((rows + self.epoch) % copies)], np.float32)
-            if self.augmentation is not None:
-                images = augment_batch(images, self.augmentation, seed=(self.seed, self.epoch, number))
-            return images, self.labels[rows], self.sample_weights[rows]
-
-    return Batches
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        order = np.arange(len(self.labels))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
+        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        copies = len(self.images) // len(self.labels)
+        images = np.asarray(self.images[rows + len(self.labels) * ((rows + self.epoch) % copies)], np.float32)
+        if self.augmentation is not None:
+            images = augment_batch(images, self.augmentation, seed=(self.seed, self.epoch, number))
+        return images, self.labels[rows], self.sample_weights[rows]
 
 
 def build_batches(
@@ -274,13 +252,13 @@ def build_batches(
     seed: int = 0,
     weights: dict[str, float] | None = None,
     frozen_backbone: keras.Model | None = None,
-) -> keras.utils.PyDataset:
+) -> Batches:
     """Build the input pipeline of one part of a split.
 
-    Decoded and resized images are read from disk through a memory map, so memory does not grow with the number
-    of images (but for the copies of a balanced part). Training batches are shuffled and augmented; others come
-    in order, as they are. Rows that `allkit.augment.balance` added are made from their original. With a
-    `frozen_backbone` the batches hold what it makes of the images, see `allkit.models.load_features`.
+    Prepared images are read from disk through a memory map, so memory does not grow with their number (but for the
+    copies of a balanced part). Training batches are shuffled and augmented; others come in order, as they are.
+    `weights` are by class. With a `frozen_backbone` the batches hold what it makes of the images, see
+    `allkit.models.load_features`.
     """
     size = {"image_size": profile.image_size, "crop": profile.crop}
     augmentation = profile.augmentation if training else None
@@ -292,7 +270,7 @@ def build_batches(
     position = {name: k for k, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.float32)[part["label"].map(position).to_numpy()]
     by_class = np.array([(weights or {}).get(name, 1.0) for name in classes], np.float32)
-    return _batches_class()(
+    return Batches(
         images, labels, labels @ by_class, profile.batch_size,
         seed=seed, shuffle=training, augmentation=augmentation,
     )  # fmt: skip
@@ -305,97 +283,121 @@ def class_weights(labels: pd.Series) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))
 
 
-# -------------------------------------------------------------------------------- learning-rate rule
+class MonitorSwitchLR(keras.callbacks.Callback):
+    """The paper's learning-rate rule as a Keras callback (Tables I and II).
 
-
-TABLE_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor",
-                 "improvement", "seconds")  # fmt: skip
-
-
-@cache
-def _callback_class() -> type:
-
-    class MonitorSwitchLR(keras.callbacks.Callback):
-        """The paper's learning-rate rule as a Keras callback; see `LearningRateRule`."""
-
-        def __init__(self, threshold=0.9, patience=1, factor=0.5, stop_patience=3, *, best_by=None, folder=None):
-            super().__init__()
-            self.rule = LearningRateRule(threshold, patience, factor, stop_patience)
-            self.best_by, self.folder = best_by, None if folder is None else Path(folder)
-            self.rows: list[dict] = []
-            self.best_value, self.best_epoch, self.best_weights = -math.inf, None, None
-            self._started = time.perf_counter()
-
-        @property
-        def table(self) -> pd.DataFrame:
-            """One row per epoch, columns as in Tables I and II; accuracies as fractions, lr as set."""
-            columns = [*TABLE_COLUMNS, *(["val_" + self.best_by] if self.best_by else [])]
-            return pd.DataFrame(self.rows, columns=columns)
-
-        def replay(self, rows: list[dict]) -> None:
-            """Take up the state after these epochs, as when they had just been trained."""
-            for row in rows:
-                step = self.rule.update(row["accuracy"], row["val_loss"], row["lr"])
-                self._note_best(row, step["improved"])
-                self.rows.append(row)
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self._started = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            seconds = time.perf_counter() - self._started
-            values = {k: float(v) for k, v in (logs or {}).items()}
-            lr = float(np.asarray(self.model.optimizer.learning_rate))
-            step = self.rule.update(values["accuracy"], values["val_loss"], lr)
-            row = {**values, "epoch": epoch + 1, "lr": lr, "seconds": seconds, **step}
-            improved = row.pop("improved")
-            self.model.optimizer.learning_rate = step["next_lr"]
-            self.model.stop_training = self.model.stop_training or self.rule.stopped
-            if self._note_best(row, improved):
-                self.best_weights = self.model.get_weights()
-                if self.folder is not None:
-                    _save_weights(self.best_weights, self.folder / "best.npz")
-            self.rows.append(row)
-            if self.folder is not None:
-                _write_text(self.folder / "epochs.json", json.dumps(self.rows))
-
-        def _note_best(self, row: dict, improved: bool) -> bool:
-            if self.best_by:
-                improved = row["val_" + self.best_by] > self.best_value
-                self.best_value = max(self.best_value, row["val_" + self.best_by])
-            self.best_epoch = row["epoch"] if improved else self.best_epoch
-            return improved
-
-        def on_train_end(self, logs=None):
-            if self.best_weights is not None:
-                self.model.set_weights(self.best_weights)
-            elif self.folder is not None and (self.folder / "best.npz").is_file():
-                with np.load(self.folder / "best.npz") as arrays:
-                    self.model.set_weights([arrays[name] for name in arrays.files])
-
-    return MonitorSwitchLR
-
-
-def MonitorSwitchLR(threshold=0.9, patience=1, factor=0.5, stop_patience=3, *, best_by=None, folder=None):
-    """Return the paper's learning-rate rule as a Keras callback (Tables I and II).
-
-    It sets the optimiser's learning rate after each epoch, stops training when the rule gives up, and at the
-    end restores the weights of the best epoch.
-
-    Args:
-        threshold: training accuracy (0–1) from which on validation loss is monitored.
-        patience: epochs without improvement before the learning rate is lowered.
-        factor: what it is multiplied by.
-        stop_patience: steps without improvement before training stops.
-        best_by: take as the best epoch that with the highest validation value of this metric, for example
-            "balanced_accuracy"; None: the last that improved on the monitored quantity.
-        folder: where to keep the rows and the best weights for a resumed training.
-
-    Returns:
-        A callback with `.table` (DataFrame: epoch, loss, accuracy, val_loss, val_accuracy, lr, next_lr,
-        monitor, improvement in percent, seconds), `.best_epoch` and `.rule`.
+    It sets the optimiser's learning rate after each epoch, stops training when the rule gives up, and at the end
+    restores the weights of the best epoch: that with the highest validation value of the metric `best_by`, or the
+    last that improved on the monitored quantity. In `folder` the rows and the best weights are kept, so that an
+    interrupted training can resume.
     """
-    return _callback_class()(threshold, patience, factor, stop_patience, best_by=best_by, folder=folder)
+
+    columns = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor", "improvement",
+               "seconds")  # fmt: skip
+
+    def __init__(self, patience: int = 1, *, best_by: str | None = None, folder: Path | None = None) -> None:
+        super().__init__()
+        self.rule = LearningRateRule(patience)
+        self.best_by, self.folder = best_by, folder
+        self.rows: list[dict] = []
+        self.best_value, self.best_epoch, self.best_weights = -math.inf, None, None
+        self._started = time.perf_counter()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per epoch, columns as in Tables I and II: accuracies 0–1, improvement in percent, lr as set."""
+        return pd.DataFrame(self.rows, columns=[*self.columns, *(["val_" + self.best_by] if self.best_by else [])])
+
+    def replay(self, rows: list[dict]) -> None:
+        """Take up the state after these epochs, as when they had just been trained."""
+        for row in rows:
+            step = self.rule.update(row["accuracy"], row["val_loss"], row["lr"])
+            self._note_best(row, step["improved"])
+            self.rows.append(row)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note the time."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Apply the rule and keep what it says."""
+        seconds = time.perf_counter() - self._started
+        values = {k: float(v) for k, v in (logs or {}).items()}
+        lr = float(np.asarray(self.model.optimizer.learning_rate))
+        step = self.rule.update(values["accuracy"], values["val_loss"], lr)
+        row = {**values, "epoch": epoch + 1, "lr": lr, "seconds": seconds, **step}
+        improved = row.pop("improved")
+        self.model.optimizer.learning_rate = step["next_lr"]
+        self.model.stop_training = self.model.stop_training or self.rule.stopped
+        if self._note_best(row, improved):
+            self.best_weights = self.model.get_weights()
+            if self.folder is not None:
+                _save_weights(self.best_weights, self.folder / "best.npz")
+        self.rows.append(row)
+        if self.folder is not None:
+            with saving(self.folder / "epochs.json") as file:
+                file.write_text(json.dumps(self.rows))
+
+    def on_train_end(self, logs=None):
+        """Restore the weights of the best epoch."""
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+        elif self.folder is not None and (self.folder / "best.npz").is_file():
+            self.model.set_weights(_load_weights(self.folder / "best.npz"))
+
+    def _note_best(self, row: dict, improved: bool) -> bool:
+        if self.best_by:
+            improved = row["val_" + self.best_by] > self.best_value
+            self.best_value = max(self.best_value, row["val_" + self.best_by])
+        self.best_epoch = row["epoch"] if improved else self.best_epoch
+        return improved
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Ties order, augmentation and dropout of an epoch to (seed, epoch) alone; `first` epochs lie before this phase."""
+
+    def __init__(self, batches: Batches, seed: int, first: int) -> None:
+        super().__init__()
+        self.batches, self.seed, self.first = batches, seed, first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the epoch of the batches, and the seed of every layer that draws."""
+        self.batches.epoch = self.first + epoch
+        for number, layer in enumerate(self.model.layers):
+            if generator := getattr(layer, "seed_generator", None):
+                key = np.random.SeedSequence((self.seed, self.first + epoch, number)).generate_state(2)
+                generator.state.assign(key)
+
+
+class GrowingTable(keras.callbacks.Callback):
+    """The table of a `MonitorSwitchLR` as it grows, and where the epoch stands: one output of a notebook."""
+
+    def __init__(self, rule: MonitorSwitchLR, phase: str, epochs: int) -> None:
+        super().__init__()
+        self.rule, self.phase, self.epochs, self.shown = rule, phase, epochs, 0.0
+
+    def on_train_begin(self, logs=None):
+        """Make the output."""
+        self.handle = display({"text/plain": "starting"}, raw=True, display_id=True)
+        self._update()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Say where the epoch stands, once a second."""
+        if time.monotonic() - self.shown > 1:
+            self._update(f"batch {batch + 1} of {self.params['steps']}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add the epoch's row."""
+        self._update()
+
+    def on_train_end(self, logs=None):
+        """Show all rows."""
+        self._update()
+
+    def _update(self, where: str = "") -> None:
+        self.shown = time.monotonic()
+        title = f"{self.phase}: {len(self.rule.rows)} of {self.epochs} epochs {where}".strip()
+        self.handle.update(format_history(self.rule.table, self.epochs).set_index("Epoch").rename_axis(title))
 
 
 def format_history(table: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
@@ -411,9 +413,6 @@ def format_history(table: pd.DataFrame, epochs: int | None = None) -> pd.DataFra
 
     text = pd.DataFrame({title: table[column].map(form) for title, (column, form) in formats.items()})
     return text if "phase" not in table else text.assign(Phase=table["phase"])
-
-
-# ------------------------------------------------------------------------------------------------ fit
 
 
 @dataclass(frozen=True)
@@ -456,7 +455,6 @@ def set_determinism(seed: int) -> None:
     Such differences begin in the last digit and grow with every step. Times are never the same. Without the switch
     the order of images and their augmentation are still the same; nothing else is promised. On a GPU it is not tested.
     """
-
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -474,17 +472,13 @@ def train_model(
 ) -> Training:
     """Train a model from `build_model` on a split, as the profile says (paper III.B.2-3).
 
-    Args:
-        model: a fresh model.
-        split: its training part is learned from, its validation part chooses the best epoch; its test part
-            is not read.
-        profile: see `Profile`.
-        folder: where checkpoints are kept. A training that was interrupted resumes after its last whole
-            epoch; a finished one is loaded. Checkpoints of another recipe are never mixed up with this one.
-        seed: of order, augmentation and dropout.
-        deterministic: see `set_determinism`, which says what it guarantees and what not.
-        show: print the table as it grows.
-        callbacks: further Keras callbacks for every phase, such as one that stops a hopeless training.
+    The training part is learned from, the validation part chooses the best epoch, the test part is not read. The
+    training begins with the weights that the model has.
+
+    A training that was interrupted resumes from the checkpoints in `folder` after its last whole epoch, whatever
+    weights the model has by then; a finished one is loaded. Checkpoints of another recipe are never mixed up with
+    this one. `seed` is that of order, augmentation and dropout; `deterministic`: see `set_determinism`. The
+    `callbacks` take part in every phase.
 
     Raises:
         allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
@@ -494,11 +488,6 @@ def train_model(
     if deterministic:
         set_determinism(seed)
     start = time.perf_counter()
-    if getattr(model, "optimizer", None) is not None:
-        # an earlier call was interrupted: start from the same weights as it did
-        fresh = build_from_profile(model.name, profile, split.train["label"].nunique(), seed=seed)
-        model.set_weights(fresh.get_weights())
-    model.compile()  # leaves a mark for the check above where only the model's tail is fitted
     frozen_backbone, network = split_model(model, profile.last_blocks) if profile.augmented_copies else (None, model)
     batches = _build_both(split, profile, seed, frozen_backbone)
     if folder is not None:
@@ -560,7 +549,7 @@ def _set_trainable(model: keras.Model, phase: str, last_blocks: int) -> None:
         layer.trainable = stage in tuned and not (norm and phase == "last blocks" and stage != "head")
 
 
-def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tuple[Any, int]:
+def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tuple[MonitorSwitchLR, int]:
     """Train one phase, or what is left of it; return its rule and the number of epochs found done."""
     _set_trainable(model, phase["name"], profile.last_blocks)
     model.compile(
@@ -570,15 +559,16 @@ def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tup
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
     )
     best_by = profile.best_by if profile.best_by == "balanced_accuracy" else None
-    rule = MonitorSwitchLR(patience=profile.patience, best_by=best_by, folder=home)
+    rule = MonitorSwitchLR(profile.patience, best_by=best_by, folder=home)
     done, finished = (0, False) if home is None else _restore(rule, home)
     if finished:
         rule.set_model(model)
         rule.on_train_end()
         return rule, done
-    seeds = _EpochSeed(batches["train"], seed, first=0 if phase["name"] == "head" else profile.head_epochs)
-    callbacks = [seeds, rule, *([_ShowProgress(rule, phase, done)] if show else []), *more]
+    first = 0 if phase["name"] == "head" else profile.head_epochs
+    callbacks = [EpochSeed(batches["train"], seed, first), rule, *([_progress(rule, phase)] if show else []), *more]
     if home is not None:
+        _keep_start(model, home / "start.npz")
         callbacks.append(keras.callbacks.BackupAndRestore(
             str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
     try:
@@ -586,16 +576,19 @@ def _fit_phase(model, batches, profile, phase, home, seed, show, more=()) -> tup
         _make_variables(model, batches["validation"])
         model.fit(batches["train"], validation_data=batches["validation"], epochs=phase["epochs"],
                   callbacks=callbacks, verbose=0, shuffle=False)  # fmt: skip
-        if home is not None:
-            _mark_finished(home)
     except OSError as error:
-        if not _is_disk_trouble(error):
+        if home is None or not is_disk_full(error):
             raise
-        raise AllkitError(
-            f"training stopped because a checkpoint could not be written ({error}); free some space and run "
-            "again: it resumes after the last epoch that was saved."
-        ) from error
+        raise disk_trouble(error, home) from error
+    if home is not None:
+        _mark_finished(home)
     return rule, done
+
+
+def _progress(rule: MonitorSwitchLR, phase: dict) -> keras.callbacks.Callback:
+    if hasattr(get_ipython(), "kernel"):
+        return GrowingTable(rule, phase["name"], phase["epochs"])
+    return TqdmCallback(desc=phase["name"])
 
 
 def _make_variables(model: keras.Model, batches: Any) -> None:
@@ -607,9 +600,8 @@ def _make_variables(model: keras.Model, batches: Any) -> None:
     model.evaluate(batches, steps=1, verbose=0)
 
 
-def _restore(rule: Any, home: Path) -> tuple[int, bool]:
+def _restore(rule: MonitorSwitchLR, home: Path) -> tuple[int, bool]:
     """Give the rule the epochs that a checkpoint holds; return their number and whether that is all."""
-    home.mkdir(parents=True, exist_ok=True)
     finished = (home / "finished.json").is_file()
     state = home / "backup" / "training_metadata.json"
     file = home / ("finished.json" if finished else "epochs.json")
@@ -619,34 +611,36 @@ def _restore(rule: Any, home: Path) -> tuple[int, bool]:
         rows = json.loads(file.read_text())
         done = len(rows) if finished else json.loads(state.read_text())["epoch"]
     except ValueError:  # cut off in the middle, by a full disk say: this phase starts anew
-        shutil.rmtree(home)
-        home.mkdir()
+        shutil.rmtree(home / "backup", ignore_errors=True)
+        file.unlink()
         return 0, False
     rule.replay(rows[:done])
     return done, finished
 
 
-def _is_disk_trouble(error: OSError) -> bool:
-    known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
-    return error.errno in known or "No space left" in str(error)  # h5py wraps the number in words
+def _keep_start(model: keras.Model, file: Path) -> None:
+    """Keep the weights that a phase starts with; where it was interrupted, start with those kept."""
+    if file.is_file():
+        model.set_weights(_load_weights(file))
+    else:
+        _save_weights(model.get_weights(), file)
 
 
 def _mark_finished(home: Path) -> None:
-    """Keep the rows and the best weights; drop the far larger state of the optimiser."""
+    """Keep the rows and the best weights; drop the start and the far larger state of the optimiser."""
     os.replace(home / "epochs.json", home / "finished.json")
+    (home / "start.npz").unlink()
     shutil.rmtree(home / "backup", ignore_errors=True)
 
 
 def _save_weights(weights: list[np.ndarray], path: Path) -> None:
-    half = path.with_name("half.npz")
-    np.savez(half, *weights)
-    os.replace(half, path)
+    with saving(path) as file:
+        np.savez(file, *weights)
 
 
-def _write_text(path: Path, text: str) -> None:
-    half = path.with_name(path.name + ".half")
-    half.write_text(text)
-    os.replace(half, path)
+def _load_weights(path: Path) -> list[np.ndarray]:
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
 def _fingerprint(name: str, split: Split, profile: Profile, seed: int, deterministic: bool) -> str:
@@ -696,72 +690,3 @@ def _hardware() -> dict[str, Any]:
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     gpus = [str(detail.get("device_name", "GPU")) for detail in details]
     return {"system": platform.system(), "processor": name, "cores": os.cpu_count(), "gpus": gpus}
-
-
-def _EpochSeed(batches, seed: int, first: int) -> Any:
-    """Return a callback that ties order, augmentation and dropout of an epoch to (seed, epoch) alone."""
-
-    def begin(epoch, logs=None):
-        batches.epoch = first + epoch
-        for number, layer in enumerate(callback.model.layers):
-            if generator := getattr(layer, "seed_generator", None):
-                key = np.random.SeedSequence((seed, first + epoch, number)).generate_state(2)
-                generator.state.assign(key)
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
-    return callback
-
-
-@cache
-def _progress_class() -> type:
-
-    class ShowProgress(keras.callbacks.Callback):
-        """The table as it grows, and where the epoch stands: one output in a notebook, a bar elsewhere."""
-
-        def __init__(self, rule, phase, done):
-            super().__init__()
-            self.rule, self.phase, self.done, self.shown = rule, phase, done, 0.0
-
-        def on_train_begin(self, logs=None):
-            steps = self.params["steps"]
-            self.handle = _display_handle()
-            self.bar = tqdm(total=self.phase["epochs"] * steps, initial=self.done * steps, leave=False,
-                            desc=self.phase["name"], disable=self.handle is not None)  # fmt: skip
-            self._update()
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.bar.update()
-            if time.monotonic() - self.shown > 1:
-                self._update(f"batch {batch + 1} of {self.params['steps']}")
-
-        def on_epoch_end(self, epoch, logs=None):
-            self._update()
-            if self.handle is None:
-                last = format_history(self.rule.table, self.phase["epochs"]).iloc[-1]
-                self.bar.write("  ".join(f"{name} {value}" for name, value in last.items()))
-
-        def on_train_end(self, logs=None):
-            self.bar.close()
-            self._update()
-
-        def _update(self, where: str = "") -> None:
-            self.shown = time.monotonic()
-            if self.handle is not None:
-                epochs = f"{len(self.rule.rows)} of {self.phase['epochs']} epochs"
-                table = format_history(self.rule.table, self.phase["epochs"]).set_index("Epoch")
-                self.handle.update(table.rename_axis(f"{self.phase['name']}: {epochs} {where}".strip()))
-
-    return ShowProgress
-
-
-def _ShowProgress(rule: Any, phase: dict, done: int) -> Any:
-    return _progress_class()(rule, phase, done)
-
-
-def _display_handle() -> Any:
-    """Return a handle for one output that can be updated, or None outside a notebook."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if not hasattr(shell, "kernel"):
-        return None
-
-    return display({"text/plain": "starting"}, raw=True, display_id=True)

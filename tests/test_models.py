@@ -161,10 +161,25 @@ def test_a_full_disk_leaves_the_earlier_model_alone(tmp_path, trained, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(trained.model), "save", full)
-    with pytest.raises(AllkitError, match="free some space"):
+    with pytest.raises(AllkitError, match="disk is full"):
         save_model(trained, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mobilenet.json", "mobilenet.keras"]
+
+
+def test_predictions_follow_the_weights_that_the_network_has_now(trained):
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    network = keras.models.clone_model(trained.model)
+    network.set_weights(trained.model.get_weights())
+    model = TrainedModel(network, trained.metadata)
+    before = predict_images(model, images)
+    network.compile("sgd", "categorical_crossentropy")
+    network.train_on_batch(images.astype(np.float32), np.eye(2)[[0, 1, 1]])
+    after = predict_images(model, images)
+    assert not np.allclose(after, before, atol=1e-4)
+    np.testing.assert_array_equal(after, predict_images(TrainedModel(network, trained.metadata), images))
+    network.set_weights(trained.model.get_weights())
+    np.testing.assert_array_equal(predict_images(model, images), before)
 
 
 def test_classify_bytes_gives_probabilities_and_names_bad_files(trained, twin):
@@ -189,7 +204,7 @@ def test_both_parts_of_a_split_model_together_are_the_model(name, blocks, twin):
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
-def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
+def test_a_network_with_fused_normalisation_answers_the_same_without_any(name):
     model, rng = build_model(name, 64, alpha=0.25, stochastic_depth=False, seed=1), np.random.default_rng(0)
     norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     images = rng.integers(0, 256, (4, 64, 64, 3)).astype(np.float32)
@@ -201,9 +216,9 @@ def test_a_network_with_folded_normalisation_answers_the_same_without_any(name):
     before = model.get_weights()
     expected = np.asarray(model(images, training=False))
     assert np.ptp(expected[:, 0]) > 0.1  # not one answer to everything
-    folded = fuse_batch_norm(model)
-    np.testing.assert_allclose(folded(images, training=False), expected, atol=1e-3)
-    left = [layer.name for layer in folded.layers if type(layer).__name__ == "BatchNormalization"]
+    fused = fuse_batch_norm(model)
+    np.testing.assert_allclose(fused(images, training=False), expected, atol=1e-3)
+    left = [layer.name for layer in fused.layers if type(layer).__name__ == "BatchNormalization"]
     assert left == ["head_norm"]  # has no convolution before it
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -223,10 +238,10 @@ def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
     model = keras.Model(start, layers.BatchNormalization(center=False)(made))
     model.set_weights([rng.uniform(0.5, 1.5, values.shape) for values in model.get_weights()])
     images = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
-    folded = fuse_batch_norm(model)
-    np.testing.assert_allclose(folded(images), model(images, training=False), rtol=1e-4)
-    assert sum(isinstance(layer, layers.BatchNormalization) for layer in folded.layers) == 2
-    assert {layer.name for layer in folded.layers if getattr(layer, "use_bias", False)} >= {
+    fused = fuse_batch_norm(model)
+    np.testing.assert_allclose(fused(images), model(images, training=False), rtol=1e-4)
+    assert sum(isinstance(layer, layers.BatchNormalization) for layer in fused.layers) == 2
+    assert {layer.name for layer in fused.layers if getattr(layer, "use_bias", False)} >= {
         "in groups",
         "each channel twice",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from allkit.lessons.paper import load_table
 from allkit.models import predict_images, predict_index, stage_of
 from allkit.splits import LeakError, split_by_image, split_by_subject, split_data
 from allkit.train import (
+    GrowingTable,
     MonitorSwitchLR,
     build_batches,
     build_from_profile,
@@ -46,7 +48,7 @@ def test_rule_reproduces_every_cell_of_tables_1_and_2_but_the_time(model):
     printed = load_table(model)
     fed = printed[["loss", "accuracy", "val_loss", "val_accuracy"]].copy()
     fed[["accuracy", "val_accuracy"]] /= 100
-    rule = MonitorSwitchLR(threshold=0.9, patience=1, factor=0.5, stop_patience=3)
+    rule = MonitorSwitchLR()
     feed(rule, fed)
     assert rule.table["epoch"].tolist() == printed["epoch"].tolist()
     assert rule.table["monitor"].tolist() == printed["monitor"].tolist()
@@ -124,42 +126,48 @@ def test_training_refuses_a_split_that_shares_subjects_without_the_word(twin):
 
 
 class Killed(Exception):
-    """Stands for a power cut."""
+    """Stands for a power cut, or for a reader who stops the cell."""
 
 
-def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeypatch):
-    split = split_by_subject(load_index(twin))
-    profile = get_profile("quick", **TINY)
-
-    def train(folder):
-        model = build_from_profile("mobilenet", profile, 2, seed=5)
-        return train_model(model, split, profile, folder=folder, seed=5, deterministic=True, show=False)
-
-    whole = train(tmp_path / "whole")
+def kill_after(monkeypatch, steps: int) -> None:
+    """Have every training raise `Killed` after this many steps."""
     plain = keras.Model.make_train_function
 
-    def killed_in_the_third_epoch(model, *args, **kwargs):
+    def make_train_function(model, *args, **kwargs):
         function = plain(model, *args, **kwargs)
-        steps = int(np.ceil(len(split.train) / profile.batch_size))
-        calls = iter(range(10_000))
-        step = model.train_function
+        calls, step = iter(range(10_000)), model.train_function
 
         def counted(iterator):
-            if next(calls) > 2 * steps:
+            if next(calls) >= steps:
                 raise Killed
             return step(iterator)
 
         model.train_function = counted
         return function
 
+    monkeypatch.setattr(keras.Model, "make_train_function", make_train_function)
+
+
+HISTORY = ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor"]
+
+
+def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeypatch):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **TINY)
+    steps = int(np.ceil(len(split.train) / profile.batch_size))
+
+    def train(folder):
+        model = build_from_profile("mobilenet", profile, 2, seed=5)
+        return train_model(model, split, profile, folder=folder, seed=5, deterministic=True, show=False)
+
+    whole = train(tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(keras.Model, "make_train_function", killed_in_the_third_epoch)
+        kill_after(patched, 2 * steps + 1)
         with pytest.raises(Killed):
             train(tmp_path / "cut")
     resumed = train(tmp_path / "cut")
     assert resumed.resumed == 2
-    columns = ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor"]
-    pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns])
+    pd.testing.assert_frame_equal(resumed.history[HISTORY], whole.history[HISTORY])
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     np.testing.assert_allclose(
         predict_images(resumed.trained, images), predict_images(whole.trained, images), atol=1e-6
@@ -167,6 +175,74 @@ def test_a_killed_training_resumes_with_the_same_history(twin, tmp_path, monkeyp
     again = train(tmp_path / "cut")
     assert again.resumed == 3, "a finished training is read back, not repeated"
     np.testing.assert_allclose(predict_images(again.trained, images), predict_images(whole.trained, images), atol=1e-6)
+
+
+@pytest.mark.parametrize("killed_in", [1, 2])
+def test_running_an_interrupted_cell_again_gives_the_history_of_an_uninterrupted_one(
+    twin, tmp_path, monkeypatch, killed_in
+):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **(TINY | {"epochs": 2}))
+    steps = int(np.ceil(len(split.train) / profile.batch_size))
+    options = {"seed": 5, "deterministic": True, "show": False}
+    # not the weights that the profile and the seed of the training would give
+    whole, model = (build_from_profile("mobilenet", profile, 2, seed=8) for _ in range(2))
+    whole = train_model(whole, split, profile, folder=tmp_path / "whole", **options)
+    with monkeypatch.context() as patched:
+        kill_after(patched, (killed_in - 1) * steps + 1)
+        with pytest.raises(Killed):
+            train_model(model, split, profile, folder=tmp_path / "cut", **options)
+    resumed = train_model(model, split, profile, folder=tmp_path / "cut", **options)
+    assert resumed.resumed == killed_in - 1
+    pd.testing.assert_frame_equal(resumed.history[HISTORY], whole.history[HISTORY])
+
+
+def test_a_trained_model_is_trained_further_from_the_weights_that_it_has(twin):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **(TINY | {"epochs": 1}))
+    model, begun = build_from_profile("mobilenet", profile, 2, seed=5), []
+
+    def note(logs):
+        begun.append(model.get_weights())
+
+    watch = keras.callbacks.LambdaCallback(on_train_begin=note)
+    train_model(model, split, profile, seed=5, show=False, callbacks=[watch])
+    after_the_first = model.get_weights()
+    train_model(model, split, profile, seed=5, show=False, callbacks=[watch])
+    for found, expected in zip(begun[1], after_the_first, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert any(not np.array_equal(a, b) for a, b in zip(*begun, strict=True))
+
+
+def test_a_full_disk_stops_the_training_with_what_to_do(twin, tmp_path, monkeypatch):
+    split = split_by_subject(load_index(twin))
+    profile = get_profile("quick", **(TINY | {"epochs": 1}))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.callbacks.BackupAndRestore, "_save_model", full)
+    model = build_from_profile("mobilenet", profile, 2, seed=5)
+    with pytest.raises(AllkitError, match="disk is full"):
+        train_model(model, split, profile, folder=tmp_path, show=False)
+
+
+def test_a_notebook_shows_the_table_of_the_paper_growing_by_epochs(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, table):
+            shown.append(table)
+
+    monkeypatch.setattr("allkit.train.display", lambda *args, **kwargs: Handle())
+    rule = MonitorSwitchLR()
+    table = GrowingTable(rule, "head", epochs=2)
+    table.on_train_begin()
+    feed(rule, pd.DataFrame({"loss": [1.0], "accuracy": 0.5, "val_loss": 1.25, "val_accuracy": 0.5}))
+    table.on_epoch_end(0)
+    assert [len(one) for one in shown] == [0, 1]
+    assert shown[-1].index.name == "head: 1 of 2 epochs"
+    assert shown[-1].loc["1/2", "Val. loss"] == "1.25000"
 
 
 REPEATED = """
@@ -227,7 +303,7 @@ def test_the_switch_is_on_and_does_not_take_up_epochs_trained_without_it(twin, t
     assert config.is_op_determinism_enabled()
 
 
-def test_head_first_then_last_blocks(twin, tmp_path):
+def test_head_first_then_last_blocks(twin, capsys):
     split = balance_split(split_by_subject(load_index(twin)), seed=0)
     profile = dataclasses.replace(
         get_profile("honest"),
@@ -243,8 +319,9 @@ def test_head_first_then_last_blocks(twin, tmp_path):
     )
     model = build_from_profile("mobilenet", profile, 2, seed=3)
     before = {layer.name: layer.get_weights() for layer in model.layers}
-    training = train_model(model, split, profile, show=False)
+    training = train_model(model, split, profile)
     assert training.history["phase"].tolist() == ["head", "last blocks"]
+    assert {"head", "last blocks"} <= {line.partition(":")[0] for line in re.split(r"[\r\n]+", capsys.readouterr().err)}
     assert training.history["epoch"].tolist() == [1, 2]
     changed = {name for name, weights in before.items() if weights and not np.array_equal(
         weights[0], model.get_layer(name).get_weights()[0])}  # fmt: skip
@@ -257,6 +334,7 @@ def test_head_first_then_last_blocks(twin, tmp_path):
     assert metadata["split"]["classes"]["test"] == split.test["label"].value_counts().to_dict()
     assert metadata["split"]["subjects"]["test"] == split.test["subject"].nunique()
     assert metadata["hardware"]["cores"] >= 1
+    assert "limits" not in metadata, "they are measured when a run is saved, not while a network is trained"
 
 
 def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
