@@ -162,9 +162,9 @@ def _model(facts: Mapping[str, Any], metrics: Mapping[str, Any], predictions: pd
         "by_fold": _by_fold(predictions) if facts["data"]["source"] in SOURCES else None,
         "errors": _measured(found, errors),
         "calibration": _calibration(predictions),
-        "declines": _declines(TrainedModel(None, dict(facts))),
+        "rejects": _rejects(TrainedModel(None, dict(facts))),
         "quality": _quality(limits["quality"]),
-        "quality_caption": "Images outside of these ranges are declined; read off "
+        "quality_caption": "Images outside of these ranges are rejected; read off "
         f"{limits['images']} validation images, with a margin",
         "compute": _compute(facts, metrics),
     }
@@ -226,16 +226,16 @@ def _calibration(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**columns, f"share that is {classes[0] if two else 'right'}": observed})
 
 
-def _declines(trained: TrainedModel) -> str:
+def _rejects(trained: TrainedModel) -> str:
     if len(trained.classes) != 2:
         least = trained.metadata["limits"]["abstain"]
-        return f"When it classifies single images, it declines where no class has a probability of {least:.3f}."
+        return f"When it classifies single images, it rejects those where no class has a probability of {least:.3f}."
     first, threshold = trained.classes[0], threshold_of(trained)
     band = abstain_band(trained, threshold)
     between = f"{band[0]:.3f} and {band[1]:.3f}" if band else "none"
     return (
-        f"When it classifies single images, it answers {first} from a probability of {threshold:.3f} on. It declines "
-        f"where the probability of {first} lies between {between}."
+        f"When it classifies single images, it answers {first} from a probability of {threshold:.3f} on. It rejects "
+        f"those where the probability of {first} lies between {between}."
     )
 
 
