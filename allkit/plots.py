@@ -165,24 +165,12 @@ def plot_bars(
     return ax
 
 
-def plot_distribution(
-    table: pd.DataFrame, column: str, *, by: str = "label", xlabel: str = "", ax: Axes | None = None
-) -> Axes:
-    """Draw how a measurement spreads within each class (column `by`), in percent of the images of the class."""
-    colours = class_colours(table[by])
-    ax = sns.histplot(
-        data=table,
-        x=column,
-        hue=by,
-        hue_order=list(colours),
-        palette=colours,
-        stat="percent",
-        common_norm=False,
-        element="step",
-        alpha=0.35,
-        ax=_axes(ax),
-    )
-    ax.set(xlabel=xlabel or column, ylabel=f"images of the {'class' if by == 'label' else by} (%)")
+def plot_distribution(table: pd.DataFrame, column: str, *, xlabel: str = "", ax: Axes | None = None) -> Axes:
+    """Draw how a measurement spreads within each class (column `label`), in percent of the images of the class."""
+    colours = class_colours(table["label"])
+    classes = {"hue": "label", "hue_order": list(colours), "palette": colours, "common_norm": False}
+    ax = sns.histplot(table, x=column, stat="percent", element="step", alpha=0.35, ax=_axes(ax), **classes)
+    ax.set(xlabel=xlabel or column, ylabel="images of the class (%)")
     ax.get_legend().set_title("")
     return ax
 
@@ -212,38 +200,24 @@ def plot_lines(
     """
     table, y, by = _long(data, x, y, by)
     styles = _styles(table[by], ax)
-    thickest = 1 if unit else 1 + 0.5 * len(styles)  # a line under another still shows
-    widths = np.linspace(thickest, min(thickest, 1.5), len(styles))
-    ax = sns.lineplot(
-        table,
-        x=x,
-        y=y,
-        hue=by,
-        style=by,
-        size=by,
-        palette=styles["colour"].to_dict(),
-        markers=not steps and styles["marker"].to_dict(),
-        dashes=styles["dashes"].to_dict(),
-        sizes=dict(zip(styles.index, widths, strict=True)),
-        markevery=[-1] if unit else 0.05 if len(table) > 40 * len(styles) else 1,
-        drawstyle="steps-post" if steps else "default",
-        units=unit,
-        estimator=None,
-        sort=False,
-        ax=_axes(ax),
-    )
+    look = {
+        "palette": styles["colour"].to_dict(),
+        "markers": not steps and styles["marker"].to_dict(),
+        "dashes": styles["dashes"].to_dict(),
+        "sizes": dict.fromkeys(styles.index, 1) if unit else styles["width"].to_dict(),
+        "markevery": [-1] if unit else 0.05 if len(table) > 40 * len(styles) else 1,
+        "drawstyle": "steps-post" if steps else "default",
+    }
+    groups = {"hue": by, "style": by, "size": by, "units": unit}
+    ax = sns.lineplot(table, x=x, y=y, **groups, **look, estimator=None, sort=False, ax=_axes(ax))
     for name, position in (marks or {}).items():
         rows = table[table[by] == name]
         point = rows.iloc[(rows[x] - position).abs().argmin()]
         ax.plot(point[x], point[y], styles["marker"][name], color=styles["colour"][name], markersize=9)
-    if log:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.minorticks_off()
-    elif pd.api.types.is_integer_dtype(table[x]):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _label(ax, xlabel or x, ylabel or y, percent)
+    ax.set(xlabel=xlabel or x, ylabel=f"{ylabel or y} (%)" if percent else ylabel or y)
+    ax.legend()
+    _set_ticks(ax, log=log, whole=pd.api.types.is_integer_dtype(table[x]), percent=percent)
+    return ax
 
 
 def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None) -> Axes:
@@ -261,25 +235,14 @@ def plot_points(
     *,
     by: str,
     xlabel: str = "",
-    ylabel: str = "",
-    percent: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a mark for each row of the table, with a colour and a shape per value of the column `by`."""
     styles = _styles(table[by], ax)
-    ax = sns.scatterplot(
-        table,
-        x=x,
-        y=y,
-        hue=by,
-        style=by,
-        palette=styles["colour"].to_dict(),
-        markers=styles["marker"].to_dict(),
-        s=40,
-        ax=_axes(ax),
-    )
+    colours, markers = styles["colour"].to_dict(), styles["marker"].to_dict()
+    ax = sns.scatterplot(table, x=x, y=y, hue=by, style=by, palette=colours, markers=markers, s=40, ax=_axes(ax))
     ax.set_axisbelow(True)
-    _label(ax, xlabel or x, ylabel or y, percent)
+    ax.set_xlabel(xlabel or x)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
@@ -335,7 +298,7 @@ def plot_roc(predictions: Mapping[str, pd.DataFrame], positive: str, *, ax: Axes
             name=title,
             ax=ax,
             plot_chance_level=not ax.lines,
-            curve_kwargs={"linestyle": (0, style["dashes"]) if style["dashes"] else "-", "color": style["colour"]},
+            curve_kwargs={"linestyle": style["linestyle"], "color": style["colour"]},
         )
     ax.set(xlabel="false positive rate (1 − specificity)", ylabel=f"true positive rate (sensitivity for {positive})")
     return ax
@@ -346,17 +309,19 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame], *, xlabel: str, ylabel:
 
     The area of a mark grows with its images, whose number stands beside it.
     """
-    ax = plot_lines(curves, "predicted", "observed", xlabel=xlabel, ylabel=ylabel, ax=_axes(ax, 4.6, 4.4))
+    ax = _axes(ax, 4.6, 4.4)
     sides = cycle([((-5, 6), "right"), ((5, -12), "left")])  # numbers of two curves do not meet
     for (title, style), (shift, side) in zip(_styles(curves).iterrows(), sides, strict=False):
-        table = curves[title]
+        table, colour = curves[title], style["colour"]
+        ax.plot(table["predicted"], table["observed"], linestyle=style["linestyle"], color=colour, linewidth=1)
         area = 8 + 110 * table["images"] / max(table["images"].max(), 1)
-        ax.scatter(table["predicted"], table["observed"], area, color=style["colour"], alpha=0.75)
+        mark = {"marker": style["marker"], "color": colour, "alpha": 0.75, "label": title}
+        ax.scatter(table["predicted"], table["observed"], area, **mark)
         for row in table.itertuples():
-            text = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": ink(style["colour"])}
+            text = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": ink(colour)}
             ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **text)
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="predicted = observed")
-    ax.set(xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
     ax.legend()
     return ax
 
@@ -420,10 +385,13 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
 
 
 def _styles(names: Iterable[str], ax: Axes | None = None) -> pd.DataFrame:
-    """Return colour, marker and dashes of each name in order, after those that are in the legend of `ax` already."""
+    """Return the look of each name, in the order given, after those that are in the legend of `ax` already."""
     names, used = list(dict.fromkeys(names)), len(ax.get_legend_handles_labels()[1]) if ax else 0
     styles = islice(cycle(zip(PALETTE.values(), MARKERS, DASHES, strict=True)), used, used + len(names))
-    return pd.DataFrame(styles, index=names, columns=["colour", "marker", "dashes"])
+    table = pd.DataFrame(styles, index=names, columns=["colour", "marker", "dashes"])
+    table["linestyle"] = [(0, dashes) if dashes else "-" for dashes in table["dashes"]]
+    table["width"] = np.linspace(1 + 0.5 * len(names), 1.5, len(names))  # a line under another still shows
+    return table
 
 
 def _long(data: pd.DataFrame | Mapping, x: str, y: str | Mapping, by: str) -> tuple[pd.DataFrame, str, str]:
@@ -435,9 +403,14 @@ def _long(data: pd.DataFrame | Mapping, x: str, y: str | Mapping, by: str) -> tu
     return data, y, by
 
 
-def _label(ax: Axes, xlabel: str, ylabel: str, percent: bool) -> Axes:
+def _set_ticks(ax: Axes, *, log: bool, whole: bool, percent: bool) -> None:
+    """Write plain numbers: 1, 2, 5, 10 on a logarithmic `x`, whole ones where `x` is whole, percent for shares."""
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.minorticks_off()
+    elif whole:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if percent:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
-    ax.set(xlabel=xlabel, ylabel=f"{ylabel} (%)" if percent else ylabel)
-    ax.legend()
-    return ax

@@ -80,14 +80,14 @@ def test_a_distribution_has_one_shape_per_class_and_its_unit():
 
 def test_points_have_a_colour_and_a_shape_for_each_group():
     table = pd.DataFrame({"trial": [1, 2, 3], "score": [0.5, 0.6, 0.7], "state": ["complete", "pruned", "complete"]})
-    ax = plots.plot_points(table, "trial", "score", by="state", ylabel="score", percent=True)
+    ax = plots.plot_points(table, "trial", "score", by="state")
     assert ax.collections[0].get_offsets().tolist() == [[1, 0.5], [2, 0.6], [3, 0.7]]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["complete", "pruned"]
     assert len({path.vertices.shape for path in ax.collections[0].get_paths()}) == 2
+    plots.plot_lines(table, "trial", {"score": "best so far"}, ylabel="score", percent=True, ax=ax)
+    assert drawn(ax)[0].get_color() == list(plots.PALETTE.values())[2], "a colour that no group of points has"
     assert ax.get_ylabel() == "score (%)"
     assert ax.yaxis.get_major_formatter()(0.57) == "57"
-    plots.plot_lines(table, "trial", {"score": "best so far"}, ax=ax)
-    assert drawn(ax)[0].get_color() == list(plots.PALETTE.values())[2], "a colour that no group of points has"
 
 
 def test_reliability_diagram_writes_the_images_of_every_step():
