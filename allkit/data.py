@@ -477,9 +477,9 @@ def file_sum(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def source_images(index: pd.DataFrame) -> pd.Series:
+def source_images(names: pd.Series) -> pd.Series:
     """Return which microscope image each cell was cut from, by C-NMC's names: "H3 image 12", missing for others."""
-    parts = index["name"].str.extract(rf"^{_UID.pattern}", flags=_UID.flags)
+    parts = names.str.extract(rf"^{_UID.pattern}", flags=_UID.flags)
     return parts[0].str.upper() + " image " + parts[1]
 
 

@@ -601,6 +601,6 @@ def test_genuine_smears(smears_folder):
 
 def test_names_tell_which_microscope_image_a_cell_comes_from():
     names = ["UID_11_10_1_all.bmp", "UID_11_10_2_all.bmp", "UID_h3_4_1_hem.bmp", "holiday.png"]
-    found = data.source_images(pd.DataFrame({"name": names}))
+    found = data.source_images(pd.Series(names))
     assert found[:3].tolist() == ["11 image 10", "11 image 10", "H3 image 4"]
     assert found.isna().tolist() == [False, False, False, True]

@@ -104,7 +104,7 @@ def evaluate_split_kinds(
 
 def _with_origins(rows: pd.DataFrame, sums: pd.Series) -> pd.DataFrame:
     """Return rows with what could be shared between training and test, each in a column of its own."""
-    origins = {"file": rows["path"], "bytes": rows["path"].map(sums), "source image": source_images(rows)}
+    origins = {"file": rows["path"], "bytes": rows["path"].map(sums), "source image": source_images(rows["name"])}
     return rows.assign(**origins)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import chi2, norm
 
 from allkit import ROOT, AllkitError
-from allkit.data import load_manifest
+from allkit.data import load_manifest, source_images
 from allkit.splits import Split, split_by_image
 from allkit.train import LearningRateRule
 
@@ -392,7 +392,7 @@ def _audit_difference() -> dict[str, str]:
 def _split_like_the_paper() -> Split:
     """Split the data set's list of files by image, 70 / 15 / 15 %, as the paper did (III.A)."""
     rows = _labelled()
-    source = rows["original"].str.lower().str.extract(r"(uid_h?\d+_\d+)_", expand=False)
+    source = source_images(rows["original"])
     # the list's own column of that name counts them
     rows = rows.drop(columns="bytes").rename(columns={"sha256": "bytes"})
     return split_by_image(rows.assign(**{"source image": source}), seed=_SEED)
