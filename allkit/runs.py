@@ -24,7 +24,7 @@ from IPython.display import Image, display
 from allkit import AllkitError, saving
 from allkit.classify import build_limits
 from allkit.data import index_hash, load_index, relative_paths
-from allkit.evaluate import evaluate_predictions, evaluate_with_intervals, probabilities_of
+from allkit.evaluate import LEVEL, evaluate_predictions, evaluate_with_intervals, probabilities_of
 from allkit.folders import (
     FORMAT,
     SYNTHETIC,
@@ -253,7 +253,7 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame, valid
         "changed": changed_settings(metadata["profile"], name),
         "seed": metadata["seed"],
         "deterministic": metadata["deterministic"],
-        "intervals": evaluate_with_intervals(predictions).assign(level=0.95).to_dict("index"),
+        "intervals": evaluate_with_intervals(predictions).assign(level=LEVEL).to_dict("index"),
     }
     run.save_metrics(name, scores | facts)
     params = read_params(run.path)

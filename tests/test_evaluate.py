@@ -356,10 +356,10 @@ def test_spread_between_subjects_is_found():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(60), 15)
     labels = np.where(owner % 2, "ALL", "HEM")
-    person, cell = rng.normal(size=60)[owner], rng.normal(size=(2, 900))
+    subject, cell = rng.normal(size=60)[owner], rng.normal(size=(2, 900))
     tables = []
     for noise in cell:
-        p = 1 / (1 + np.exp(-(2 * (labels == "ALL") + np.sqrt(0.4) * person + np.sqrt(0.6) * noise)))
+        p = 1 / (1 + np.exp(-(2 * (labels == "ALL") + np.sqrt(0.4) * subject + np.sqrt(0.6) * noise)))
         tables.append(make_predictions(labels, np.column_stack([p, 1 - p]), [f"S{k}" for k in owner]))
     found = intraclass_correlation(*tables)
     assert found["subject_share"] == pytest.approx(0.4, abs=0.12)

@@ -300,9 +300,9 @@ def test_bars_of_genuine_smears_tell_the_class(smears_folder):
 def test_a_category_predicts_by_its_training_shares(index):
     split = split_by_image(index)
     kinds = split.train["label"].map({"ALL": "a", "HEM": "b"}).to_numpy()
-    told = split.test["label"].map({"ALL": "a", "HEM": "b"}).to_numpy()
-    assert evaluate_predictions(evaluate_one_category(split, kinds, told))["accuracy"] == 1
-    new = evaluate_one_category(split, kinds, np.full(len(told), "unseen"))
+    tested = split.test["label"].map({"ALL": "a", "HEM": "b"}).to_numpy()
+    assert evaluate_predictions(evaluate_one_category(split, kinds, tested))["accuracy"] == 1
+    new = evaluate_one_category(split, kinds, np.full(len(tested), "unseen"))
     share = (split.train["label"] == "ALL").mean()
     assert new["p_ALL"].to_numpy() == pytest.approx(share)
 

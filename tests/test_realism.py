@@ -19,13 +19,13 @@ from allkit.synthetic import draw_cell
 def _sample(origin: str, seed: int, subjects: int = 12, each: int = 20) -> pd.DataFrame:
     """Measured cells, half of the subjects of each class, who differ in all descriptors."""
     rng = np.random.default_rng(seed)
-    people = np.repeat(np.arange(subjects), each)
-    values = rng.normal(0, 0.7, (subjects, len(FEATURES)))[people] + rng.normal(0, 1, (len(people), len(FEATURES)))
+    owners = np.repeat(np.arange(subjects), each)
+    values = rng.normal(0, 0.7, (subjects, len(FEATURES)))[owners] + rng.normal(0, 1, (len(owners), len(FEATURES)))
     table = pd.DataFrame(values, columns=list(FEATURES))
-    labels = np.where(people % 2, "HEM", "ALL")
+    labels = np.where(owners % 2, "HEM", "ALL")
     table["area"] += 1.5 * (labels == "ALL")
-    names = people.astype(str)
-    paths = [f"{origin}-{k}.png" for k in range(len(people))]
+    names = owners.astype(str)
+    paths = [f"{origin}-{k}.png" for k in range(len(owners))]
     return table.assign(origin=origin, label=labels, subject=names, group=names, path=paths)
 
 
