@@ -242,7 +242,7 @@ def test_index_page_tells_how_the_run_went(pages):
     assert page.html["lang"] == "en"
     assert page.find("meta", attrs={"name": "viewport"})
     assert page.find("a", href="03_third.html").text == "03 Third: the report"
-    for text in ("not a diagnosis", "epochs = 3", "Versions"):
+    for text in ("not a diagnosis", "epochs = 3", "Started"):
         assert text in page.text
     seconds = [row.find_all("td")[-1].text for row in page.tbody.find_all("tr")]
     assert len(seconds) == 3
