@@ -23,6 +23,9 @@ from allkit.backend import keras, tf
 from allkit.data import class_order
 from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
 
+BATCH_SIZE = 64
+"""Images that pass through a network at once where it is not trained."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -82,7 +85,7 @@ def build_model(
     image_size: int,
     classes: int = 2,
     *,
-    weights: str | Path | None = None,
+    weights: str | None = None,
     alpha: float = 1.0,
     pooling: str = "max",
     momentum: float = 0.99,
@@ -95,24 +98,20 @@ def build_model(
     """Build a network of `BACKBONES` with the head of the paper's recipe (III.B.2).
 
     The model is flat (no model inside a model) and takes plain RGB, float or uint8, values 0–255, shape
-    (batch, image_size, image_size, 3); it returns class probabilities (batch, classes). Each network's own
-    scaling is its first layer: MobileNet wants [-1, 1]; EfficientNet brings its scaling along.
+    (batch, image_size, image_size, 3), at least 32 px; it returns class probabilities (batch, classes).
 
     Args:
-        image_size: side of the input in px, at least 32.
-        weights: None (from scratch), "imagenet", the path of a weights file of the bare backbone, or of the
-            .keras file of one of the kit's own runs, whose backbone is taken.
+        weights: "imagenet", or None (from scratch).
         alpha: width of MobileNet (1.0: as published); ignored by networks of one width, such as EfficientNetB3.
         pooling: "max" as in the paper's recipe, or "avg".
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
         penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
         stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
-        start_shallow: True sets the scale that ends each of EfficientNetB3's residual branches to zero at the
-            start (Goyal et al., 2017): it begins as a shallow network, which learns faster from few steps.
-        rescale: False feeds MobileNet 0–255 as the paper did by mistake; EfficientNetB3 scales by itself.
-        seed: of the initial weights; None keeps Keras' global state.
+        start_shallow: True begins with EfficientNetB3's residual branches scaled to zero (Goyal et al., 2017): a
+            shallow network at first, which learns faster from few steps.
+        rescale: False feeds MobileNet 0–255, as the paper did by mistake; EfficientNetB3 scales by itself.
     """
-    _check_build(name, image_size, classes, pooling)
+    _check_build(name, image_size, classes, pooling, weights)
     if seed is not None:
         keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
@@ -125,8 +124,6 @@ def build_model(
             layer.rate = 0.0
         if start_shallow and name == "efficientnetb3" and _ends_residual_branch(layer, model):
             layer.gamma.assign(layer.gamma * 0)
-    if str(weights).endswith(".keras"):
-        _copy_backbone(load_model(Path(weights)).model, model)
     return model
 
 
@@ -135,21 +132,7 @@ def _ends_residual_branch(layer: keras.layers.Layer, model: keras.Model) -> bool
     return what == "project_bn" and any(other.name == f"{block}_add" for other in model.layers)
 
 
-def _copy_backbone(source: keras.Model, target: keras.Model) -> None:
-    """Copy the weights of all layers below the head from an earlier run's model of the same architecture."""
-    # by their order: Keras numbers some names anew for each model of a session
-    ours, theirs = ([x for x in model.layers if stage_of(x.name) != "head" and x.weights] for model in (target, source))
-    fits = [[w.shape for layer in layers for w in layer.weights] for layers in (ours, theirs)]
-    if fits[0] != fits[1]:
-        raise AllkitError(
-            f"the layers of {source.name} do not fit those of {target.name}; give a model of the same "
-            "architecture and alpha."
-        )
-    for layer, other in zip(ours, theirs, strict=True):
-        layer.set_weights(other.get_weights())
-
-
-def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None:
+def _check_build(name: str, image_size: int, classes: int, pooling: str, weights: str | None) -> None:
     if name not in BACKBONES:
         raise AllkitError(f"there is no model {name!r}; choose one of {', '.join(BACKBONES)}.")
     if image_size < 32:
@@ -158,25 +141,18 @@ def _check_build(name: str, image_size: int, classes: int, pooling: str) -> None
         raise AllkitError(f"a classifier needs two classes or more, not {classes}; check the data's labels.")
     if pooling not in ("max", "avg"):
         raise AllkitError(f"pooling is {pooling!r}; choose 'max' (as in the paper) or 'avg'.")
+    if weights not in (None, "imagenet"):
+        raise AllkitError(f"weights is {weights!r}; choose 'imagenet', or None to train from scratch.")
 
 
-def _build_backbone(name: str, inputs: Any, weights: Any, alpha: float, rescale: bool) -> keras.Model:
+def _build_backbone(name: str, inputs: Any, weights: str | None, alpha: float, rescale: bool) -> keras.Model:
     backbone = BACKBONES[name]
-    path = find_weights(name, alpha, inputs.shape[1]) if weights == "imagenet" else weights
-    if path is not None and not Path(path).is_file():
-        raise AllkitError(f"the weights file {path} does not exist; give a path, 'imagenet' or None.")
-    path = None if path is None or str(path).endswith(".keras") else str(path)
+    path = str(find_weights(name, alpha, inputs.shape[1])) if weights else None
     options = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
     if backbone.widths:
         options["alpha"] = alpha
     if backbone.scaling is None:
-        if path is not None and weights != "imagenet":
-            # Keras adds the scaling that these weights were made with for the word itself only
-            raise AllkitError(
-                f"put {Path(path).name} as {_weights_file(name, alpha, 224)} into a folder models/, set KERAS_HOME "
-                "to the folder above it, and give weights='imagenet'."
-            )
-        path = "imagenet" if weights == "imagenet" else None
+        path = weights  # for the word itself, and not for a path, Keras adds the scaling these weights were made with
     elif rescale:
         inputs = keras.layers.Rescaling(*backbone.scaling, name="rescale")(inputs)
     return getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
@@ -489,7 +465,7 @@ def _metadata_problem(metadata: Any, model: keras.Model) -> str:
     return ""
 
 
-def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int = BATCH_SIZE) -> np.ndarray:
     """Return class probabilities, float32 (n, classes), of prepared images, uint8 (n, s, s, 3)."""
     if not len(images):
         return np.zeros((0, len(trained.classes)), np.float32)
@@ -506,7 +482,6 @@ def load_features(
     augmentation: Augmentation | None = None,
     copies: int = 1,
     seed: int = 0,
-    batch_size: int = 64,
 ) -> np.ndarray:
     """Return what a frozen network, such as the first of `split_model`, makes of some images; computed once.
 
@@ -518,8 +493,8 @@ def load_features(
 
     def batches() -> Iterator[np.ndarray]:
         for copy in range(copies):
-            for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size]
+            for start in range(0, len(images), BATCH_SIZE):
+                batch = images[start : start + BATCH_SIZE]
                 yield batch if augmentation is None else augment_batch(batch, augmentation, seed=(seed, copy, start))
 
     def compute() -> Iterator[np.ndarray]:
@@ -528,7 +503,7 @@ def load_features(
     changed = rows["augmentation"].tolist() if "augmentation" in rows else []
     layers = [type(layer).__name__ for layer in frozen_backbone.layers]
     weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
-    key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, batch_size, layers, weights]
+    key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, BATCH_SIZE, layers, weights]
     shape = (copies * len(rows), *frozen_backbone.output_shape[1:])
     return cached_array("features", "\n".join(map(str, key)), compute, shape, np.float32)
 
@@ -558,15 +533,15 @@ def _load_changed(paths: Iterable[str], change: Callable, *, image_size: int, cr
     return np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
 
 
-def measure_inference(trained: TrainedModel, *, repeats: int = 5) -> dict[str, float]:
-    """Return the time of one forward pass in ms: alone (`single_ms`) and per image in a batch of 32."""
+def measure_inference(trained: TrainedModel) -> dict[str, float]:
+    """Return the time of one forward pass in ms: alone (`single_ms`) and per image in a batch of 32 (`batch_ms`)."""
     size = trained.metadata["input"]["image_size"]
     images = np.zeros((32, size, size, 3), np.uint8)
     found = {}
     for name, batch in {"single_ms": images[:1], "batch_ms": images}.items():
         predict_images(trained, batch)  # the first call compiles
         times = []
-        for _ in range(repeats):
+        for _ in range(5):
             start = time.perf_counter()
             predict_images(trained, batch)
             times.append(time.perf_counter() - start)

@@ -473,15 +473,10 @@ def train_model(
     """Train a model from `build_model` on a split, as the profile says (paper III.B.2-3).
 
     The training part is learned from, the validation part chooses the best epoch, the test part is not read. The
-    training begins with the weights that the model has.
-
-    A training that was interrupted resumes from the checkpoints in `folder` after its last whole epoch, whatever
-    weights the model has by then; a finished one is loaded. Checkpoints of another recipe are never mixed up with
-    this one. `seed` is that of order, augmentation and dropout; `deterministic`: see `set_determinism`. The
-    `callbacks` take part in every phase.
-
-    Raises:
-        allkit.splits.LeakError: the split shares images or subjects and the profile does not allow it.
+    training begins with the weights that the model has. One that was interrupted resumes from the checkpoints of its
+    recipe in `folder`, after its last whole epoch and whatever weights the model has by then; a finished one is loaded.
+    `seed` is that of order, augmentation and dropout; `deterministic`: see `set_determinism`. The `callbacks` take part
+    in every phase. Raises LeakError where the split shares images or subjects and the profile does not allow it.
     """
     assert_disjoint(split, allow_leak=profile.allow_leak)
     keras.utils.set_random_seed(seed)
