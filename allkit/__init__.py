@@ -2,20 +2,20 @@
 
 The core, which a student reads; a module imports only those that stand before it:
 
+- `folders`: where run folders lie, and their JSON files
 - `images`: reading one image of any kind, preparing it, loading many through a cache
 - `data`: one index for every image source, and which subjects share images
-- `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `features`: numbers measured on one cell: area, shape, colour, texture
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
+- `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
+- `plots`: every figure; draws what it is given and computes nothing
+- `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
-- `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
 - `baselines`: classifiers on a few numbers of each cell, which a network must beat
 - `classify`: one image file in, a label out, or the reason why there is none
 - `explain`: where in the image a network's answer comes from
-- `folders`: where run folders lie, and their JSON files
-- `plots`: every figure; draws what it is given and computes nothing
 - `runs`: one run folder, where results are saved and found again
 
 Around it:

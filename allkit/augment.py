@@ -7,7 +7,6 @@ batches changed at random while a network trains.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from skimage.filters import sobel
 
 from allkit import AllkitError
 from allkit.images import load_images
-from allkit.splits import Split, split_by_image
 
 
 def rotate_by_equations(
@@ -239,7 +237,7 @@ def balance(index_part: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     than one copy, and no two copies of an image are the same.
 
     Balance the training part only. Copies in the validation or test part would count some cells twice, and
-    copies made before the split land on both sides of it (`augment_then_split`).
+    copies made before the split land on both sides of it (`allkit.splits.augment_then_split`).
     """
     _check_balanceable(index_part)
     rng = np.random.default_rng(seed)
@@ -325,43 +323,6 @@ def load_part(rows: pd.DataFrame, *, image_size: int, crop: int | None = None) -
     row = dict(zip(originals["path"], range(len(originals)), strict=True))
     pairs = zip(rows["path"], rows["augmentation"], strict=True)
     return np.stack([apply_augmentation(images[row[path]], spec) for path, spec in pairs])
-
-
-def balance_split(split: Split, *, seed: int) -> Split:
-    """Balance the training part of a split and leave validation and test as they are."""
-    train = balance(split.train, seed=seed)
-    copies = int((train["augmentation"] != "").sum())
-    note = f"{split.note} Training is balanced with {copies:,} copies of training images."
-    return dataclasses.replace(split, train=train, note=note.strip())
-
-
-def augment_then_split(index: pd.DataFrame, seed: int = 123) -> Split:
-    """Balance the whole pool, then split it by image: the order that the paper describes (abstract, III.B.1).
-
-    Never judge a model by this split: a cell and its rotated copies land on both sides of it. It exists to
-    count that leak (`count_leaked_copies`). The seed, of copies and split, is the one recovered from the paper.
-    """
-    pool = index[index["label"].notna() & (index["part"] == "train")]
-    split = split_by_image(balance(pool, seed=seed), seed=seed)
-    note = (
-        "Balanced before the split, as the paper describes: copies of one cell lie on both sides, so results "
-        "on the test part say nothing about new cells."
-    )
-    return dataclasses.replace(split, name="augment-then-split", shares_subjects=True, note=note)
-
-
-def count_leaked_copies(split: Split) -> pd.DataFrame:
-    """Count the rows of validation and test whose original image also has a row in training; 0 in a sound split.
-
-    One row per part with columns `part`, `images`, `leaked` and `share` (leaked / images, 0-1).
-    """
-    trained_on = set(split.train["path"])
-    rows = []
-    for part in ("validation", "test"):
-        paths = getattr(split, part)["path"]
-        leaked = int(paths.isin(trained_on).sum())
-        rows.append((part, len(paths), leaked, leaked / len(paths) if len(paths) else 0.0))
-    return pd.DataFrame(rows, columns=["part", "images", "leaked", "share"])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the question that matters in a clinic: does it work on subjects that the network
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from allkit import AllkitError
+from allkit.augment import balance
 from allkit.data import class_order, natural_key
 from allkit.images import first_of
 
@@ -145,6 +147,43 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
             "are also in training. The scores are about new images of known subjects, not about new subjects."
         )
     return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
+
+
+def balance_split(split: Split, *, seed: int) -> Split:
+    """Balance the training part of a split and leave validation and test as they are."""
+    train = balance(split.train, seed=seed)
+    copies = int((train["augmentation"] != "").sum())
+    note = f"{split.note} Training is balanced with {copies:,} copies of training images."
+    return dataclasses.replace(split, train=train, note=note.strip())
+
+
+def augment_then_split(index: pd.DataFrame, seed: int = 123) -> Split:
+    """Balance the whole pool, then split it by image: the order that the paper describes (abstract, III.B.1).
+
+    Never judge a model by this split: a cell and its rotated copies land on both sides of it. It exists to
+    count that leak (`count_leaked_copies`). The seed, of copies and split, is the one recovered from the paper.
+    """
+    pool = index[index["label"].notna() & (index["part"] == "train")]
+    split = split_by_image(balance(pool, seed=seed), seed=seed)
+    note = (
+        "Balanced before the split, as the paper describes: copies of one cell lie on both sides, so results "
+        "on the test part say nothing about new cells."
+    )
+    return dataclasses.replace(split, name="augment-then-split", shares_subjects=True, note=note)
+
+
+def count_leaked_copies(split: Split) -> pd.DataFrame:
+    """Count the rows of validation and test whose original image also has a row in training; 0 in a sound split.
+
+    One row per part with columns `part`, `images`, `leaked` and `share` (leaked / images, 0-1).
+    """
+    trained_on = set(split.train["path"])
+    rows = []
+    for part in ("validation", "test"):
+        paths = getattr(split, part)["path"]
+        leaked = int(paths.isin(trained_on).sum())
+        rows.append((part, len(paths), leaked, leaked / len(paths) if len(paths) else 0.0))
+    return pd.DataFrame(rows, columns=["part", "images", "leaked", "share"])
 
 
 def split_by_subject(index: pd.DataFrame, seed: int = 123) -> Split:

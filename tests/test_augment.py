@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from allkit import AllkitError, augment
+from allkit import AllkitError, augment, splits
 from allkit.augment import Augmentation
 
 ANGLES = [-90.0, 17.0, 45.0, 133.3, 270.0]
@@ -202,18 +202,18 @@ def test_balance_split_touches_training_only():
     index = make_index({"ALL": 12, "HEM": 4})
     train, rest = index[index["group"].str[-1] != "0"], index[index["group"].str[-1] == "0"]
     split = FakeSplit("by-subject", train, rest.iloc[:2], rest.iloc[2:])
-    balanced = augment.balance_split(split, seed=0)
+    balanced = splits.balance_split(split, seed=0)
     assert balanced.train["label"].value_counts().nunique() == 1
     assert balanced.test is split.test
     assert balanced.validation is split.validation
     assert "copies" in balanced.note
-    assert augment.count_leaked_copies(balanced)["leaked"].tolist() == [0, 0]
+    assert splits.count_leaked_copies(balanced)["leaked"].tolist() == [0, 0]
 
 
 def test_the_papers_order_leaks_and_the_leak_is_counted():
     index = make_index({"ALL": 80, "HEM": 20}).assign(name="", fold=0, source="synthetic")
-    split = augment.augment_then_split(index, seed=123)
-    leaked = augment.count_leaked_copies(split).set_index("part")
+    split = splits.augment_then_split(index, seed=123)
+    leaked = splits.count_leaked_copies(split).set_index("part")
     trained_on = set(split.train["path"])
     by_hand = sum(path in trained_on for path in split.test["path"])
     assert leaked.loc["test", "leaked"] == by_hand > 0

@@ -12,12 +12,11 @@ import pytest
 from PIL import Image
 
 from allkit import AllkitError
-from allkit.augment import balance_split
 from allkit.backend import keras
 from allkit.data import load_index
 from allkit.lessons.paper import load_table
 from allkit.models import predict_images, predict_index, stage_of
-from allkit.splits import LeakError, split_by_image, split_by_subject, split_data
+from allkit.splits import LeakError, balance_split, split_by_image, split_by_subject, split_data
 from allkit.train import (
     GrowingTable,
     MonitorSwitchLR,

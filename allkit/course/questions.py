@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from allkit.augment import augment_then_split, count_leaked_copies
 from allkit.course.grading import Between, Exercise, OneOf
 from allkit.data import class_order
 from allkit.evaluate import classes_of, evaluate_predictions, probabilities_of
+from allkit.splits import augment_then_split, count_leaked_copies
 
 
 def _subjects_of_smallest(train: pd.DataFrame) -> int:
@@ -309,7 +309,7 @@ _ROTATE = (
             (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. The share is asked for."),
         ),
         why="The seed decides which cells leak, and hardly how many: that follows from how many copies are made.",
-        hint="Split with `augment.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
+        hint="Split with `splits.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
     ),
     _explain(
         "02.4",

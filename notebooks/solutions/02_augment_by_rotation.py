@@ -2,7 +2,7 @@
 
 import math
 
-from allkit.augment import augment_then_split, count_leaked_copies
+from allkit.splits import augment_then_split, count_leaked_copies
 
 
 def exercise_02_1():
