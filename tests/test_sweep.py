@@ -7,25 +7,26 @@ import subprocess
 import sys
 import time
 
+import dask
 import nbformat
 import pytest
 from dask.system import CPU_COUNT
+from distributed import LocalCluster
 from test_run_notebooks import _notebook
 
 from allkit import AllkitError, cli, synthetic
 from allkit.course import notebooks as running
 from allkit.course.ledger import find_runs
-from allkit.course.notebooks import run_sweep
+from allkit.course.notebooks import NotebooksResult, run_sweep
 
 FIRST = """
 import os, signal, time
 from pathlib import Path
-told = Path(run_folder) / "told.txt"
-with told.open("a") as file:
+attempts = Path(run_folder) / "attempts.txt"
+with attempts.open("a") as file:
     print(x, rate, os.getppid(), os.environ["TF_NUM_INTRAOP_THREADS"], file=file)
-assert (x, rate) != (2, 0.5), "two and a half is refused"
-attempts = len(told.read_text().splitlines())
-if deadly and x >= 3 and (x > 3 or attempts == 1):  # 3 kills its worker once, 4 whenever it is tried
+assert (x, rate) != (1, 0.5), "one and a half is refused"
+if x == dies_always or x == dies_once and len(attempts.read_text().splitlines()) == 1:
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
 """
@@ -34,121 +35,131 @@ if deadly and x >= 3 and (x > 3 or attempts == 1):  # 3 kills its worker once, 4
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
-    _notebook(folder / "01_first.ipynb", FIRST, parameters="x = 1\nrate = None\ndeadly = False")
+    _notebook(folder / "01_first.ipynb", FIRST, parameters="x = 1\nrate = None\ndies_once = -1\ndies_always = -1")
     _notebook(folder / "02_second.ipynb", "y = epochs", parameters="epochs = 1")
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    from distributed import LocalCluster
+def _cluster_in_this_process(threads):
+    """Start a cluster that can be connected to by its address, without processes of its own."""
+    return LocalCluster(
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=":0",
+    )
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as made:
-        yield made
+
+@pytest.fixture(scope="module")
+def address():
+    with _cluster_in_this_process(threads=1) as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Stand in for drawing the twin; holds how often it was asked for."""
-    asked = []
-    monkeypatch.setattr(synthetic, "ensure_twin", lambda: asked.append(1) or tmp_path)
-    return asked
+    """Stand in for drawing the twin; holds one item for each time that it was wanted."""
+    calls = []
+    monkeypatch.setattr(synthetic, "ensure_twin", lambda: calls.append(1) or tmp_path)
+    return calls
+
+
+PARAMETERS = {"dies_once": "2"}
 
 
 @pytest.fixture(scope="module")
-def swept(notebooks, cluster, tmp_path_factory):
-    """A sweep on a cluster of two workers, in which one of four combinations fails."""
-    told = []
+def swept(notebooks, tmp_path_factory):
+    """A sweep over two processes, in which one of four runs fails, and one process dies."""
+    reported = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "ensure_twin", lambda: notebooks)
-        result = run_sweep(
+        results = run_sweep(
             {"x": ["1", "2"], "rate": ["1e-3", "0.5"]},
             notebooks=notebooks,
-            parameters={"epochs": "7"},
+            only="01",
+            parameters=PARAMETERS,
             out=tmp_path_factory.mktemp("runs") / "sweep",
-            scheduler=cluster.scheduler_address,
-            reporter=told.append,
+            workers=2,
+            reporter=reported.append,
         )
-    return result, told
+    return results, reported
 
 
-def _status(result):
-    return {run.path.name: run.status for run in result.runs}
+def _status(results):
+    return {result.path.name: result.status for result in results}
+
+
+def _attempts(result):
+    return [line.split() for line in (result.path / "attempts.txt").read_text().splitlines()]
 
 
 def test_every_combination_is_a_run_and_one_failure_leaves_the_others(swept):
-    result, told = swept
-    assert _status(result) == {
+    results, reported = swept
+    assert _status(results) == {
         "x-1,rate-0.001": "done",
-        "x-1,rate-0.5": "done",
+        "x-1,rate-0.5": "failed",
         "x-2,rate-0.001": "done",
-        "x-2,rate-0.5": "failed",
+        "x-2,rate-0.5": "done",
     }
-    assert not result.ok
-    assert {run.path for run in told} == {run.path for run in result.runs} == set(find_runs(result.path))
-    assert "two and a half is refused" in result.runs[-1].error
-    lines = [(run.path / "told.txt").read_text().split() for run in result.runs]
+    folder = results[0].path.parent
+    assert {run.path for run in reported} == {run.path for run in results} == set(find_runs(folder))
+    assert results[1].error.startswith("01_first, cell In [3]: AssertionError: one and a half")
+    lines = [_attempts(run)[-1] for run in results]
     assert [line[:2] for line in lines] == [["1", "0.001"], ["1", "0.5"], ["2", "0.001"], ["2", "0.5"]]
-    assert len({line[2] for line in lines}) == 2  # both workers had some
+    assert len({line[2] for line in lines}) > 1  # processes
     assert {line[3] for line in lines} == {str(max(1, CPU_COUNT // 2))}
-    for run in result.runs:
+    for run in results:
         assert (run.path / "report" / "index.html").exists()
-        assert json.loads((run.path / "notebooks.json").read_text())["notebooks"]["02_second"]["status"] == "done"
+    assert json.loads((folder / "sweep.json").read_text())["grid"] == {"x": ["1", "2"], "rate": ["1e-3", "0.5"]}
 
 
-def test_record_says_what_became_of_each(swept):
-    record = json.loads((swept[0].path / "sweep.json").read_text())
-    assert record["grid"] == {"x": ["1", "2"], "rate": ["1e-3", "0.5"]}
-    assert record["status"] == "ended"
-    assert {name: run["status"] for name, run in record["runs"].items()} == _status(swept[0])
-    assert record["runs"]["x-2,rate-0.001"]["values"] == {"x": 2, "rate": 0.001}
+def test_run_whose_process_dies_is_taken_up_again(swept):
+    assert [len(_attempts(run)) for run in swept[0]] == [1, 1, 2, 2]
+
+
+def test_run_that_kills_its_process_each_time_fails_alone(notebooks, drawn, tmp_path):
+    options = {"notebooks": notebooks, "only": "01", "parameters": {"dies_always": 3}, "out": tmp_path / "sweep"}
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        results = run_sweep({"x": [3, 1]}, workers=1, **options)
+    # the second waited for the same process, and was blamed for its death
+    assert _status(results) == {"x-3": "failed", "x-1": "done"}
+    assert "died each time" in results[0].error
+    assert len(_attempts(results[0])) == 2
 
 
 def test_sweeps_are_found_among_the_runs(swept, monkeypatch, capsys):
-    monkeypatch.setenv("ALLKIT_RUNS", str(swept[0].path.parent))
+    folder = swept[0][0].path.parent
+    monkeypatch.setenv("ALLKIT_RUNS", str(folder.parent))
     for words, expected in (["sweep"], "x-2,rate-0.5: no model is trained yet"), ([], "a sweep: sweep"):
         monkeypatch.setattr(sys, "argv", ["allkit", "runs", *words])
         with pytest.raises(SystemExit):
             cli.main()
         assert expected in "".join(capsys.readouterr())
-    (swept[0].path.parent / "single").mkdir()
-    (swept[0].path.parent / "single" / "notebooks.json").write_text("{}")
+    (folder.parent / "single").mkdir()
+    (folder.parent / "single" / "notebooks.json").write_text("{}")
     with pytest.raises(SystemExit):
         cli.main()
     assert "`allkit runs sweep` lists its runs" in capsys.readouterr().out
 
 
-def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, cluster, drawn):
-    result, _ = swept
-    before = (result.path / "x-1,rate-0.001" / "told.txt").read_text()
-    again = run_sweep(
-        {"x": ["1", "0"], "rate": ["0.001"]},
-        notebooks=notebooks,
-        parameters={"epochs": "7"},
-        out=result.path,
-        scheduler=cluster.scheduler_address,
-        resume=True,
-    )
-    assert _status(again) == {"x-1,rate-0.001": "skipped", "x-0,rate-0.001": "done"}
-    assert again.ok
-    assert (result.path / "x-1,rate-0.001" / "told.txt").read_text() == before
-    record = json.loads((result.path / "sweep.json").read_text())
-    assert record["runs"]["x-2,rate-0.5"]["status"] == "failed"  # of the first pass
-    assert drawn == [1]  # the twin, once, before the fan-out
-
-
-def test_dead_worker_is_replaced_and_its_run_taken_up_again(notebooks, drawn, tmp_path):
-    result = run_sweep(
-        {"x": [1, 3, 4]},
+def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, address, drawn):
+    folder = swept[0][0].path.parent
+    results = run_sweep(
+        {"x": ["2", "0"], "rate": ["0.001"]},
         notebooks=notebooks,
         only="01",
-        parameters={"deadly": True},
-        out=tmp_path / "sweep",
-        workers=2,
+        parameters=PARAMETERS,
+        out=folder,
+        scheduler=address,
+        resume=True,
     )
-    assert _status(result) == {"x-1": "done", "x-3": "done", "x-4": "failed"}
-    assert "died each time" in result.runs[-1].error
-    assert len((tmp_path / "sweep" / "x-3" / "told.txt").read_text().splitlines()) == 2
+    assert _status(results) == {"x-2,rate-0.001": "skipped", "x-0,rate-0.001": "done"}
+    assert len(_attempts(results[0])) == 2
+    assert drawn == [1]  # the twin, once, before many processes want it
+    with pytest.raises(AllkitError, match="choose another --out"):
+        run_sweep({"x": [1]}, notebooks=notebooks, out=folder, scheduler=address, resume=True, data=str(folder))
 
 
 @pytest.mark.parametrize(
@@ -157,53 +168,83 @@ def test_dead_worker_is_replaced_and_its_run_taken_up_again(notebooks, drawn, tm
         ({"epoch": ["3"]}, {}, "did you mean epochs"),
         ({"02.x": ["3"]}, {}, "notebook 02 has no parameter 'x'"),
         ({"epochs": ["3", "many"]}, {}, "another kind"),
-        ({"rate": ["3", "many"]}, {}, "mixes values of different kinds"),
-        ({"rate": ["1e-3", "0.001"]}, {}, "each once"),
+        ({"rate": ["1e-3", "0.001"]}, {}, "each value once"),
         ({"x": ["1"]}, {"parameters": {"x": "2"}}, "give it once"),
         ({"x": ["1"]}, {"parameters": {"epoch": "2"}}, "did you mean epochs"),
         ({"data": ["a", "b"]}, {}, "--data"),
         ({"x": ["1"]}, {"data": "no/such/folder"}, "no such file or folder"),
-        ({"x": ["1"]}, {"workers": 0}, "at least 1"),
+        ({"x": ["1"]}, {"scheduler": "tcp://127.0.0.1:1"}, "no Dask cluster .* answers"),
+        ({"x": ["1"]}, {"scheduler": "nonsense://"}, "no Dask cluster .* answers"),
     ],
 )
-def test_bad_request_is_refused_before_anything_starts(notebooks, tmp_path, grid, options, message):
+def test_bad_request_is_refused_before_anything_starts(notebooks, tmp_path, monkeypatch, grid, options, message):
+    monkeypatch.setattr(running, "PATIENCE", "0.5s")
     with pytest.raises(AllkitError, match=message):
         run_sweep(grid, notebooks=notebooks, out=tmp_path / "sweep", **options)
     assert not (tmp_path / "sweep").exists()
 
 
-def test_cluster_that_does_not_see_the_files_is_refused(notebooks, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "ensure_twin", lambda: tmp_path / "on another disk")
-    with pytest.raises(AllkitError, match=r"does not see .*on another disk.*same paths"):
-        run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path / "s", scheduler=cluster.scheduler_address)
-    with pytest.raises(AllkitError, match="no Dask scheduler answers"):
-        run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path / "s", scheduler="tcp://127.0.0.1:1")
+def test_worker_that_does_not_see_the_files_says_so(notebooks, address, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_prepare_folder", lambda *_: {})  # written on a disk that the worker lacks
+    (result,) = run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path / "sweep", scheduler=address)
+    assert result.status == "failed"
+    assert "same paths" in result.error
 
 
-def test_a_single_run_is_no_sweep(notebooks, cluster, drawn, tmp_path):
+def test_a_single_run_is_no_sweep_and_the_reverse(swept, notebooks, address, tmp_path):
     (tmp_path / "notebooks.json").write_text("{}")
     with pytest.raises(AllkitError, match="single run"):
-        run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path, scheduler=cluster.scheduler_address)
+        run_sweep({"x": [1]}, notebooks=notebooks, out=tmp_path, scheduler=address)
     assert [p.name for p in tmp_path.iterdir()] == ["notebooks.json"]
+    with pytest.raises(AllkitError, match="is a sweep"):
+        running.run_notebooks(notebooks=notebooks, out=swept[0][0].path.parent, resume=True)
 
 
-def test_value_for_one_notebook_takes_precedence(notebooks, cluster, drawn, tmp_path):
-    result = run_sweep(
-        {"01.x": ["8"], "x": ["9"]},
-        notebooks=notebooks,
-        only="01",
-        out=tmp_path / "sweep",
-        scheduler=cluster.scheduler_address,
-    )
-    assert (tmp_path / "sweep" / "01.x-8,x-9" / "told.txt").read_text().startswith("8 ")
-    assert result.ok
-
-
-def test_names_of_folders_are_safe_and_distinct():
-    values = ["a/b", "a_b", "../x", "y" * 300]
-    names = [running._Combination({}, {"split": value}).folder for value in values]
+def test_names_of_folders_are_safe_and_distinct(notebooks):
+    declared = {notebooks / "01_first.ipynb": {"split": "subject"}}
+    names = [running._folder_name({"split": value}, declared) for value in ("a/b", "a_b", "../x", "y" * 300)]
     assert len(set(names)) == 4
     assert not any("/" in name or len(name) > 120 for name in names)
+
+
+def test_interrupted_sweep_stops_what_has_begun_on_a_cluster(notebooks, drawn, tmp_path, monkeypatch):
+    ended = []
+
+    def run_notebooks(*, out, reporter, **_options):
+        try:
+            while out.name != "x-1":
+                time.sleep(0.05)
+                reporter(None)  # as after each notebook
+        except AllkitError as error:
+            ended.append(str(error))
+            raise
+        return NotebooksResult(out, ())
+
+    def interrupt(_result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run_notebooks", run_notebooks)
+    monkeypatch.setattr(running, "publish_report", lambda path: path)
+    with _cluster_in_this_process(threads=2) as cluster:
+        options = {"out": tmp_path / "sweep", "scheduler": cluster.scheduler_address, "reporter": interrupt}
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep({"x": [1, 2]}, notebooks=notebooks, **options)
+        deadline = time.monotonic() + 20
+        while not ended and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert ended == ["the sweep was stopped from the keyboard."]
+
+
+def test_scheduler_that_goes_away_is_named(notebooks, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_make_run", lambda path, *_: NotebooksResult(path, ()))
+    with _cluster_in_this_process(threads=1) as cluster, pytest.raises(AllkitError, match="scheduler went away"):
+        run_sweep(
+            {"x": [1, 2]},
+            notebooks=notebooks,
+            out=tmp_path / "sweep",
+            scheduler=cluster.scheduler_address,
+            reporter=lambda _: cluster.close(),
+        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a Unix signal")
@@ -231,10 +272,7 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
         start_new_session=True,
     )
     deadline = time.monotonic() + 90
-    while process.poll() is None and time.monotonic() < deadline:
-        told = (out / "sweep.json").exists() and '"done"' in (out / "sweep.json").read_text()
-        if told and (out / "nap-600" / "notebooks.json").exists():
-            break
+    while process.poll() is None and time.monotonic() < deadline and not (out / "nap-600/notebooks.json").exists():
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     stdout, stderr = process.communicate(timeout=30)
@@ -242,6 +280,7 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
     assert "--resume" in stderr
     assert len(stderr.splitlines()) == 1  # no chatter, no traceback
     assert "nap-0" in stdout
-    record = json.loads((out / "sweep.json").read_text())
-    assert [run["status"] for run in record["runs"].values()] == ["done", "stopped", "stopped"]
+    done = json.loads((out / "nap-0" / "notebooks.json").read_text())["notebooks"]["01_slow"]
+    assert done["status"] == "done"
     assert nbformat.read(out / "nap-0" / "notebooks" / "01_slow.ipynb", as_version=4)
+    assert not (out / "nap-601").exists()
