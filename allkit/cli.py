@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from allkit.classify import Result
     from allkit.course.ledger import Comparison
-    from allkit.course.notebooks import NotebookResult, SweepRun
+    from allkit.course.notebooks import NotebookResult, NotebooksResult
 
 
 class _Pairs(TyperCommand):
@@ -41,27 +40,11 @@ def _join_pairs(args: list[str]) -> list[str]:
     return joined
 
 
-class ProfileName(StrEnum):
-    """The profiles that `allkit run` offers."""
-
-    quick = "quick"
-    paper = "paper"
-    honest = "honest"
-
-
-class ModelName(StrEnum):
-    """The networks that `allkit tune` offers."""
-
-    mobilenet = "mobilenet"
-    efficientnetb3 = "efficientnetb3"
-
-
-class ImageFormat(StrEnum):
-    """File formats of drawn cells."""
-
-    png = "png"
-    bmp = "bmp"
-
+Profile = Literal["quick", "paper", "honest"]
+Network = Literal["mobilenet", "efficientnetb3"]
+Data = Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")]
+Model = Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or draw a synthetic one.")
@@ -85,24 +68,19 @@ def _allkit(
 
 @app.command(cls=_Pairs)
 def run(
-    profile: Annotated[ProfileName, typer.Option(help="How the models are trained.")] = ProfileName.quick,
-    data: Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")] = "synthetic",
+    profile: Annotated[Profile, typer.Option(help="How the models are trained.")] = "quick",
+    data: Data = "synthetic",
     only: Annotated[str, typer.Option(metavar="01,03", help="Numbers of the notebooks to run.")] = "",
     parameter: Annotated[
         list[str] | None,
-        typer.Option(
-            "-p",
-            "--parameter",
-            metavar="NAME VALUE",
-            help="Set a parameter of the notebooks; 04.NAME sets it in notebook 04 only. Repeatable.",
-        ),
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; 04.NAME: in one notebook only."),
     ] = None,
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Run folder: a name below runs/, or a path. [latest; of a sweep: sweep]")
     ] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Skip the notebooks that are done.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what is done.")] = False,
     notebook: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="One notebook outside the series, instead of it.")
+        Path | None, typer.Option(metavar="FILE", help="One notebook from anywhere, in place of all.")
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -116,15 +94,8 @@ def run(
     ] = "",
 ) -> None:
     """Execute the notebooks in order and publish the report of the run; or make many runs at once (--sweep)."""
-    options = {
-        "profile": profile.value,
-        "data": data,
-        "only": only,
-        "parameters": _pairs(parameter or []),
-        "out": out or None,
-        "resume": resume,
-        **({"notebooks": notebook} if notebook else {}),
-    }
+    options = {"profile": profile, "data": data, "only": only, "out": out or None, "resume": resume}
+    options |= {"parameters": _pairs(parameter or [])} | ({"notebooks": notebook} if notebook else {})
     if sweep:
         if workers and scheduler:
             raise typer.BadParameter("--workers is for this machine, --scheduler for a cluster; choose one.")
@@ -132,28 +103,93 @@ def run(
     elif workers or scheduler:
         raise typer.BadParameter("--workers and --scheduler are for sweeps; add --sweep NAME=V1,V2.")
     else:
-        _run_series(options)
+        _run_once(options)
 
 
-def _run_series(options: dict[str, Any]) -> None:
+def _run_once(options: dict[str, Any]) -> None:
     from allkit.course.notebooks import run_notebooks
     from allkit.course.report import publish_report
 
     result = run_notebooks(**options, reporter=_report, progress=True)
-    if result.interrupted:
+    if result.status == "interrupted":
         _stop(options["out"])
     typer.echo(f"Report: {publish_report(result.path)}")
     if not result.ok:
         raise typer.Exit(1)
 
 
+def _report(result: NotebookResult) -> None:
+    """Print how a notebook went, on one line; an error also names the cell and the executed copy."""
+    typer.echo(f"{result.name:<28} {result.status:<12} {result.seconds:6.0f} s")
+    if result.status == "failed":
+        where = f"cell In [{result.cell}]" if result.cell else "the notebook"
+        typer.echo(f"  {where}: {result.error}\n  executed copy: {result.copy}", err=True)
+
+
+def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
+    """Make a sweep; print a line for each run as it ends, and all of them as `allkit runs` does."""
+    from math import prod
+
+    from allkit.course.ledger import find_runs, list_runs
+    from allkit.course.notebooks import run_sweep
+
+    left = prod(map(len, grid.values()))
+    typer.echo(f"Runs, one for each combination of values: {left}")
+
+    def report(run: NotebooksResult) -> None:
+        nonlocal left
+        left -= 1
+        typer.echo(f"{run.path.name:<40} {run.status:<8} {run.seconds:6.0f} s   {left} to go")
+        if run.error:
+            typer.echo(f"  {run.error}\n  run folder: {run.path}", err=True)
+
+    try:
+        results = run_sweep(grid, **options, reporter=report)
+    except KeyboardInterrupt:
+        _stop(options["out"])
+    folder = results[0].path.parent
+    typer.echo(f"\nSweep: {folder}\n")
+    _echo_runs(list_runs(find_runs(folder)))
+    if not all(run.ok for run in results):
+        raise typer.Exit(1)
+
+
+def _stop(out: str | None) -> None:
+    command = f"allkit run --resume{f' --out {out}' if out else ''}"
+    typer.echo(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
+    raise typer.Exit(130)
+
+
+def _grid(sweeps: list[str]) -> dict[str, list[str]]:
+    grid = {}
+    for text in sweeps:
+        name, equals, values = text.partition("=")
+        name, read = name.strip(), [value.strip() for value in values.split(",")]
+        if not equals or not name or not all(read):
+            raise typer.BadParameter(f"--sweep {text} lacks a value; write --sweep NAME=V1,V2.")
+        if name in grid:
+            raise typer.BadParameter(f"--sweep {name} is given twice; write all its values in one.")
+        grid[name] = read
+    return grid
+
+
+def _pairs(parameters: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"-p {text} lacks a value; write -p NAME VALUE.")
+        pairs[name] = value
+    return pairs
+
+
 @app.command(cls=_Pairs)
 def tune(
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the search.")] = "paper",
     trials: Annotated[int, typer.Option(min=1, help="Finished trials at least, over all processes.")] = 20,
-    profile: Annotated[ProfileName, typer.Option(help="What is not searched comes from here.")] = ProfileName.quick,
-    model: Annotated[ModelName, typer.Option(help="The network.")] = ModelName.mobilenet,
-    data: Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")] = "synthetic",
+    profile: Annotated[Profile, typer.Option(help="What is not searched comes from here.")] = "quick",
+    model: Annotated[Network, typer.Option(help="The network.")] = "mobilenet",
+    data: Data = "synthetic",
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A setting to hold fixed. Repeatable."),
@@ -176,7 +212,7 @@ def tune(
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         given = {key: _value(text) for key, text in _pairs(parameter or []).items()}
         search, score = start_tuning(
-            name, data=data, profile=profile.value, model=model.value, parameters=given, storage=storage, out=out
+            name, data=data, profile=profile, model=model, parameters=given, storage=storage, out=out
         )
         helpers = [_start_again("--jobs", "1", "--helper") for _ in range(jobs - 1)]
         run_trials(search, score, trials, callbacks=[lambda _, trial: typer.echo(describe_trial(trial))])
@@ -211,71 +247,8 @@ def _start_again(*options: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", "from allkit.cli import main; main()", *sys.argv[1:], *options])
 
 
-def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
-    """Make a sweep; print a line for each run as it ends, and all of them as `allkit runs` does."""
-    import math
-
-    from allkit.course.ledger import find_runs, list_runs
-    from allkit.course.notebooks import run_sweep
-
-    left = math.prod(map(len, grid.values()))
-    typer.echo(f"Runs, one for each combination of values: {left}")
-
-    def report(run: SweepRun) -> None:
-        nonlocal left
-        left -= 1
-        typer.echo(f"{run.path.name:<40} {run.status:<8} {run.seconds:6.0f} s   {left} to go")
-        if run.error:
-            typer.echo(f"  {run.error}\n  run folder: {run.path}", err=True)
-
-    result = run_sweep(grid, **options, reporter=report)
-    if result.interrupted:
-        _stop(options["out"])
-    typer.echo(f"\nSweep: {result.path}\n")
-    _echo_runs(list_runs(find_runs(result.path)))
-    if not result.ok:
-        raise typer.Exit(1)
-
-
-def _stop(out: str | None) -> None:
-    command = f"allkit run --resume{f' --out {out}' if out else ''}"
-    typer.echo(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
-    raise typer.Exit(130)
-
-
-def _grid(sweeps: list[str]) -> dict[str, list[str]]:
-    grid = {}
-    for text in sweeps:
-        name, equals, values = text.partition("=")
-        name, read = name.strip(), [value.strip() for value in values.split(",")]
-        if not equals or not name or not all(read):
-            raise typer.BadParameter(f"--sweep {text} lacks a value; write --sweep NAME=V1,V2.")
-        if name in grid:
-            raise typer.BadParameter(f"--sweep {name} is given twice; write all its values in one.")
-        grid[name] = read
-    return grid
-
-
-def _pairs(parameters: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in parameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"-p {text} lacks a value; write -p NAME VALUE.")
-        pairs[name] = value
-    return pairs
-
-
-def _report(result: NotebookResult) -> None:
-    """Print how a notebook went, on one line; an error also names the cell and the executed copy."""
-    typer.echo(f"{result.name:<28} {result.status:<12} {result.seconds:6.0f} s")
-    if result.status == "failed":
-        where = f"cell In [{result.cell}]" if result.cell else "the notebook"
-        typer.echo(f"  {where}: {result.error}\n  executed copy: {result.copy}", err=True)
-
-
 @app.command()
-def publish(run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]) -> None:
+def publish(run_folder: RunFolder) -> None:
     """Publish a run folder again, as web pages that need no network."""
     from allkit.course.report import publish_report
 
@@ -292,106 +265,79 @@ def runs(
     A comparison shows the settings that differ, and compares the predictions of each model in pairs where both runs
     tested it on the same images.
     """
-    import json
-
     from allkit.course.ledger import compare_runs, find_runs, find_sweeps, list_runs
-    from allkit.folders import run_path, to_plain
+    from allkit.folders import run_path
 
     paths = [run_path(folder) for folder in folders or []]
     if len(paths) > 2:
         raise typer.BadParameter("name two runs to compare them, one to see it, none to list all.")
-    found = compare_runs(*paths) if len(paths) == 2 else list_runs(find_runs(*paths))
+    if len(paths) == 2:
+        found = compare_runs(*paths)
+        # as records, the tables would lose their index of measures
+        measures = {title: table.to_dict("index") for title, table in found.measures.items()}
+        content = {"settings": found.settings, "notes": found.notes, "measures": measures}
+        _echo_json(content) if as_json else _echo_comparison(found)
+        return
+    listed = list_runs(find_runs(*paths))
     if as_json:
-        # a comparison's tables are indexed by measure, which their records would lose
-        content = {"settings": found.settings, "notes": found.notes, "measures": {
-            title: table.to_dict("index") for title, table in found.measures.items()
-        }} if len(paths) == 2 else found  # fmt: skip
-        typer.echo(json.dumps(to_plain(content), indent=2))
-    else:
-        _echo_comparison(found) if len(paths) == 2 else _echo_runs(found)
-        for sweep in [] if paths else find_sweeps():
-            typer.echo(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
+        _echo_json(listed)
+        return
+    _echo_runs(listed)
+    for sweep in [] if paths else find_sweeps():
+        typer.echo(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
 
 
 def _echo_runs(listed: pd.DataFrame) -> None:
+    from allkit.course.ledger import runs_as_text
     from allkit.evaluate import FEWEST_UNITS
 
     good = listed[listed["trouble"] == ""]
     if len(good):
-        rows = [_run_line(row) for row in good.to_dict("records")]
-        _echo_table(rows)
+        _echo_table(runs_as_text(good))
         typer.echo(
             "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
-            f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. "
-            "`data` and `split` end in the start of their hash."
+            f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. `data` and `split` end in the start of their hash."
         )
     for row in listed[listed["trouble"] != ""].to_dict("records"):
         typer.echo(_one_line(f"{row['run']}: {row['trouble']}"))
 
 
-def _run_line(row: dict[str, Any]) -> dict[str, str]:
-    """Return one row of `allkit.course.ledger.list_runs` as text."""
-    changed = ", ".join(f"{name} {value}" for name, value in row["changed"].items())
-    return {
-        "run": row["run"],
-        "model": row["model"],
-        "data": f"{row['data']} {row['data_hash'][:6]}",
-        "split": f"{row['split']} {row['split_hash'][:6]}",
-        "profile": f"{row['profile']}{f' ({changed})' if changed else ''}",
-        "AUC": _figure(row, "auc"),
-        "balanced accuracy": _figure(row, "balanced_accuracy"),
-        "resampled": f"{row['resampled']} ({row['units']:.0f})",
-        "training": f"{row['training_seconds']:,.0f} s",
-        "date (UTC)": row["time"][:16].replace("T", " "),
-    }
-
-
-def _figure(row: dict[str, Any], name: str) -> str:
-    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
-    if value is None:
-        return "inconclusive"
-    return f"{value:.2f} ({'inconclusive' if low is None else f'{low:.2f}–{high:.2f}'})"
-
-
 def _echo_comparison(found: Comparison) -> None:
+    from allkit.course.ledger import differences_as_text
+
     typer.echo("Settings that differ:" if len(found.settings) else "No setting differs.")
     if len(found.settings):
-        _echo_table(found.settings.to_dict("records"))
+        _echo_table(found.settings)
     for title, table in found.measures.items():
-        row = table.iloc[0]
         typer.echo(f"\n{title}, first minus second:")
-        _echo_table([_difference(name, row) for name, row in table.iterrows()])
+        _echo_table(differences_as_text(table))
         typer.echo(
-            f"Interval: 95 % paired bootstrap over {row['resampled']} ({row['units']} in the smaller class), both runs "
-            "drawn together."
+            f"Interval: 95 % paired bootstrap over {table['resampled'].iat[0]} ({table['units'].iat[0]} in the smaller "
+            "class), both runs drawn together."
         )
     for title, note in found.notes.items():
         typer.echo(f"\n{title}: {_one_line(note)}")
 
 
-def _difference(name: str, row: pd.Series) -> dict[str, str]:
-    known = row["low"] == row["low"]
-    return {
-        "measure": name,
-        "first": f"{row['first']:.3f}",
-        "second": f"{row['second']:.3f}",
-        "difference": f"{row['difference']:+.3f}",
-        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}" if known else "inconclusive",
-        "better": row["verdict"],
-    }
-
-
-def _echo_table(rows: list[dict[str, str]]) -> None:
-    """Print rows of text below their names, in columns that are as wide as they need."""
-    lines = [list(rows[0]), *([_one_line(str(value)) for value in row.values()] for row in rows)]
+def _echo_table(table: pd.DataFrame) -> None:
+    """Print a table in columns that are as wide as they need, left-aligned."""
+    lines = [list(table), *([_one_line(str(value)) for value in row] for row in table.itertuples(index=False))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        typer.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _echo_json(content: Any) -> None:
+    import json
+
+    from allkit.folders import to_plain
+
+    typer.echo(json.dumps(to_plain(content), indent=2))
 
 
 @app.command()
 def card(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")],
+    run_folder: RunFolder,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for both files.")] = None,
 ) -> None:
     """Write the model card of a run, from its folder alone, as card.html and card.md."""
@@ -407,11 +353,8 @@ def progress(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per exercise.")] = None,
 ) -> None:
     """Sum up, by notebook, which exercises were solved on this machine."""
-    import json
-
     from allkit import saving
     from allkit.course.exercises import load_progress, progress_path, summarise_progress
-    from allkit.folders import to_plain
 
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
@@ -422,22 +365,16 @@ def progress(
             found.to_csv(temporary, index=False)
         typer.echo(f"One row per exercise: {csv}", err=as_json)
     if as_json:
-        content = {"notebooks": by_notebook.reset_index(), "exercises": found}
-        typer.echo(json.dumps(to_plain(content), indent=2))
+        _echo_json({"notebooks": by_notebook.reset_index(), "exercises": found})
     elif not csv:
         _echo_progress(by_notebook, str(progress_path()))
 
 
 def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
-    _echo_table([
-        {
-            "notebook": notebook,
-            "solved": f"{row['done']} of {row['exercises']}",
-            "at the first try": str(row["first_try"]),
-            "tries": str(row["tries"]),
-        }
-        for notebook, row in by_notebook.iterrows()
-    ])  # fmt: skip
+    solved = [f"{row.done} of {row.exercises}" for row in by_notebook.itertuples()]
+    shown = by_notebook[["first_try", "tries"]].rename(columns={"first_try": "at the first try"})
+    shown.insert(0, "solved", solved)
+    _echo_table(shown.rename_axis("notebook").reset_index())
     total = by_notebook.sum()
     if total["tries"]:
         typer.echo(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
@@ -448,7 +385,7 @@ def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
 @app.command()
 def classify(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Image files.")],
-    model: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")] = "latest",
+    model: Model = "latest",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file instead of a line.")] = False,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the model's own.")] = None,
 ) -> None:
@@ -503,7 +440,7 @@ def _as_json(name: str, answer: Result | AllkitError) -> str:
 
 @app.command(name="app")
 def serve(
-    model: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")] = "latest",
+    model: Model = "latest",
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only (127.0.0.1).")] = 8866,
     kernels: Annotated[int, typer.Option(min=2, help="Visitors at once, and one kept warm.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle visitor's kernel ends.")] = 600,
@@ -553,7 +490,7 @@ def make(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     images: Annotated[int, typer.Option(min=1, help="Number of labelled training images.")] = 600,
     seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
-    format: Annotated[ImageFormat, typer.Option(help="File format.")] = ImageFormat.png,
+    format: Annotated[Literal["png", "bmp"], typer.Option(help="File format.")] = "png",
     subject_effect: Annotated[float, typer.Option(min=0, help="How much subjects differ.")] = 1.0,
     difficulty: Annotated[float, typer.Option(min=0, help="How much the classes overlap.")] = 1.0,
 ) -> None:
@@ -564,7 +501,7 @@ def make(
         folder,
         images=images,
         seed=seed,
-        format=format.value,
+        format=format,
         subject_effect=subject_effect,
         difficulty=difficulty,
         progress=True,

@@ -9,6 +9,7 @@ import pytest
 import allkit
 from allkit import AllkitError, cli
 from allkit.course import notebooks, report
+from allkit.course.notebooks import NotebookResult, NotebooksResult
 
 
 def _run(monkeypatch, capsys, *words):
@@ -21,9 +22,9 @@ def _run(monkeypatch, capsys, *words):
 
 
 @pytest.fixture
-def asked(monkeypatch, tmp_path):
-    """Stand in for the series: record what was asked for; `result` is what came of it."""
-    seen = SimpleNamespace(result=SimpleNamespace(path=tmp_path, ok=True, interrupted=False), options=None)
+def called(monkeypatch, tmp_path):
+    """Stand in for running the notebooks: record the options; `result` is what came of it."""
+    seen = SimpleNamespace(result=SimpleNamespace(path=tmp_path, ok=True, status="done"), options=None)
 
     def run_notebooks(**options):
         seen.options = options
@@ -38,39 +39,39 @@ def test_version(monkeypatch, capsys):
     assert _run(monkeypatch, capsys, "--version") == (0, f"allkit {allkit.__version__}\n", "")
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("code", ["import allkit", "from allkit import cli; sys.argv[1:] = ['--help']; cli.main()"])
+def test_starting_up_imports_nothing_heavy(code):
     code = (
-        "import sys; from allkit import cli; sys.argv[1:] = ['--help']\n"
-        "try: cli.main()\n"
-        "finally: print(set(sys.modules) & {'pandas', 'numpy', 'tensorflow', 'papermill', 'matplotlib'})"
+        f"import sys\ntry: {code}\n"
+        "finally: print(set(sys.modules) & {'pandas', 'numpy', 'tensorflow', 'papermill', 'matplotlib', 'distributed'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.endswith("set()\n")
 
 
-def test_run_passes_its_options_on(monkeypatch, capsys, asked, tmp_path):
+def test_run_passes_its_options_on(monkeypatch, capsys, called, tmp_path):
     words = "run --profile paper --data there --only 01,3 -p epochs 2 -p 04.weights none -p rate -0.5 --resume"
     code, out, _ = _run(monkeypatch, capsys, *words.split(), "--out", "mine")
     assert code == 0
     assert str(tmp_path / "report" / "index.html") in out
-    options = asked.options
+    options = called.options
     assert (options["profile"], options["data"], options["only"]) == ("paper", "there", "01,3")
     assert options["parameters"] == {"epochs": "2", "04.weights": "none", "rate": "-0.5"}
     assert (options["out"], options["resume"]) == ("mine", True)
 
 
-def test_parameter_without_value_is_a_usage_error(monkeypatch, capsys, asked):
+def test_parameter_without_value_is_a_usage_error(monkeypatch, capsys, called):
     code, _, err = _run(monkeypatch, capsys, "run", "-p", "epochs")
     assert code == 2
     assert "NAME VALUE" in err
-    assert asked.options is None
+    assert called.options is None
 
 
 @pytest.fixture
 def swept(monkeypatch, tmp_path):
-    """Stand in for sweeps: record what was asked for; one of two runs failed unless `ok` says otherwise."""
-    runs = [SimpleNamespace(path=tmp_path / name, status="done", seconds=3, error="") for name in ("x-1", "x-2")]
-    seen = SimpleNamespace(ok=True, interrupted=False, runs=runs, options=None)
+    """Stand in for sweeps: record the options; `runs` is what came of them."""
+    runs = [NotebooksResult(tmp_path / name, (NotebookResult("01_first", "done", 3),)) for name in ("x-1", "x-2")]
+    seen = SimpleNamespace(runs=runs, options=None)
 
     def run_sweep(grid, *, reporter, **options):
         seen.options = {"grid": grid} | options
@@ -78,7 +79,7 @@ def swept(monkeypatch, tmp_path):
             run.path.mkdir(parents=True)
             (run.path / "notebooks.json").write_text("{}")
             reporter(run)
-        return SimpleNamespace(path=tmp_path, ok=seen.ok, interrupted=seen.interrupted, runs=runs)
+        return runs
 
     monkeypatch.setattr(notebooks, "run_sweep", run_sweep)
     return seen
@@ -95,7 +96,7 @@ def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch
 
 
 def test_failure_in_a_sweep_is_exit_code_1_and_named(monkeypatch, capsys, swept):
-    swept.ok, swept.runs[1].status, swept.runs[1].error = False, "failed", "01_first, cell In [2]: no"
+    swept.runs[1] = NotebooksResult(swept.runs[1].path, (NotebookResult("01_first", "failed", 3, 2, "no"),))
     code, out, err = _run(monkeypatch, capsys, "run", "--sweep", "x=1,2")
     assert code == 1
     assert "x-2" in out
@@ -115,14 +116,14 @@ def test_sweep_that_makes_no_sense_is_a_usage_error(monkeypatch, capsys, swept, 
     assert swept.options is None
 
 
-def test_unknown_profile_is_a_usage_error(monkeypatch, capsys, asked):
+def test_unknown_profile_is_a_usage_error(monkeypatch, capsys, called):
     code, _, err = _run(monkeypatch, capsys, "run", "--profile", "fast")
     assert code == 2
     assert "quick" in err
 
 
-def test_failure_of_the_series_is_exit_code_1(monkeypatch, capsys, asked):
-    asked.result.ok = False
+def test_failure_of_a_notebook_is_exit_code_1(monkeypatch, capsys, called):
+    called.result.ok = False
     code, out, _ = _run(monkeypatch, capsys, "run")
     assert code == 1
     assert "Report" in out

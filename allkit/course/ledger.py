@@ -173,3 +173,45 @@ def _settings(path: Path, models: Mapping[str, Any]) -> dict[tuple[str, str], st
         groups[title_of(name)] = own | {"profile": params.get("models", {}).get(name, {}).get("profile", {})}
     flat = {group: pd.json_normalize(values, sep=".").to_dict("records")[0] for group, values in groups.items()}
     return {(group, key): str(value) for group, values in flat.items() for key, value in values.items()}
+
+
+def runs_as_text(listed: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `list_runs` as text; for runs without `trouble`."""
+    return pd.DataFrame([_run_as_text(row) for row in listed.to_dict("records")])
+
+
+def _run_as_text(row: Mapping[str, Any]) -> dict[str, str]:
+    changed = ", ".join(f"{name} {value}" for name, value in row["changed"].items())
+    return {
+        "run": row["run"],
+        "model": row["model"],
+        "data": f"{row['data']} {row['data_hash'][:6]}",
+        "split": f"{row['split']} {row['split_hash'][:6]}",
+        "profile": f"{row['profile']} ({changed})" if changed else row["profile"],
+        "AUC": _with_interval(row, "auc"),
+        "balanced accuracy": _with_interval(row, "balanced_accuracy"),
+        "resampled": f"{row['resampled']} ({row['units']:.0f})",
+        "training": f"{row['training_seconds']:,.0f} s",
+        "date (UTC)": row["time"][:16].replace("T", " "),
+    }
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    if value is None:
+        return "inconclusive"
+    return f"{value:.2f} (inconclusive)" if low is None or high is None else f"{value:.2f} ({low:.2f}–{high:.2f})"
+
+
+def differences_as_text(measures: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `Comparison.measures` as text."""
+    low, high = (measures[end].map("{:+.3f}".format) for end in ("low", "high"))
+    text = {
+        "measure": measures.index,
+        "first": measures["first"].map("{:.3f}".format),
+        "second": measures["second"].map("{:.3f}".format),
+        "difference": measures["difference"].map("{:+.3f}".format),
+        "interval": (low + " to " + high).where(measures["low"].notna(), "inconclusive"),
+        "better": measures["verdict"],
+    }
+    return pd.DataFrame(text)

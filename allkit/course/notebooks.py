@@ -440,7 +440,12 @@ def _connect(scheduler: str | None, workers: int | None, runs: int) -> Iterator[
     with contextlib.ExitStack() as stack:
         cluster = scheduler
         if not scheduler:
-            stack.enter_context(dask.config.set({"distributed.scheduler.http.routes": []}))  # no web pages
+            # no web pages about the cluster; no waiting for ever for a process that does not start again
+            settings = {
+                "distributed.scheduler.http.routes": [],
+                "distributed.scheduler.no-workers-timeout": "5 minutes",
+            }
+            stack.enter_context(dask.config.set(settings))
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=min(runs, workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_EACH))),
