@@ -392,7 +392,7 @@ def classify(
     """Say ALL or HEM for each image file, or why not. For teaching, not a diagnosis.
 
     One line per file, in order: name, label (or "rejected"), probability of the first class, reasons. Exit code 1
-    when a file could not be read. Of a run with several models the first is asked.
+    when a file could not be read. Of a run with several models the first answers.
     """
     from allkit.classify import classify_files
     from allkit.models import load_models
