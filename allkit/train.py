@@ -134,7 +134,6 @@ class Profile:
 
 _ALL_SYMMETRIES = Augmentation(horizontal_flip=True, vertical_flip=True, right_angles=True)
 
-
 PROFILES = {
     # The recipe recovered from the paper's own numbers (III.B.2-3, Tables I and II).
     "paper": Profile(
@@ -157,7 +156,6 @@ PROFILES = {
         learning_rate=8e-3, patience=9, augmentation=_ALL_SYMMETRIES, class_weight=True, best_by="balanced_accuracy",
     ),
 }  # fmt: skip
-
 
 # EfficientNetB3 leaves out whole branches at random while it trains, too much noise for a hundred steps, and is too
 # deep to learn in so few unless it starts shallow.

@@ -24,7 +24,6 @@ from allkit.train import get_profile
 PYTHON = ((3, 11), (3, 13))
 """The oldest and the newest Python that the kit is tested with."""
 
-
 MEMORY, DISK = 4, 1
 """GB: memory of the machine that training with the profile quick asks for, and disk space for one run."""
 

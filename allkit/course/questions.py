@@ -199,7 +199,6 @@ _START = (
     ),
 )
 
-
 _EXPLORE = (
     Exercise(
         id="01.1",
@@ -322,7 +321,6 @@ _ROTATE = (
     ),
 )
 
-
 _MOBILENET = (
     Exercise(
         id="03.1",
@@ -382,7 +380,6 @@ _MOBILENET = (
         d="A tenth run, or a hundredth, makes the best of them look better still, without being better.",
     ),
 )
-
 
 _EFFICIENTNET = (
     Exercise(
@@ -447,7 +444,6 @@ _EFFICIENTNET = (
     ),
 )
 
-
 _COMPARE = (
     Exercise(
         id="05.1",
@@ -509,7 +505,6 @@ _COMPARE = (
         d="The same images give both numbers. Luck with the images would show in both.",
     ),
 )
-
 
 _CLASSIFY = (
     Exercise(
@@ -575,7 +570,6 @@ _CLASSIFY = (
         d="The map is computed from the network's own features, so it says something. It proves little.",
     ),
 )
-
 
 _PAPER_READ = (
     Exercise(
@@ -645,7 +639,6 @@ _PAPER_READ = (
     ),
 )
 
-
 _LEAKAGE = (
     Exercise(
         id="08.1",
@@ -708,7 +701,6 @@ _LEAKAGE = (
     ),
 )
 
-
 _BETTER = (
     Exercise(
         id="09.1",
@@ -758,7 +750,6 @@ _BETTER = (
         d="Asking until p is small makes sure that it once is, by luck.",
     ),
 )
-
 
 _LOOKS = (
     Exercise(
@@ -860,7 +851,6 @@ _TUNING = (
         d="More trials make the best validation score higher still, and the gap wider.",
     ),
 )
-
 
 EXERCISES: dict[str, Exercise] = {
     exercise.id: exercise
