@@ -231,7 +231,7 @@ def tune(
 
 
 def _value(text: str) -> int | float | bool | str:
-    """Read the text of a -p value; "none" stays a word, which asks a profile for nothing."""
+    """Read the text of a -p value; "none" stays a word, which a profile reads as "nothing"."""
     import json
 
     try:
@@ -313,7 +313,7 @@ def _echo_comparison(found: Comparison) -> None:
         _echo_table(differences_as_text(table))
         typer.echo(
             f"Interval: 95 % paired bootstrap over {table['resampled'].iat[0]} ({table['units'].iat[0]} in the smaller "
-            "class), both runs drawn together."
+            "class), both runs resampled together."
         )
     for title, note in found.notes.items():
         typer.echo(f"\n{title}: {_one_line(note)}")

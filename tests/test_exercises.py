@@ -266,7 +266,7 @@ def test_a_list_in_every_correct_form(answer):
 
 def test_a_list_has_an_order_and_a_length():
     assert _ask("list", (4, 10), [10, 4]).state == "wrong"
-    assert "2 values are asked for" in _ask("list", (4, 10), [4]).text
+    assert "2 values are expected" in _ask("list", (4, 10), [4]).text
     assert "order matters" in _ask("list", (4, 10), {4, 10}).text
 
 
@@ -290,7 +290,7 @@ def test_a_function_that_returns_every_correct_form(answer):
 
 
 @pytest.mark.parametrize(("answer", "words"), [
-    (3, "A function is asked for"), (lambda i: i, "TypeError"), (lambda i, j: None, "end the function with return"),
+    (3, "A function is expected"), (lambda i: i, "TypeError"), (lambda i, j: None, "end the function with return"),
     (lambda i, j: 1 / 0, "ZeroDivisionError"), (lambda i, j: "left", "does not return numbers"),
 ])  # fmt: skip
 def test_a_function_that_fails_gets_a_sentence(answer, words):

@@ -25,7 +25,7 @@ PYTHON = ((3, 11), (3, 13))
 """The oldest and the newest Python that the kit is tested with."""
 
 MEMORY, DISK = 4, 1
-"""GB: memory of the machine that training with the profile quick asks for, and disk space for one run."""
+"""GB: memory of the machine that training with the profile quick needs, and disk space for one run."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Judging an answer: an exercise is data, and so is every mistake that deserves a hint of its own.
 
 Answers come in many correct forms: 0.83, "83 %", a NumPy scalar, a tensor of one element, a list or a set or a
-Series. They are read first, and only then compared. What cannot be read gets a sentence that says what is asked for.
+Series. They are read first, and only then compared. What cannot be read gets a sentence that says what is expected.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class OneOf:
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """One question, as data. Where it is asked, in words, is a markdown cell of the notebook.
+    """One question, as data. Its wording is in a markdown cell of the notebook.
 
     - `id`: notebook and number, "02.3"; `level`: one of LEVELS
     - `kind`: "number", "share", "set", "list", "name", "choice" or "function". A *share* is a number from 0 to 1 that
-      may also be written "83 %"; a *set* is given in any order, a *list* in the one that is asked for; a *choice* is a
-      letter
+      may also be written "83 %"; a *set* is given in any order, a *list* in the one that the question states; a
+      *choice* is a letter
     - `truth`: the answer, a `Between` or a `OneOf`, or a function of the objects named in `given`, in that order, that
       returns one of these. For a *function*: a function that does it right, called on each of `inputs`
     - `why`: said when the answer is right; `hint`: said of a wrong answer that fits no mistake
@@ -76,8 +76,8 @@ class Exercise:
 class Verdict:
     """What became of an answer.
 
-    `state` is "right", "wrong", "blank", "unread" (another kind of answer is asked for) or "not posed" (the question
-    cannot be asked, or not be checked, with what was handed over); `text` says it in a sentence or two.
+    `state` is "right", "wrong", "blank", "unread" (another kind of answer is expected) or "not posed" (the question
+    is not possible, or cannot be checked, with what was handed over); `text` says it in a sentence or two.
     """
 
     id: str
@@ -94,7 +94,7 @@ class Verdict:
 
 
 class UnreadableAnswer(AllkitError):
-    """The answer is not of the kind that is asked for; the message says of which it ought to be."""
+    """The answer is not of the kind that is expected; the message says which kind is."""
 
 
 def is_blank(answer: Any) -> bool:
@@ -110,7 +110,7 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
     objects = {name: given[name] for name in exercise.given}
     reason = exercise.unless(*objects.values()) if exercise.unless else ""
     if reason:
-        return Verdict(exercise.id, "not posed", f"This question cannot be asked here: {reason}")
+        return Verdict(exercise.id, "not posed", f"This question is not possible here: {reason}")
     if is_blank(answer):
         return Verdict(exercise.id, "blank", "Not answered yet. Put your answer in place of the three dots.")
     try:
@@ -139,7 +139,7 @@ def _hint(exercise: Exercise, found: Any, truth: Any, mistakes: list[tuple[Any, 
         if any(_same(exercise, form, wrong) for form in forms):
             return hint
     if exercise.kind == "list" and len(found) != len(truth):
-        return f"{len(truth)} values are asked for, and these are {len(found)}. {exercise.hint}"
+        return f"{len(truth)} values are expected, and these are {len(found)}. {exercise.hint}"
     return exercise.hint
 
 
@@ -174,7 +174,7 @@ def _same(exercise: Exercise, found: Any, expected: Any) -> bool:
 
 
 def _near(found: Any, expected: Any, tolerance: float) -> Any:
-    # a 32-bit number keeps seven digits: more must not be asked of a tensor
+    # a 32-bit number keeps seven digits: more must not be expected of a tensor
     return np.abs(np.subtract(found, expected)) <= tolerance + 1e-6 * np.abs(expected)
 
 
@@ -195,16 +195,16 @@ def _flat(answer: Any) -> list[Any]:
     if hasattr(answer, "__array__"):
         return np.asarray(answer).ravel().tolist()
     if isinstance(answer, Mapping):
-        raise UnreadableAnswer("This is a dictionary; give the value that is asked for.")
+        raise UnreadableAnswer("This is a dictionary; give the value that is wanted.")
     if isinstance(answer, Iterable) and not isinstance(answer, bytes):
         return [element for part in answer for element in ([part] if isinstance(part, str) else _flat(part))]
     return [answer]
 
 
-def _single(answer: Any, asked: str) -> Any:
+def _single(answer: Any, expected: str) -> Any:
     elements = [answer] if isinstance(answer, str) else _flat(answer)
     if len(elements) != 1:
-        raise UnreadableAnswer(f"{asked} is asked for; this holds {len(elements)} values.")
+        raise UnreadableAnswer(f"{expected} is expected; this holds {len(elements)} values.")
     return elements[0]
 
 
@@ -215,13 +215,13 @@ def _read_number(answer: Any) -> float:
     """Return one number: 0.83, "0.83", "0,83", "83 %", "1,234", an array or a tensor of one element, …"""
     value = _single(answer, "One number")
     if isinstance(value, bool):
-        raise UnreadableAnswer("A number is asked for, not True or False.")
+        raise UnreadableAnswer("A number is expected, not True or False.")
     if isinstance(value, str):
         return _number_in(value)
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise UnreadableAnswer(f"A number is asked for; this is of type {type(answer).__name__}.") from error
+        raise UnreadableAnswer(f"A number is expected; this is of type {type(answer).__name__}.") from error
     if not np.isfinite(number):
         raise UnreadableAnswer("This is no number (NaN or infinite); look at how it came about.")
     return number
@@ -233,7 +233,7 @@ def _number_in(text: str) -> float:
     # "1,234" is a thousand, "0,83" a decimal comma
     bare = bare.replace(",", "") if re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+", bare) else bare.replace(",", ".")
     if not _PLAIN.fullmatch(bare):
-        raise UnreadableAnswer("A number is asked for, and this text holds none, or more than a number.")
+        raise UnreadableAnswer("A number is expected, and this text holds none, or more than a number.")
     return float(bare) / (100 if percent else 1)
 
 
@@ -262,7 +262,7 @@ def _element(value: Any) -> float | str:
 def _read_name(answer: Any) -> str:
     value = _single(answer, "One name")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UnreadableAnswer("A name is asked for, as text in quotation marks.")
+        raise UnreadableAnswer("A name is expected, as text in quotation marks.")
     return " ".join(str(value).strip("\"'“” ").casefold().split())
 
 
@@ -270,14 +270,14 @@ def _read_choice(answer: Any) -> str:
     value = _single(answer, "One letter")
     found = re.fullmatch(r"\W*([a-z])\W*", value.strip().lower()) if isinstance(value, str) else None
     if not found:
-        raise UnreadableAnswer('One letter is asked for, in quotation marks: "a".')
+        raise UnreadableAnswer('One letter is expected, in quotation marks: "a".')
     return found[1]
 
 
 def _read_function(answer: Any, inputs: tuple[tuple, ...]) -> np.ndarray:
     """Return all numbers that a function returns for the inputs, one row per input."""
     if not callable(answer):
-        raise UnreadableAnswer("A function is asked for: def answer(…), or the name of one, without brackets.")
+        raise UnreadableAnswer("A function is expected: def answer(…), or the name of one, without brackets.")
     rows = []
     for values in inputs:
         call = f"answer({', '.join(map(repr, values))})"

@@ -233,7 +233,7 @@ def _parse(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value in ("None", "none"):
-        # where None means "as the profile says", the word itself asks for nothing: no weights, no crop
+        # where None means "as the profile says", the word itself means none at all: no weights, no crop
         return "none" if default is None else None
     if isinstance(default, str):
         return value  # a subject "11" is no number
@@ -418,7 +418,7 @@ def _grid_points(
         _plan_values(declared, {**fixed, **given}, {})  # refuses unknown names and values of another kind
         folder = _folder_name(given, declared)
         if folder in points:
-            raise AllkitError(f"--sweep asks for the run {folder} twice; give each value once.")
+            raise AllkitError(f"--sweep gives the run {folder} twice; give each value once.")
         points[folder] = {**fixed, **given}
     return points
 

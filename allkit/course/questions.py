@@ -1,4 +1,4 @@
-"""The exercises of the series, as data: what is right, which mistakes get which hint.
+"""The exercises of the notebooks, as data: what is right, which mistakes get which hint.
 
 How to add one: see `allkit.course.exercises`. The questions in words stand in the notebooks. Nothing here may hold for
 the synthetic twin alone: what depends on the data is computed from the notebook's own objects.
@@ -173,7 +173,7 @@ _START = (
             (lambda index: index.shape[1], "That is the number of columns. One row is one image: `len(index)`."),
         ),
         why="One row is one image. Any form of the number would have done: an integer, a float, a text, an array.",
-        hint="Ask Python: `answer = len(index)`.",
+        hint="Let Python count: `answer = len(index)`.",
     ),
     Exercise(
         id="00.2",
@@ -305,7 +305,7 @@ _ROTATE = (
         truth=_leaked,
         mistakes=(
             (lambda index, seed: _leaked(index, seed, step=0), "That is the share with the old seed. Pass `seed + 1`."),
-            (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. The share is asked for."),
+            (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. Give the share."),
         ),
         why="The seed decides which cells leak, and hardly how many: that follows from how many copies are made.",
         hint="Split with `splits.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
@@ -403,7 +403,7 @@ _EFFICIENTNET = (
                 "That is the ratio of the layers. Take the column `parameters`.",
             ),
         ),
-        why="More parameters are room for more rules, and for learning more cells by heart.",
+        why="More parameters allow more rules, and for learning more cells by heart.",
         hint="Divide the sums of the column `parameters` of `stages` and `small`.",
     ),
     Exercise(
@@ -416,7 +416,7 @@ _EFFICIENTNET = (
             ((10, 4), "Right numbers, other order: the average comes first."),
             ((16, 10), "The first is the sum. The average divides it by the number of places."),
         ),
-        why="The maximum keeps the one strongest place; the average asks how much of the image speaks for the feature.",
+        why="The maximum keeps the one strongest place; the average says how much of the image speaks for the feature.",
         hint="Average and maximum over all four places of the map.",
     ),
     Exercise(
@@ -668,7 +668,7 @@ _LEAKAGE = (
             (_step(_PAPER, _SUBJECT, "logistic regression"), "That is for logistic regression, which cannot remember."),
             (_step(_SUBJECT, _PAPER), "The right size with the wrong sign: first minus second."),
         ),
-        why="The classifier is the same. All of this comes from how the test was drawn.",
+        why="The classifier is the same. All of this comes from how the data were split.",
         hint="In the table of the gaps, add both rows of the column `nearest neighbours`.",
     ),
     Exercise(
@@ -687,7 +687,7 @@ _LEAKAGE = (
                 "That is the setting 2. Take the row of the setting 1.",
             ),
         ),
-        why="Below about two, so many runs could not tell the difference from nothing.",
+        why="Below about two, it is inconclusive, from so many runs, whether there is a difference.",
         hint="Divide `measured` by `error` in the row 1.0 of `gap`.",
     ),
     _explain(
@@ -747,7 +747,7 @@ _BETTER = (
         misconception="no difference found means no difference",
         a="That is no evidence of equality: so few subjects may not show a difference that is there.",
         b="p is no probability that a network is better. It says how often chance alone would do as much.",
-        d="Asking until p is small makes sure that it once is, by luck.",
+        d="Testing until p is small makes sure that it once is, by luck.",
     ),
 )
 
@@ -780,7 +780,7 @@ _LOOKS = (
             (_fall("trained without", "mark on the others"), "That is the network that never saw a mark."),
             (
                 lambda reached: -_fall("trained with the mark", "mark on the others")(reached),
-                "The right size. How much is *lost* is asked for: before minus after.",
+                "The right size. Give how much is *lost*: before minus after.",
             ),
         ),
         why="No cell was changed, only a corner. That part of the answers came from the mark.",
@@ -792,7 +792,7 @@ _LOOKS = (
         "Change what you suspect, and see whether the answer changes. That is an experiment; a map is a picture.",
         misconception="saliency as proof",
         a="A blob in the centre lies on the nucleus, too, and has never seen a cell.",
-        b="Places of a coarse map overlap: what was found in a corner may be drawn elsewhere.",
+        b="Places of a coarse map overlap: what was found in a corner may be shown elsewhere.",
         c="Agreement of two maps says how alike the methods are. Both may miss the same thing.",
     ),
 )
@@ -860,4 +860,4 @@ EXERCISES: dict[str, Exercise] = {
     )
     for exercise in of_notebook
 }  # fmt: skip
-"""All exercises by number, in the order of the series."""
+"""All exercises by number, in the order of the notebooks."""

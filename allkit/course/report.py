@@ -209,7 +209,7 @@ def _notebook_rows(entries: Mapping[str, Any], titles: Mapping[str, str]) -> Ite
 
 
 def _number_of(name: str) -> str:
-    """Return the number of a notebook of the series, nothing for one outside it."""
+    """Return the number of a numbered notebook, nothing for any other."""
     return name[:2] if re.match(r"\d\d_", name) else ""
 
 

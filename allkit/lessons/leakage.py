@@ -24,8 +24,8 @@ from allkit.splits import (
 
 SPLIT_KINDS = {
     "augment, then split": "the paper's order: copies are made first, and land on both sides",
-    "by image": "cells are drawn whoever they come from",
-    "by subject, as named": "nobody is on both sides, but two names may share images",
+    "by image": "cells are split at random, whichever subject they come from",
+    "by subject, as named": "no subject is on both sides, but two names may share images",
     "by subject, duplicates merged": "names that share an image count as one subject",
     "official folds": "one published fold is the test part, links between folds kept",
     "unseen subjects": "subjects of another collection",
@@ -125,10 +125,10 @@ def evaluate_subject_effect(
     subjects: int = 30,
     seeds: Iterable[int] = range(10),
 ) -> pd.DataFrame:
-    """Notebook 08: measure on drawn numbers how much a split by image promises too much, beside the truth.
+    """Notebook 08: measure on simulated numbers how much a split by image promises too much, beside the truth.
 
-    The split by image asks about new cells of known subjects, the split by subject about new subjects. Both are
-    also answered by fresh cells without end, which only a generator can give: `allkit.synthetic.draw_numbers`.
+    The split by image is about new cells of known subjects, the split by subject about new subjects. Both can also
+    be tested on any number of fresh cells, which only a generator can give: `allkit.synthetic.draw_numbers`.
     `subject_effect` says how much subjects differ, 0: not at all; `subjects` is their number in each class; each
     seed has subjects of its own.
 
@@ -172,10 +172,10 @@ def _compare_with_fresh_cells(draw: Callable[..., pd.DataFrame], subjects: int) 
 def evaluate_hold_outs(
     index: pd.DataFrame, inputs: dict[str, pd.DataFrame], subjects: Iterable[str], *, draws: int = 5
 ) -> pd.DataFrame:
-    """Notebook 08: hold each of these subjects out in turn, with drawn subjects of the other class, several times.
+    """Notebook 08: hold each of these subjects out in turn, with random subjects of the other class, several times.
 
     `inputs`: name -> what logistic regression sees of each cell, by `row_keys`; a name that ends in ", subjects
-    weighted" asks for that (see `evaluate_baseline`). One row per subject, draw and input: `subject`, `draw`,
+    weighted" does that (see `evaluate_baseline`). One row per subject, draw and input: `subject`, `draw`,
     `input`, `auc`, `subjects` tested on.
     """
     rows = []

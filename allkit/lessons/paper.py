@@ -198,7 +198,7 @@ def _audit_test_part() -> dict[str, str]:
     support = load_report("mobilenet")["support"]
     fits = all(support[label] == count for label, count in expected.items())
     return _row(
-        "The test part is 15 % of all labelled images, drawn class by class", "Figs. 11 and 16",
+        "The test part is 15 % of all labelled images, stratified by class", "Figs. 11 and 16",
         " / ".join(f"{int(support[label]):,} {label}" for label in expected),
         " / ".join(f"{count:,} {label}" for label, count in expected.items()), CONFIRMED if fits else CONTRADICTED,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def swap_corner(image: np.ndarray, other: np.ndarray, corner: str) -> np.ndarray
 def average_scores(scores: pd.DataFrame, measure: str, *, against: str, seed: int = 123) -> pd.DataFrame:
     """Notebook 10: average a score over cells, method by method, with a percentile bootstrap interval over subjects.
 
-    `scores` as from `score_maps`, for one mask; the column `measure` is averaged. The same subjects are drawn for
+    `scores` as from `score_maps`, for one mask; the column `measure` is averaged. The same subjects are resampled for
     every method, so that the methods are compared on the same cells.
 
     One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval of the
@@ -213,7 +213,7 @@ def compare_maps(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> n
 
 
 def choose_cells(part: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFrame:
-    """Notebook 10: return up to `count` rows from as many subjects as possible, drawn subject by subject."""
+    """Notebook 10: return up to `count` rows from as many subjects as possible, chosen subject by subject."""
     order = part.sample(frac=1, random_state=seed)
     turn = order.groupby(order["subject"].fillna(order["path"])).cumcount()
     return order.loc[turn.sort_values(kind="stable").index[:count]].reset_index(drop=True)

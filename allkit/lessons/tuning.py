@@ -69,7 +69,7 @@ FEWEST_TRIALS = 10
 """With fewer complete trials than this, importance is inconclusive."""
 
 RESAMPLES, DRAWS = 100, 2000
-"""Bootstrap resamples for the importance, and sets of trials drawn for the optimism."""
+"""Bootstrap resamples for the importance, and random sets of trials for the optimism."""
 
 Report = Callable[[int, float], None]
 
@@ -466,7 +466,7 @@ def _importance(rows: pd.DataFrame, rng: np.random.Generator) -> list[float]:
 def measure_optimism(table: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
     """Measure how far the best validation score of k trials overstates the same trial's test score.
 
-    For every k, DRAWS sets of k trials are drawn without replacement. In each set the trial with the best
+    For every k, DRAWS sets of k trials are sampled without replacement. In each set the trial with the best
     validation score is chosen, as one would, and its test score is looked up. Only trials are resampled: the spread
     says nothing about other subjects in either part.
 

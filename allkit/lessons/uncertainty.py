@@ -1,4 +1,4 @@
-"""Notebook 09: is it better, and by how much; thresholds, temperature, and what few subjects can tell."""
+"""Notebook 09: is it better, and by how much; thresholds, temperature, and what few subjects can show."""
 
 from __future__ import annotations
 
@@ -228,11 +228,11 @@ def simulate_test_sets(
     sets: int = 200,
     seed: int = 123,
 ) -> pd.DataFrame:
-    """Notebook 09: return what test sets of few subjects tell about two models whose true AUCs are known.
+    """Notebook 09: return what test sets of few subjects show about two models whose true AUCs are known.
 
     A simulation: for each test set (`simulate_logits`, whose parameters these are), the difference of both AUCs gets
     a paired percentile bootstrap interval twice: over subjects, and over cells as if each came from a subject of its
-    own. `subjects` are the sizes of the test sets, `sets` is how many are drawn of each. If both AUCs are equal,
+    own. `subjects` are the sizes of the test sets, `sets` is how many are simulated of each. If both AUCs are equal,
     `sees` and `wrong` add up to the false alarms.
 
     One row per size and unit: subjects, resampled ("subjects" or "cells"), width (mean, in AUC), covers (share of
