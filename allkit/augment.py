@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import affine_transform
 from skimage.color import rgb2gray
 from skimage.filters import sobel
 
@@ -102,7 +101,7 @@ def flip(image: np.ndarray, direction: str = "horizontal") -> np.ndarray:
 
 def zoom(image: np.ndarray, factor: float = 1.3) -> np.ndarray:
     """Scale an image, uint8 (h, w, 3), about its middle, bilinearly; below 1 it gets a black rim, above 1 it is cut."""
-    return _turn_and_zoom(image, 0.0, factor, 0)
+    return transform_image(image, factor=factor)
 
 
 def crop(image: np.ndarray, share: float = 0.7) -> np.ndarray:
@@ -163,12 +162,13 @@ def transform_image(
     angle: float = 0.0,
     factor: float = 1.0,
     shift: Sequence[float] = (0.0, 0.0),
+    centre: Sequence[float] | None = None,
     fill: float | Sequence[float] = 0,
 ) -> np.ndarray:
-    """Rotate, zoom and shift an image, uint8 (h, w, 3), about its middle, in one bilinear interpolation.
+    """Rotate and zoom an image, uint8 (h, w, 3), about a point and shift it, in one bilinear interpolation.
 
-    `angle` in degrees, counter-clockwise; a `factor` above 1 enlarges; `shift` in pixels down and to the right; `fill`
-    a grey level or a colour, 0-255.
+    `angle` in degrees, counter-clockwise; a `factor` above 1 enlarges; `shift` in pixels down and to the right;
+    `centre` row and column of the point, the middle if None; `fill` a grey level or a colour, 0-255.
     """
     if factor <= 0:
         raise AllkitError(f"The zoom factor is {factor}, but it must be above 0.")
@@ -176,31 +176,16 @@ def transform_image(
     cos, sin = np.cos(np.radians(angle)) / factor, np.sin(np.radians(angle)) / factor
     # Pillow asks, like `rotate_by_equations`, where a pixel of the result comes from, but with x (column)
     # before y (row) and pixels centred on half numbers, so that the middle is at half the width.
-    x, y = width / 2 + shift[1], height / 2 + shift[0]
-    to_x = (cos, -sin, width / 2 - cos * x + sin * y)
-    to_y = (sin, cos, height / 2 - sin * x - cos * y)
+    y, x = (height / 2, width / 2) if centre is None else (centre[0] + 0.5, centre[1] + 0.5)
+    y_new, x_new = y + shift[0], x + shift[1]
+    to_x = (cos, -sin, x - cos * x_new + sin * y_new)
+    to_y = (sin, cos, y - sin * x_new - cos * y_new)
     colour = tuple(round(float(level)) for level in np.broadcast_to(fill, 3))
     bilinear = Image.Resampling.BILINEAR
     moved = Image.fromarray(image).transform(
         (width, height), Image.Transform.AFFINE, (*to_x, *to_y), bilinear, fillcolor=colour
     )
-    return np.asarray(moved)
-
-
-def _turn_and_zoom(image: np.ndarray, angle: float, factor: float, fill: float | Sequence[float]) -> np.ndarray:
-    """Rotate and zoom about the middle in one bilinear interpolation (each further one blurs more)."""
-    if factor <= 0:
-        raise AllkitError(f"The zoom factor is {factor}, but it must be above 0.")
-    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    matrix = np.array([[cos, sin], [-sin, cos]]) / factor
-    centre = (np.array(image.shape[:2]) - 1) / 2
-    offset = centre - matrix @ centre
-    colour = np.broadcast_to(np.asarray(fill, dtype=float), (image.shape[2],))
-    channels = [
-        affine_transform(image[..., c].astype(np.float32), matrix, offset, order=1, cval=colour[c])
-        for c in range(image.shape[2])
-    ]
-    return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
+    return np.array(moved)
 
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -305,7 +290,7 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
     if factor == 1.0 and angle % 90 == 0 and (angle % 180 == 0 or image.shape[0] == image.shape[1]):
         image = np.ascontiguousarray(np.rot90(image, int(angle // 90) % 4))
     else:
-        image = _turn_and_zoom(image, angle, factor, background_colour(image))
+        image = transform_image(image, angle=angle, factor=factor, fill=background_colour(image))
     for corner in corners:
         image = stamp_mark(image, corner)
     return image

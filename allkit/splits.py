@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from allkit import AllkitError
 from allkit.augment import balance
@@ -30,8 +30,6 @@ SUBJECT_FRACTIONS = (0.60, 0.15, 0.25)
 """By subject the test part is larger: an interval needs subjects, and a sixth of C-NMC's healthy ones is four."""
 
 _VALIDATION_SHARE = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])  # of what is not tested on
-
-_DRAWS = 300
 
 _MIN_GROUPS = 3  # of every class, before a group is spent on validation: training must keep two
 
@@ -189,12 +187,13 @@ def count_leaked_copies(split: Split) -> pd.DataFrame:
 def split_by_subject(index: pd.DataFrame, seed: int = 123) -> Split:
     """Return a split in which no subject, and no image content, is in two parts.
 
-    Whole groups are drawn, class by class; of many draws the one is taken whose numbers of images and of
-    groups, class by class, come closest to `SUBJECT_FRACTIONS`. Every part has every class. Needs three groups of
-    each class, else `AllkitError`.
+    The test part is a fold of scikit-learn's StratifiedGroupKFold, validation a fold of what is left; both are as
+    large as in `SUBJECT_FRACTIONS`, as far as groups allow. Every part has every class. Needs three groups of each
+    class, else `AllkitError`.
     """
-    rows = _labelled(index)
-    train, validation, test = _split_groups(rows, SUBJECT_FRACTIONS, np.random.default_rng(seed))
+    rows, rng = _labelled(index), np.random.default_rng(seed)
+    rest, test = _take_fold(rows, SUBJECT_FRACTIONS[2], rng, keep=2)
+    train, validation = _take_fold(rest, SUBJECT_FRACTIONS[1] / (1 - SUBJECT_FRACTIONS[2]), rng, keep=1)
     unknown = bool(rows["subject"].isna().any())
     if unknown:
         note = (
@@ -203,7 +202,7 @@ def split_by_subject(index: pd.DataFrame, seed: int = 123) -> Split:
         )
     else:
         note = "Split by subject: no test subject was seen in training. The scores are about new subjects."
-    return Split("subject", train, validation, test, shares_subjects=unknown, note=note)
+    return Split("subject", *map(_sorted, (train, validation, test)), shares_subjects=unknown, note=note)
 
 
 def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, drop_linked: bool = True) -> Split:
@@ -350,8 +349,8 @@ def _validation_note(by_image: bool) -> str:
 def _split_rest(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """Return training and validation rows, and whether validation had to be by image."""
     if rows.groupby("label")["group"].nunique().min() >= _MIN_GROUPS and rows["label"].nunique() > 1:
-        train, validation = _split_groups(rows, (1 - _VALIDATION_SHARE, _VALIDATION_SHARE), np.random.default_rng(seed))
-        return train, validation, False
+        train, validation = _take_fold(rows, _VALIDATION_SHARE, np.random.default_rng(seed), keep=2)
+        return _sorted(train), _sorted(validation), False
     try:
         train, validation = train_test_split(
             rows, test_size=_VALIDATION_SHARE, stratify=rows["label"], random_state=seed
@@ -361,54 +360,35 @@ def _split_rest(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFra
     return _sorted(train), _sorted(validation), True
 
 
-def _split_groups(rows: pd.DataFrame, fractions: Sequence[float], rng: np.random.Generator) -> list[pd.DataFrame]:
-    """Return the rows in len(fractions) parts of whole groups: the best of many stratified draws.
+def _take_fold(
+    rows: pd.DataFrame, share: float, rng: np.random.Generator, *, keep: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows without one fold of whole groups, and that fold: about `share` of each class.
 
-    A draw shuffles the groups of each class and cuts the line where the wanted shares of its images are
-    reached, at least one group to each part. The best draw has the smallest sum of |log(share / fraction)|
-    over parts and classes, of images and of groups: a part with next to nothing of a class is as bad as one
-    with far too much, and one that gets its images from two subjects says little about others.
-    (scikit-learn's GroupShuffleSplit knows no classes: with three groups of a class, most draws leave a
-    part without it.)
+    The fold has every class, and at least `keep` groups of each class are left. It is drawn from the best there are:
+    folds with three quarters of what is wanted of each class, of its images and of its groups (one that gets its
+    images from two subjects says little about others); else folds with half of the images; else any. Where no fold
+    will do, as with few groups, folds are made larger.
     """
-    counts = pd.crosstab(rows["group"], rows["label"])
-    main = counts.idxmax(axis=1)
-    sizes, images = counts.to_numpy(), counts.to_numpy().sum(axis=1)
-    strata = [np.flatnonzero(main == label) for label in class_order(rows["label"])]
-    if min(len(stratum) for stratum in strata) < len(fractions):
-        raise AllkitError(_too_few(rows, "subjects"))
-    of_class = main.to_numpy()[:, None] == np.array(class_order(rows["label"]))
-    sizes = np.hstack([sizes, of_class])  # images of each class, then groups of each class
-    goal = np.array(fractions)[:, None]
-    best, best_error = None, np.inf
-    for _ in range(_DRAWS):
-        part = np.empty(len(sizes), int)
-        for stratum in strata:
-            order = rng.permutation(stratum)
-            part[order] = _cut(images[order], fractions)
-        shares = np.array([sizes[part == number].sum(axis=0) for number in range(len(fractions))]) / sizes.sum(axis=0)
-        if shares.min() == 0:
-            continue
-        error = np.abs(np.log(shares / goal)).sum()
-        if error < best_error:
-            best, best_error = part, error
-    if best is None:
-        raise AllkitError(_too_few(rows, "subjects"))
-    part_of = pd.Series(best, index=counts.index)
-    number = rows["group"].map(part_of)
-    return [_sorted(rows[number == part]) for part in range(len(fractions))]
-
-
-def _cut(sizes: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    """Return the part of each group in line: cut where the running share is closest to the wanted one."""
-    running = np.cumsum(sizes) / sizes.sum()
-    part = np.zeros(len(sizes), int)
-    start = 0
-    for number, wanted in enumerate(np.cumsum(fractions)[:-1], start=1):
-        last = len(sizes) - (len(fractions) - number)  # leave one group for each part still to come
-        start = int(np.clip(np.abs(running - wanted).argmin() + 1, start + 1, last))
-        part[start:] = number
-    return part
+    images, groups = rows["label"].value_counts(), rows.groupby("label")["group"].nunique()
+    # Shuffling changes the order of equal groups only. A random quarter of the images counts twice, so that the sizes
+    # of groups differ a little, and every seed gives other folds.
+    seen = pd.concat([rows, rows.sample(frac=0.25, random_state=rng)])
+    most = min(round(1 / share), rows["group"].nunique(), images.min())
+    for count in range(most, 1, -1):
+        folds = StratifiedGroupKFold(count, shuffle=True, random_state=int(rng.integers(2**31)))
+        graded = []
+        for _, places in folds.split(seen, seen["label"], seen["group"]):
+            inside = rows["group"].isin(seen["group"].iloc[places])
+            fold = rows[inside].groupby("label")["group"].agg(["size", "nunique"]).reindex(groups.index, fill_value=0)
+            of_images, of_groups = (fold["size"] / images).min() / share, (fold["nunique"] / groups).min() / share
+            if of_groups > 0 and (groups - fold["nunique"]).min() >= keep:
+                graded.append((int(of_images >= 0.5) + int(min(of_images, of_groups) >= 0.75), inside))
+        if graded:
+            best = [inside for grade, inside in graded if grade == max(grade for grade, _ in graded)]
+            inside = best[rng.integers(len(best))]
+            return rows[~inside], rows[inside]
+    raise AllkitError(_too_few(rows, "subjects"))
 
 
 def _known_subjects(rows: pd.DataFrame, subjects: Sequence[str]) -> list[str]:

@@ -79,6 +79,15 @@ def test_by_subject_is_clean_and_close_to_the_fractions(cnmc):
     assert set(splits.split_by_subject(cnmc, seed=1).test["group"]) != set(split.test["group"])
 
 
+def test_by_subject_no_part_gets_next_to_nothing_of_a_class():
+    healthy = {("HEM", f"H{number}"): 100 for number in range(3)} | {("HEM", f"H{number}"): 1 for number in range(3, 9)}
+    index = make_index(healthy | {("ALL", str(number)): 40 for number in range(12)})
+    for seed in range(10):
+        counts = splits.split_by_subject(index, seed=seed).counts()
+        assert counts["HEM"].min() >= 100
+        assert counts["ALL"].min() >= 40
+
+
 def test_by_subject_works_with_three_subjects_of_a_class(fold_1):
     assert fold_1.loc[fold_1["label"] == "HEM", "subject"].nunique() == 3
     for seed in range(3):

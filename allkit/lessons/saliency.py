@@ -7,20 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.stats import spearmanr
 
 from allkit import AllkitError
-from allkit.augment import corner_box
+from allkit.augment import corner_box, transform_image
 from allkit.data import class_order
-from allkit.evaluate import (
-    FEWEST_UNITS,
-    LEVEL,
-    check_same_images,
-    evaluate_predictions,
-    probabilities_of,
-    sampling_units,
-)
+from allkit.evaluate import bootstrap_by_subject, check_same_images, evaluate_predictions, probabilities_of
 from allkit.explain import resize_map
 from allkit.features import cell_mask
 from allkit.images import centre_crop, in_threads, prepare_image, read_image, to_common_size
@@ -53,12 +45,9 @@ def rescale_cell(image: np.ndarray, area: float) -> np.ndarray:
     mask = cell_mask(image)
     if not mask.any():
         return image.copy()
-    shrink = float(np.sqrt(mask.sum() / area))
-    y, x = (float(np.mean(places)) + 0.5 for places in np.nonzero(mask))  # Pillow's pixels are centred on halves
-    # where a pixel of the result comes from: the centre of mass stays where it is
-    matrix = (shrink, 0, x * (1 - shrink), 0, shrink, y * (1 - shrink))
-    alone = Image.fromarray(image * mask[..., None])
-    return np.array(alone.transform(alone.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    centre = [float(np.mean(places)) for places in np.nonzero(mask)]
+    factor = float(np.sqrt(area / mask.sum()))
+    return transform_image(image * mask[..., None], factor=factor, centre=centre)
 
 
 def cover_corner(image: np.ndarray, corner: str) -> np.ndarray:
@@ -87,23 +76,25 @@ def average_scores(scores: pd.DataFrame, measure: str, *, against: str, seed: in
     `scores` as from `score_maps`, for one mask; the column `measure` is averaged. The same subjects are resampled for
     every method, so that the methods are compared on the same cells.
 
-    One row per method: value, low, high; verdict, "above" or "below" the method `against` where the interval of the
-    difference excludes zero, else "inconclusive"; resampled ("subjects", or "images" where subjects are unknown) and
-    units, their number. With fewer than `FEWEST_UNITS` low and high are NaN.
+    One row per method, columns as `bootstrap_by_subject`, which draws from all subjects alike where classes are not
+    given; and verdict, "above" or "below" the method `against` where the interval of the difference excludes zero,
+    else "inconclusive".
     """
     wide = scores.pivot(index="path", columns="method", values=measure)[list(dict.fromkeys(scores["method"]))]
-    units = sampling_units(scores.drop_duplicates("path").set_index("path").loc[wide.index].reset_index())
-    rng, values = np.random.default_rng(seed), wide.to_numpy(float)
-    drawn = rng.multinomial(units.count, np.full(units.count, 1 / units.count), 1000)[:, units.of_image]
-    means = drawn @ values / drawn.sum(axis=1, keepdims=True)
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    table = pd.DataFrame({"value": values.mean(axis=0)}, index=pd.Index(wide.columns, name="method"))
-    table[["low", "high"]] = np.quantile(means, tails, axis=0).T
-    low, high = np.quantile(means - means[:, [list(wide.columns).index(against)]], tails, axis=0)
-    table["verdict"] = np.select([low > 0, high < 0], ["above", "below"], "inconclusive")
-    if units.fewest < FEWEST_UNITS:
-        table[["low", "high"]], table["verdict"] = np.nan, "inconclusive"
-    return table.assign(resampled=units.kind, units=units.count)
+    cells = scores.drop_duplicates("path").set_index("path").loc[wide.index, ["subject", "group"]].reset_index()
+    values, rival = wide.to_numpy(float), wide.columns.get_loc(against)
+
+    def averages(weight: np.ndarray) -> dict[str, float]:
+        return dict(zip(wide.columns, np.average(values, axis=0, weights=weight), strict=True))
+
+    def gains(weight: np.ndarray) -> dict[str, float]:
+        means = np.average(values, axis=0, weights=weight)
+        return dict(zip(wide.columns, means - means[rival], strict=True))
+
+    table = bootstrap_by_subject(cells, averages, resamples=1000, seed=seed).rename_axis("method")
+    gain = bootstrap_by_subject(cells, gains, resamples=1000, seed=seed)  # the same seed draws the same subjects
+    table["verdict"] = np.select([gain["low"] > 0, gain["high"] < 0], ["above", "below"], "inconclusive")
+    return table
 
 
 def count_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
