@@ -323,25 +323,32 @@ class FusedNetwork:
 
     def __init__(self, network: keras.Model) -> None:
         self.network, self.copy = network, fuse_batch_norm(network)
-        images = tf.TensorSpec(network.input_shape, tf.float32)
-        self._forward = tf.function(
-            lambda batch: self.copy(batch, training=False), input_signature=[images], autograph=False
-        )
-        self._sum_weights = tf.function(self._sums_of_weights, autograph=False)
         self._sums = self._sum_weights().numpy()
+        images = tf.TensorSpec(network.input_shape, tf.float32)
+        self._answer = tf.function(
+            lambda batch: (self.copy(batch, training=False), self._sum_weights()),
+            input_signature=[images],
+            autograph=False,
+        )
 
-    def predict(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield what the network, with the weights that it has now, makes of batches of images, 0-255."""
-        sums = self._sum_weights().numpy()
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return what the network, with the weights that it has now, makes of a batch of images, 0-255."""
+        images = np.asarray(images, np.float32)
+        answers, sums = self._answer(images)
         if not np.array_equal(sums, self._sums):
             _set_fused_weights(self.copy, self.network)
-            self._sums = sums
-        for batch in batches:
-            yield self._forward(np.asarray(batch, np.float32)).numpy()
+            answers, sums = self._answer(images)
+            self._sums = sums.numpy()
+        return answers.numpy()
 
-    def _sums_of_weights(self) -> Any:
-        weights = [weight.value for weight in self.network.weights if weight.dtype == "float32"]
-        return tf.stack([0.0, *map(tf.reduce_sum, weights)])  # 0 for a network without weights
+    def _sum_weights(self) -> Any:
+        """Return what shows whether weights changed: those of one axis, and all others summed along their last axis."""
+        found = [tf.zeros(1)]  # a network may have no weights at all
+        for weight in self.network.weights:
+            if weight.dtype == "float32":
+                values = tf.reduce_sum(weight.value, axis=-1) if len(weight.shape) > 1 else weight.value
+                found.append(values if values.shape.rank == 1 else tf.reshape(values, [-1]))
+        return tf.concat(found, axis=0)
 
 
 def count_by_stage(model: keras.Model) -> pd.DataFrame:
@@ -469,8 +476,8 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
     """Return class probabilities, float32 (n, classes), of prepared images, uint8 (n, s, s, 3)."""
     if not len(images):
         return np.zeros((0, len(trained.classes)), np.float32)
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate(list(trained.fused.predict(batches)))
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([trained.fused.predict(images[start : start + batch_size]) for start in starts])
 
 
 def load_features(
@@ -491,14 +498,14 @@ def load_features(
     """
     images = load_part(rows, image_size=image_size, crop=crop)
 
-    def batches() -> Iterator[np.ndarray]:
+    def compute() -> Iterator[np.ndarray]:
+        network = FusedNetwork(frozen_backbone)
         for copy in range(copies):
             for start in range(0, len(images), BATCH_SIZE):
                 batch = images[start : start + BATCH_SIZE]
-                yield batch if augmentation is None else augment_batch(batch, augmentation, seed=(seed, copy, start))
-
-    def compute() -> Iterator[np.ndarray]:
-        return FusedNetwork(frozen_backbone).predict(batches())
+                if augmentation is not None:
+                    batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
+                yield network.predict(batch)
 
     changed = rows["augmentation"].tolist() if "augmentation" in rows else []
     layers = [type(layer).__name__ for layer in frozen_backbone.layers]
