@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from allkit import AllkitError
 from allkit.data import load_index, load_manifest
 from allkit.features import FEATURES, measure_cell
-from allkit.synthetic.cells import CUES, draw_cell, draw_numbers
+from allkit.synthetic.cells import CUES, count_subjects, draw_cell, draw_numbers
 from allkit.synthetic.dataset import TwinPlan, ensure_twin, load_truth, make_twin, plan_twin
 
 NAME = re.compile(r"UID_([Hh]?\d+)_(\d+)_(\d+)_(all|hem)\.(png|bmp)")
@@ -90,6 +90,12 @@ def test_every_subject_appears_in_its_own_fold_and_class(training):
     }  # fmt: skip
     assert len(set().union(*folds.values())) == 47 + 26
     assert sum(path.split("/")[2] == "all" for path in training) == pytest.approx(300 * 7272 / 10661, abs=2)
+
+
+def test_what_is_counted_once_for_all_cannot_be_changed():
+    for kept in (count_subjects(), *count_subjects().values(), plan_twin(60, 0, "png").files):
+        with pytest.raises(TypeError):
+            kept["one more"] = 1
 
 
 def test_a_twin_of_full_size_has_the_subjects_and_the_duplicates_of_the_list_of_files():

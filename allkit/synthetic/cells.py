@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -93,7 +95,7 @@ def random_stream(seed: int, *words: str) -> np.random.Generator:
 
 
 @functools.cache
-def count_subjects() -> dict[tuple[str, str], dict[str, int]]:
+def count_subjects() -> Mapping[tuple[str, str], Mapping[str, int]]:
     """Return C-NMC's subjects and their numbers of images, by part ("fold_0" to "fold_2", "prelim") and class."""
     files = load_manifest().dropna(subset="subject")
     part = ("fold_" + files["fold"].astype(str)).where(files["part"] == "train", "prelim")
@@ -101,7 +103,7 @@ def count_subjects() -> dict[tuple[str, str], dict[str, int]]:
     sizes = files.groupby([part, "label", "subject"]).size().items()
     for (part, label, subject), images in sorted(sizes, key=lambda item: int(item[0][2].lstrip("H"))):
         counts.setdefault((part, label), {})[subject] = images
-    return dict(sorted(counts.items()))
+    return MappingProxyType({key: MappingProxyType(of_part) for key, of_part in sorted(counts.items())})
 
 
 @functools.lru_cache(maxsize=8)

@@ -15,10 +15,11 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -155,8 +156,8 @@ class CellFile:
 class TwinPlan:
     """What a twin consists of: `files` by path, `copies` (path -> path it is copied from), the CSV of labels."""
 
-    files: dict[str, CellFile]
-    copies: dict[str, str]
+    files: Mapping[str, CellFile]
+    copies: Mapping[str, str]
     labels: str
 
 
@@ -166,7 +167,7 @@ def plan_twin(images: int, seed: int, format: str) -> TwinPlan:
     training, copies = _plan_training(images, format)
     preliminary, labels = _plan_preliminary(images, seed, format)
     files = [*training, *preliminary, *_plan_final(images, seed, format)]
-    return TwinPlan({file.path: file for file in files}, copies, labels)
+    return TwinPlan(MappingProxyType({file.path: file for file in files}), MappingProxyType(copies), labels)
 
 
 def _plan_training(images: int, extension: str) -> tuple[list[CellFile], dict[str, str]]:
