@@ -20,7 +20,7 @@ from allkit.train import Training, get_profile
 
 
 def make_predictions(subjects: int = 12, cells: int = 6, seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
-    """Test images of as many people, half of each class, in folders like those of C-NMC."""
+    """Test images of as many subjects, half of each class, in folders like those of C-NMC."""
     rng, rows = np.random.default_rng(seed), []
     for person in range(subjects):
         label = ("ALL", "HEM")[person % 2]
