@@ -20,9 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from allkit import AllkitError
 from allkit.data import load_index, load_manifest
+from allkit.evaluate import evaluate_predictions
 from allkit.features import FEATURES, measure_cell
-from allkit.synthetic.cells import CUES, count_subjects, draw_cell, draw_numbers
-from allkit.synthetic.dataset import TwinPlan, ensure_twin, load_truth, make_twin, plan_twin
+from allkit.synthetic.cells import CUES, any_cell_traits, count_subjects, draw_any_cell, draw_cell, draw_numbers
+from allkit.synthetic.dataset import TwinPlan, ensure_twin, ideal_observer, load_truth, make_twin, plan_twin
 
 NAME = re.compile(r"UID_([Hh]?\d+)_(\d+)_(\d+)_(all|hem)\.(png|bmp)")
 MEANS = {  # measured on genuine cells: ALL, HEM, and the wider of both spreads
@@ -73,6 +74,28 @@ def measured(plan, training) -> pd.DataFrame:
     files = [plan.files[path] for path in training if path not in plan.copies]
     with ThreadPoolExecutor(2) as pool:
         return pd.DataFrame(pool.map(measure, [file for k, file in enumerate(files) if k % 2]))
+
+
+def test_the_ideal_observer_is_a_ceiling_that_difficulty_lowers(tmp_path):
+    auc = {}
+    for difficulty in (1.0, 4.0):
+        index = load_index(make_twin(tmp_path / f"{difficulty}", images=200, seed=5, difficulty=difficulty))
+        table = ideal_observer(index[index["label"].notna()])
+        assert np.allclose(table["p_ALL"] + table["p_HEM"], 1)
+        auc[difficulty] = evaluate_predictions(table)["auc"]
+    assert auc[1.0] > 0.95
+    assert 0.7 < auc[4.0] < auc[1.0] - 0.02, "the area is left"
+
+
+def test_cells_of_no_class_are_wider_than_the_twin_and_named_by_their_numbers():
+    numbers = pd.DataFrame([any_cell_traits(k, seed=1) for k in range(400)])
+    assert numbers.mean().abs().max() < 0.2
+    assert numbers.std().between(0.85, 1.15).all()
+    cells = [draw_any_cell(k, seed=1) for k in range(3)]
+    assert not {cell.label for cell in cells} & {"ALL", "HEM"}
+    areas = [cell.outline.sum() for cell in cells]
+    assert np.argsort(areas).tolist() == np.argsort(numbers["size"][:3]).tolist()
+    np.testing.assert_array_equal(draw_any_cell(1, seed=1).image, cells[1].image)
 
 
 def test_every_subject_appears_in_its_own_fold_and_class(training):

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy import ndimage
+from scipy.stats import norm
 
 from allkit import AllkitError
 from allkit.data import load_manifest
 
-VERSION = 3
+VERSION = 4
 """Version of the drawing rules; an embedded twin of another version is made anew."""
 
 SIDE = 450
@@ -64,6 +65,7 @@ _TRAITS = {
     "clumping": (0.15, -0.9),
     "nucleoli": (0.15, 0.7),
     "indentation": (0.15, 0.45),
+    "camera_noise": (0.35, 0.0),
 }
 
 CUES = ("nucleus_share", "clumping", "nucleoli", "indentation")
@@ -80,11 +82,16 @@ _LINKS = {
 _AREA = {"ALL": (36_800, 6_900), "HEM": (28_400, 8_000)}  # px, mean and standard deviation
 _AREA_RANGE = (9_000, 64_000)
 
+_ANY_CELL = 1.5  # standard deviation of the traits of `draw_any_cell`
+
 # grey levels by channel: of the mean over a cell, and of the spread within it
 _MEAN_RGB = np.array([69.1, 29.6, 80.5])
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
 _SD_RGB = np.array([12.4, 9.7, 11.0])  # a little above the aim: the soft edge takes some away
 _SD_RGB_SD = np.array([2.0, 1.9, 1.7])
+
+# grey levels by channel: noise of the camera on a flat part of the image, as far as the channels do not share it too
+_CAMERA_NOISE = np.array([0.82, 0.65, 0.76], np.float32)[:, None, None]
 
 _ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
 
@@ -152,12 +159,11 @@ def _link(values: np.ndarray) -> np.ndarray:
     return np.array(list(named.values()))
 
 
-def _draw_cues(traits: dict[str, float], label: str, rng: np.random.Generator) -> dict[str, float]:
+def _draw_cues(traits: dict[str, float], area: float, rng: np.random.Generator) -> dict[str, float]:
     """Turn traits into what is drawn."""
-    mean, sd = _AREA[label]
     nucleoli = int(np.clip(np.round(1.3 + 0.9 * traits["nucleoli"]), 0, 4))
     return {
-        "area": float(np.clip(mean + sd * traits["size"], *_AREA_RANGE)),
+        "area": area,
         "nucleus_share": float(np.clip(0.74 + 0.1 * traits["nucleus_share"], 0.45, 0.95)),
         "clumping": float(1 / (1 + np.exp(-1.6 * traits["clumping"]))),
         "nucleoli": nucleoli,
@@ -246,7 +252,67 @@ def draw_cell(
     subject = subject.upper()
     rng = random_stream(seed, label, subject, str(number))
     traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
-    cues = _draw_cues(traits, label, rng)
+    mean, sd = _AREA[label]
+    area = float(np.clip(mean + sd * traits["size"], *_AREA_RANGE))
+    return _draw(traits, area, rng, label, subject)
+
+
+def ideal_log_odds(
+    label: str,
+    *,
+    subject: str = "",
+    number: int = 0,
+    seed: int = 0,
+    subject_effect: float = 1.0,
+    difficulty: float = 1.0,
+) -> float:
+    """Return the log-odds of ALL against HEM for a cell of `draw_cell`, from the very numbers that it is drawn with.
+
+    Nobody can do better on average who does not know the subject: this is the ceiling for whatever looks at the image.
+    Both classes are taken to be equally frequent.
+    """
+    subject = subject.upper()
+    rng = random_stream(seed, label, subject, str(number))
+    traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
+    area = _AREA[label][0] + _AREA[label][1] * traits["size"]
+    odds = 0.0
+    for sign, (mean, sd) in zip((1, -1), _AREA.values(), strict=True):
+        size = (area - mean) / sd
+        leader, correlation = _LINKS["brightness"]  # brightness follows the size within the class
+        assert leader == "size"
+        odds += sign * (norm.logpdf(size) - np.log(sd))
+        odds += sign * norm.logpdf(traits["brightness"], correlation * size, np.sqrt(1 - correlation**2))
+    for name, (_, offset) in _TRAITS.items():
+        odds += 2 * traits[name] * offset / (difficulty if name in CUES else 1)
+    return float(odds)
+
+
+def draw_any_cell(number: int, *, seed: int = 0) -> SyntheticCell:
+    """Draw a cell of no class and no subject, 450×450; `number` says which.
+
+    Every trait is drawn by itself and far wider than in the twin, so that most of these cells look like none of its.
+    """
+    return _draw(*_any_cell(number, seed))
+
+
+def any_cell_traits(number: int, *, seed: int = 0) -> dict[str, float]:
+    """Return the numbers behind a cell of `draw_any_cell`, each with mean 0 and standard deviation 1."""
+    traits, area, _ = _any_cell(number, seed)
+    size = (area - np.mean(_AREA_RANGE)) / (np.ptp(_AREA_RANGE) / 12**0.5)
+    return {name: value / _ANY_CELL for name, value in traits.items()} | {"size": float(size)}
+
+
+def _any_cell(number: int, seed: int) -> tuple[dict[str, float], float, np.random.Generator]:
+    """Return traits and area of a cell, and the stream from which the rest of it is drawn."""
+    rng = random_stream(seed, "any cell", str(number))
+    traits = dict(zip(_TRAITS, (_ANY_CELL * rng.standard_normal(len(_TRAITS))).tolist(), strict=True))
+    return traits, float(rng.uniform(*_AREA_RANGE)), rng
+
+
+def _draw(
+    traits: dict[str, float], area: float, rng: np.random.Generator, label: str = "", subject: str = ""
+) -> SyntheticCell:
+    cues = _draw_cues(traits, area, rng)
     radius = _draw_radius(traits, cues, rng)
     layers, origin = _draw_box(radius, traits, cues, rng)
     image, outline, nucleus = _place(*layers, origin, rng)
@@ -369,9 +435,17 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     soft = np.clip(0.4 + 0.6 * inside, 0, 1)
     mean, spread = _draw_stain(traits, rng)
     colours = np.zeros((*shape, 3), dtype=np.uint8)
+    camera = _draw_camera_noise(shape, traits, rng)
     for k, field in enumerate(fields):
-        colours[..., k] = _bring_to(field, mask, soft, float(mean[k]), float(spread[k]))
+        colours[..., k] = _bring_to(field, camera[k], mask, soft, float(mean[k]), float(spread[k]))
     return colours
+
+
+def _draw_camera_noise(shape, traits, rng) -> np.ndarray:
+    """Fine noise of camera and compression, most of it common to the channels; grey levels, (3, height, width)."""
+    common = _noise(shape, 0.65, rng)
+    noise = np.stack([common + 0.78 * _noise(shape, 0.65, rng) for _ in range(3)])
+    return _CAMERA_NOISE * float(np.exp(0.36 * traits["camera_noise"])) * noise
 
 
 def _draw_shading(shape, grid, traits, rng) -> np.ndarray:
@@ -420,11 +494,11 @@ def _draw_stain(traits, rng) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.maximum(_SD_RGB + _SD_RGB_SD * skewed, 5)
 
 
-def _bring_to(field, mask, soft, mean, spread) -> np.ndarray:
-    """Scale a field so that the channel has this mean and standard deviation inside the cell."""
+def _bring_to(field, noise, mask, soft, mean, spread) -> np.ndarray:
+    """Scale a field so that the channel has this mean and standard deviation inside the cell, and add the noise."""
     inside = field[mask]
     scale = spread / float(inside.std())
-    level = (field * scale + (mean - scale * float(inside.mean()))) * soft
+    level = (field * scale + (mean - scale * float(inside.mean())) + noise) * soft
     return np.round(np.clip(level, 12, 255)) * mask
 
 

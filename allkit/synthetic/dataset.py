@@ -22,7 +22,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 from PIL import Image
+from scipy.special import expit
 from tqdm import tqdm
 
 from allkit import ROOT, AllkitError
@@ -34,6 +36,7 @@ from allkit.synthetic.cells import (
     check_parameters,
     count_subjects,
     draw_cell,
+    ideal_log_odds,
     random_stream,
 )
 
@@ -301,6 +304,26 @@ def load_truth(path: str | Path) -> SyntheticCell:
     final part. For a duplicate, it is the cell it was copied from, with that subject. Raises AllkitError where the
     image does not belong to a twin, or the twin is of another version.
     """
+    file, parameters = _find_file(path)
+    return _draw_file(file, parameters)
+
+
+def ideal_observer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions table of one who knows the numbers behind each cell of a twin, but not its subject.
+
+    `rows` are of the twin's index. See `allkit.synthetic.cells.ideal_log_odds`: the ceiling for every classifier.
+    """
+    odds = []
+    for path in rows["path"]:
+        file, parameters = _find_file(path)
+        given = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
+        odds.append(ideal_log_odds(file.label, subject=file.subject, number=file.number, **given))
+    table = rows[["path", "label", "subject", "group"]].reset_index(drop=True)
+    return table.assign(p_ALL=expit(odds), p_HEM=1 - expit(odds))
+
+
+def _find_file(path: str | Path) -> tuple[CellFile, dict]:
+    """Return which cell an image of a twin shows, and the parameters of its twin."""
     path = Path(path).resolve()
     root = next((parent for parent in path.parents if (parent / "twin.json").is_file()), None)
     parameters = _read_record(root) if root else None
@@ -312,4 +335,4 @@ def load_truth(path: str | Path) -> SyntheticCell:
     name = path.relative_to(root).as_posix()
     if name not in plan.files:
         raise AllkitError(f"the twin in {root} has no image {name}; was it renamed?")
-    return _draw_file(plan.files[plan.copies.get(name, name)], parameters)
+    return plan.files[plan.copies.get(name, name)], parameters
