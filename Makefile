@@ -18,7 +18,7 @@ QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test verify bench twin-report book lab notebooks lock clean
+.PHONY: help setup run test verify bench twin-report weights book lab notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ bench: setup ## speed and memory, as ratios in one run (ARGS=--small: quicker); 
 twin-report: setup ## the synthetic cells beside genuine ones (DATA=PATH); publishes runs/twin-report/report
 	@test -n "$(DATA)" || { echo "genuine cells are needed: make twin-report DATA=PATH, the folder of C-NMC 2019"; exit 1; }
 	$(BIN)/allkit run --notebook notebooks/extra/twin_report.ipynb --data "$(DATA)" --out twin-report $(ARGS)
+
+weights: setup ## train the weights in data/weights anew, from drawn cells: hours, and goes on where it was stopped
+	$(QUIET) $(BIN)/python -m allkit.synthetic.pretraining mobilenet efficientnetb3
 
 book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
 	$(QUIET) $(BIN)/python docs/book.py

@@ -25,13 +25,13 @@ from allkit.backend import keras
 from allkit.data import class_order
 from allkit.features import FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import read_image, to_common_size
-from allkit.models import build_model, load_features
-from allkit.splits import Split
+from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
+from allkit.splits import Split, sample_weights
 
 HAND_MADE = ["area", "eccentricity", "solidity", "mean_r", "mean_g", "mean_b", "std_b", "texture", "corr_4"]
 """Descriptors of one cell (see `allkit.features`) that the classical techniques learn from."""
 
-DEPTHS = ("conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu")
+DEPTHS = BACKBONES["mobilenet"].depths
 """Layers of MobileNet, from simple to complex shapes, whose features are taken together as "three depths"."""
 
 
@@ -71,7 +71,7 @@ def frozen_features(
 ) -> pd.DataFrame:
     """Return average-pooled features of a MobileNet that is not trained on these cells, computed once for each cell.
 
-    `weights`: None (random, from `seed`), "imagenet" or a file; the pooled outputs of `layers` are put side by side.
+    `weights`: None (random, from `seed`), "imagenet" or "drawn"; the pooled outputs of `layers` are put side by side.
     float32, one row per different cell or copy by `row_keys`, columns "<layer>-<channel>".
     """
     rows = rows.assign(key=row_keys(rows)).drop_duplicates("key")
@@ -79,7 +79,8 @@ def frozen_features(
     pooled = [keras.layers.GlobalAveragePooling2D()(model.get_layer(name).output) for name in layers]
     names = [f"{name}-{k}" for name, part in zip(layers, pooled, strict=True) for k in range(part.shape[-1])]
     joined = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
-    values = load_features(keras.Model(model.input, joined), rows, image_size=image_size, crop=crop)
+    network = FusedNetwork(keras.Model(model.input, joined))
+    values = load_features(network, rows, image_size=image_size, crop=crop)
     return pd.DataFrame(values, index=pd.Index(rows["key"]), columns=names)
 
 
@@ -113,21 +114,14 @@ def evaluate_baseline(
 ) -> pd.DataFrame:
     """Train a baseline (see `build_baseline`) on some rows and return its predictions table of others.
 
-    `numbers` holds what it sees of each cell, by `row_keys`. `by_subject` weights the images as `subject_weights`,
+    `numbers` holds what it sees of each cell, by `row_keys`. `by_subject` weights the images as `sample_weights` does,
     so that three subjects with many cells do not outvote the rest; for logistic regression only.
     """
     classifier = build_baseline(baseline, wide=numbers.shape[1] > 100, seed=seed)
-    weights = {"logisticregression__sample_weight": subject_weights(train)} if by_subject else {}
+    weights = {"logisticregression__sample_weight": sample_weights(train)} if by_subject else {}
     learned, tested = (numbers.loc[row_keys(rows)].to_numpy() for rows in (train, test))
     classifier.fit(learned, train["label"], **weights)
     return _predictions(classifier, tested, test, class_order(train["label"]))
-
-
-def subject_weights(rows: pd.DataFrame) -> np.ndarray:
-    """Return a weight per row, (n,), 1 on average: one over the square root of its subject's images, classes equal."""
-    weight = 1 / np.sqrt(rows.groupby("group")["path"].transform("size"))
-    weight /= weight.groupby(rows["label"]).transform("sum")
-    return (weight / weight.mean()).to_numpy()
 
 
 def _predictions(classifier: Any, features: np.ndarray, rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

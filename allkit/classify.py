@@ -28,11 +28,12 @@ from allkit import AllkitError
 from allkit.features import bounding_box, is_foreground, measure_cell, measure_files
 from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
+from allkit.splits import sample_weights
 
 MAX_BYTES = 32 * 1024 * 1024
 """Larger files are refused before they are decoded."""
 
-ABSTAIN_SHARE = 0.1
+ABSTAIN_SHARE = 0.03
 """The share of validation images, those nearest to the threshold, whose probabilities make the abstain band."""
 
 SLACK = 0.15
@@ -303,12 +304,15 @@ def _distance(quality: Mapping[str, float], unlike: Mapping) -> float:
 def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
     """Read threshold, abstain band and limits of the measures off the validation images, for the model's metadata.
 
-    `probabilities` are the predictions of the rows of `validation`, (n, classes). The result holds `images`, their
+    `probabilities` are the predictions of the rows of `validation`, (n, classes); the rows count as in the training
+    (see `allkit.splits.sample_weights`). The result holds `images`, their
     number; `threshold`, with two classes, that of the highest balanced accuracy; `abstain`, half the width of the band
     around it in logits (with more classes: the least probability); `quality`, measure -> [low, high]; `unlike`, centre,
     precision and largest Mahalanobis distance of the measures.
     """
-    limits = {"images": len(validation), **_limits_of_probability(trained.classes, validation, probabilities)}
+    weights = sample_weights(validation, trained.metadata.get("profile", {}).get("weigh", "subject"))
+    limits = {"images": len(validation)}
+    limits |= _limits_of_probability(trained.classes, validation, probabilities, weights)
     quality = measure_files(_measure_file, validation["path"])
     low, high = quality.min(), quality.max()
     margin = np.maximum(SLACK * (high - low), [_TOLERANCE.get(name, 1e-6) for name in quality])
@@ -317,19 +321,28 @@ def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities:
     return limits
 
 
-def _limits_of_probability(classes: tuple[str, ...], validation: pd.DataFrame, probabilities: np.ndarray) -> dict:
+def _limits_of_probability(
+    classes: tuple[str, ...], validation: pd.DataFrame, probabilities: np.ndarray, weights: np.ndarray
+) -> dict:
     if len(classes) > 2:
-        return {"abstain": float(np.quantile(probabilities.max(axis=1), ABSTAIN_SHARE))}
+        return {"abstain": _quantile(probabilities.max(axis=1), weights)}
     if validation["label"].nunique() < 2:
         return {"threshold": 0.5, "abstain": 0.0}
     first = probabilities[:, 0].astype(float)
-    fall_out, recall, cuts = roc_curve(validation["label"] == classes[0], first, drop_intermediate=False)
+    fall_out, recall, cuts = roc_curve(
+        validation["label"] == classes[0], first, sample_weight=weights, drop_intermediate=False
+    )
     best = int(np.argmax(recall - fall_out))
     below = first[first < cuts[best]]
     # half-way to the next lower probability, so that no validation image lies on the threshold
     threshold = (min(cuts[best], 1.0) + (below.max() if below.size else 0.0)) / 2
     away = np.abs(_logit(first) - _logit(threshold))
-    return {"threshold": round(float(threshold), 4), "abstain": float(np.quantile(away, ABSTAIN_SHARE))}
+    return {"threshold": round(float(threshold), 4), "abstain": _quantile(away, weights)}
+
+
+def _quantile(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the value below which `ABSTAIN_SHARE` of the images lie, each counted by its weight."""
+    return float(np.quantile(values, ABSTAIN_SHARE, weights=weights, method="inverted_cdf"))
 
 
 def _limits_of_distance(quality: pd.DataFrame) -> dict:
@@ -365,6 +378,18 @@ def rejection_rates(kinds: Mapping[str, Sequence[np.ndarray]], trained: TrainedM
         why = ", ".join(f"{code} {count}" for code, count in codes.most_common(3))
         rows.append({"kind": kind, "images": len(answers), "rejected": share, "reasons": why})
     return pd.DataFrame(rows).set_index("kind")
+
+
+def evaluate_rejections(answers: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
+    """Compare what is answered with what is rejected: is it better to say nothing there?
+
+    `labels` are the true ones. Rows "answered" and "rejected": images (their number), right (share of them whose most
+    probable side of the threshold is the true label, 0-1; NaN without images).
+    """
+    right = [label_of(a.probabilities, a.threshold) == label for a, label in zip(answers, labels, strict=True)]
+    table = pd.DataFrame({"right": right, "kind": ["rejected" if a.rejected else "answered" for a in answers]})
+    found = table.groupby("kind")["right"].agg(images="size", right="mean")
+    return found.reindex(["answered", "rejected"]).fillna({"images": 0}).astype({"images": int})
 
 
 def corrupt_images(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:

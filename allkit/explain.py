@@ -22,7 +22,7 @@ The map is all zeros where nothing spoke for the class.
 """
 
 CAVEAT = (
-    "The map shows where the network's last feature map spoke for this class. It does not show that the network "
+    "The map shows where the network's feature maps spoke for this class. It does not show that the network "
     "is right, nor why, and a plausible map is no proof of a sound reason."
 )
 
@@ -33,8 +33,10 @@ PLACES = 7
 def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
     """Return Grad-CAM (Selvaraju et al., 2017) for one network, compiled on the first call.
 
-    It takes the last feature map with at least `least` places a side. 1: the last of all, which on small images has
-    two or three. AllkitError: the network does not end in one of the kit's heads, or has no map so fine.
+    Of a head on several depths it shows all of them together: each map as far as the head itself looks at it, so that
+    with a linear head the sum is what speaks for the class. Of a head on one it takes the last feature map with at
+    least `least` places a side; 1: the last of all, which on small images has two or three. AllkitError: the network
+    does not end in one of the kit's heads, or has no map so fine.
     """
     model = trained.model
     backbone, head, last = split_network(model, least)
@@ -42,16 +44,19 @@ def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
 
     @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32), tf.TensorSpec((), tf.int32)])
     def weigh(image, number):
-        maps = backbone(image, training=False)
+        maps = keras.tree.flatten(backbone(image, training=False))
         with tf.GradientTape() as tape:
             tape.watch(maps)
             # before the softmax, which is flat where the network is sure
             score = (head(maps, training=False) @ last.kernel + last.bias)[0, number]
-        weights = tf.reduce_mean(tape.gradient(score, maps), axis=(1, 2), keepdims=True)
-        return tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))[0]
+        # the sum over the places, so that maps of different sizes are comparable
+        weights = [tf.reduce_sum(found, axis=(1, 2), keepdims=True) for found in tape.gradient(score, maps)]
+        return [tf.reduce_sum(weight * one, axis=-1)[0] for weight, one in zip(weights, maps, strict=True)]
 
     def grad_cam(image: np.ndarray, label: str) -> np.ndarray:
-        heat = weigh(np.asarray(image, np.float32)[None], _index_of(label, trained)).numpy()
+        parts = [part.numpy() for part in weigh(np.asarray(image, np.float32)[None], _index_of(label, trained))]
+        finest = max(len(part) for part in parts)
+        heat = np.maximum(sum(resize_map(part, finest) for part in parts), 0)
         return resize_map(heat / heat.max() if heat.max() > 0 else heat, size)
 
     return grad_cam
@@ -64,20 +69,25 @@ def _index_of(label: str, trained: TrainedModel) -> int:
 
 
 def split_network(model: keras.Model, least: int) -> tuple[keras.Model, keras.Model, keras.Layer]:
-    """Return the network in two parts, cut at a feature map, and its last layer, which belongs to neither.
+    """Return the network in two parts, cut at its feature maps, and its last layer, which belongs to neither.
 
     The gradient then runs through the second part only. A place that a skip connection bypasses is no place to cut.
     """
+    pools = [layer for layer in model.layers if layer.name.startswith("head_pool") and len(layer.output.shape) == 2]
+    pooled = [layer.input for layer in pools if len(keras.tree.flatten(layer.input)) == 1]
+    pooled = [found for found in pooled if len(found.shape) == 4]
     try:
-        last, features = model.get_layer("probabilities"), model.get_layer("head_pool").input
-    except ValueError as error:
-        raise AllkitError("Grad-CAM needs a network built by allkit.models.build_model.") from error
+        last = model.get_layer("probabilities")
+    except ValueError:
+        pooled = []
+    if not pooled:
+        raise AllkitError("Grad-CAM needs a network built by allkit.models.build_model.")
     ends = (keras.layers.Activation, keras.layers.ReLU, keras.layers.Add)
-    maps = [features, *(layer.output for layer in reversed(model.layers) if isinstance(layer, ends))]
-    for features in maps:
-        if len(features.shape) == 4 and features.shape[1] >= least:
+    earlier = [layer.output for layer in reversed(model.layers) if isinstance(layer, ends)]
+    for maps in [pooled, *([found] for found in earlier)]:
+        if max(found.shape[1] for found in maps) >= least and all(len(found.shape) == 4 for found in maps):
             try:
-                return keras.Model(model.input, features), keras.Model(features, last.input), last
+                return keras.Model(model.input, maps), keras.Model(maps, last.input), last
             except ValueError:  # another way leads from the input to the output
                 continue
     raise AllkitError(f"no feature map of this network has {least} places a side; ask for fewer.")

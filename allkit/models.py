@@ -17,11 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from allkit import AllkitError, saving
+from allkit import ROOT, AllkitError, saving
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.data import class_order
 from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
+
+DRAWN_WEIGHTS = ROOT / "data" / "weights"
+"""Weights that the kit carries, learned from drawn images."""
+
+_HEAD = ("head_", "probabilities")  # what the names of the head's layers begin with
 
 BATCH_SIZE = 64
 """Images that pass through a network at once where it is not trained."""
@@ -39,6 +44,8 @@ class Backbone:
         weights_file: name of Keras' file of ImageNet weights, with {width} and {size} where it depends on them.
         scaling: factor and offset that bring 0-255 to what the network expects; None: it scales by itself.
         widths: `alpha` -> how the name of the weights file writes it; empty: the network has one width only.
+        depths: layers from simple to complex shapes, whose feature maps the head with `depths="several"` sees;
+            empty: the last map only.
     """
 
     title: str
@@ -47,16 +54,18 @@ class Backbone:
     weights_file: str
     scaling: tuple[float, float] | None = (1 / 127.5, -1.0)
     widths: Mapping[float, str] = field(default_factory=dict)
+    depths: tuple[str, ...] = ()
 
 
 BACKBONES = {
     "mobilenet": Backbone(
         "MobileNet", "MobileNet", r"conv_(?:dw|pw|pad)_(?P<block>\d+)|(?P<stem>conv1)",
         "mobilenet_{width}_{size}_tf_no_top.h5", widths={1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"},
+        depths=("conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
     ),
     "efficientnetb3": Backbone(
         "EfficientNetB3", "EfficientNetB3", r"block(?P<block>\d+)|(?P<stem>stem_)|(?P<top>top_)",
-        "efficientnetb3_notop.h5", scaling=None,
+        "efficientnetb3_notop.h5", scaling=None, depths=("block3c_add", "block5e_add", "top_activation"),
     ),
 }  # fmt: skip
 """Every network that can be built, the paper's two (III.B.2) first; `register_backbone` adds to it."""
@@ -87,6 +96,7 @@ def build_model(
     *,
     weights: str | None = None,
     alpha: float = 1.0,
+    depths: str = "last",
     pooling: str = "max",
     momentum: float = 0.99,
     penalty: float = 1.0,
@@ -95,15 +105,17 @@ def build_model(
     rescale: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build a network of `BACKBONES` with the head of the paper's recipe (III.B.2).
+    """Build a network of `BACKBONES` with a head: by default that of the paper's recipe (III.B.2).
 
     The model is flat (no model inside a model) and takes plain RGB, float or uint8, values 0–255, shape
     (batch, image_size, image_size, 3), at least 32 px; it returns class probabilities (batch, classes).
 
     Args:
-        weights: "imagenet", or None (from scratch).
+        weights: "imagenet", "drawn" (the kit's own, see data/weights/README.md), or None (from scratch).
         alpha: width of MobileNet (1.0: as published); ignored by networks of one width, such as EfficientNetB3.
-        pooling: "max" as in the paper's recipe, or "avg".
+        depths: "last", the paper's head on the last feature map; or "several", a small head on the averages of the
+            maps that the registry names, each standardised by the training part (see `standardise_head`).
+        pooling: "max" as in the paper's recipe, or "avg"; of the last map alone.
         momentum: of every batch normalisation; Keras' 0.99 needs hundreds of steps.
         penalty: scales the head's penalties on weights and activities; 1.0 as recovered, 0 for none.
         stochastic_depth: False keeps EfficientNetB3 from leaving out branches at random while it trains.
@@ -111,12 +123,17 @@ def build_model(
             shallow network at first, which learns faster from few steps.
         rescale: False feeds MobileNet 0–255, as the paper did by mistake; EfficientNetB3 scales by itself.
     """
-    _check_build(name, image_size, classes, pooling, weights)
+    _check_build(name, image_size, classes, depths, pooling, weights)
     if seed is not None:
         keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     backbone = _build_backbone(name, inputs, weights, alpha, rescale)
-    model = keras.Model(inputs, _add_head(backbone.output, classes, pooling, penalty), name=name)
+    if depths == "several":
+        maps = [backbone.get_layer(layer).output for layer in BACKBONES[name].depths] or [backbone.output]
+        outputs = _add_head_on_several(maps, classes, penalty)
+    else:
+        outputs = _add_head(backbone.output, classes, pooling, penalty)
+    model = keras.Model(inputs, outputs, name=name)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
@@ -132,30 +149,36 @@ def _ends_residual_branch(layer: keras.layers.Layer, model: keras.Model) -> bool
     return what == "project_bn" and any(other.name == f"{block}_add" for other in model.layers)
 
 
-def _check_build(name: str, image_size: int, classes: int, pooling: str, weights: str | None) -> None:
+def _check_build(name: str, image_size: int, classes: int, depths: str, pooling: str, weights: str | None) -> None:
     if name not in BACKBONES:
         raise AllkitError(f"there is no model {name!r}; choose one of {', '.join(BACKBONES)}.")
     if image_size < 32:
         raise AllkitError(f"image_size is {image_size} px; the networks need at least 32.")
     if classes < 2:
         raise AllkitError(f"a classifier needs two classes or more, not {classes}; check the data's labels.")
+    if depths not in ("last", "several"):
+        raise AllkitError(f"depths is {depths!r}; choose 'last' (as in the paper) or 'several'.")
     if pooling not in ("max", "avg"):
         raise AllkitError(f"pooling is {pooling!r}; choose 'max' (as in the paper) or 'avg'.")
-    if weights not in (None, "imagenet"):
-        raise AllkitError(f"weights is {weights!r}; choose 'imagenet', or None to train from scratch.")
+    if weights not in (None, "imagenet", "drawn"):
+        raise AllkitError(f"weights is {weights!r}; choose 'imagenet' or 'drawn', or None to train from scratch.")
 
 
 def _build_backbone(name: str, inputs: Any, weights: str | None, alpha: float, rescale: bool) -> keras.Model:
     backbone = BACKBONES[name]
-    path = str(find_weights(name, alpha, inputs.shape[1])) if weights else None
+    path = str(find_weights(name, alpha, inputs.shape[1])) if weights == "imagenet" else None
     options = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
     if backbone.widths:
         options["alpha"] = alpha
     if backbone.scaling is None:
-        path = weights  # for the word itself, and not for a path, Keras adds the scaling these weights were made with
+        # for the word itself, and not for a path, Keras adds the scaling these weights were made with
+        path = weights if weights == "imagenet" else None
     elif rescale:
         inputs = keras.layers.Rescaling(*backbone.scaling, name="rescale")(inputs)
-    return getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
+    built = getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
+    if weights == "drawn":
+        load_drawn_weights(built, name, alpha)
+    return built
 
 
 def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
@@ -174,6 +197,55 @@ def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
     )(x)
     x = layers.Dropout(0.45, name="head_dropout")(x)
     return layers.Dense(classes, activation="softmax", name="probabilities")(x)
+
+
+def _add_head_on_several(maps: list[Any], classes: int, penalty: float) -> Any:
+    """Add two dense layers on the averages of several (batch, h, w, c) feature maps, side by side and standardised."""
+    layers, regularizer = keras.layers, keras.regularizers.L2(0.01 * penalty)
+    pooled = [layers.GlobalAveragePooling2D(name=f"head_pool_{k}")(one) for k, one in enumerate(maps, 1)]
+    x = layers.Concatenate(name="head_pool")(pooled) if len(pooled) > 1 else layers.Identity(name="head_pool")(*pooled)
+    # not trained, and not by batch: `standardise_head` gives it the training part's statistics
+    x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-5, trainable=False, name="head_standardise")(x)
+    x = layers.Dense(128, activation="relu", kernel_regularizer=regularizer, name="head_dense")(x)
+    x = layers.Dropout(0.5, name="head_dropout")(x)
+    return layers.Dense(classes, activation="softmax", kernel_regularizer=regularizer, name="probabilities")(x)
+
+
+def standardise_head(model: keras.Model, features: np.ndarray, weights: np.ndarray) -> None:
+    """Give a head on several depths the mean and spread of its features, (n, c), on the training part.
+
+    `weights`, (n,), say how much each image counts. A model with another head stays as it is.
+    """
+    if any(layer.name == "head_standardise" for layer in model.layers):
+        mean = np.average(features, axis=0, weights=weights)
+        variance = np.average((features - mean) ** 2, axis=0, weights=weights)
+        model.get_layer("head_standardise").set_weights([mean, variance])
+
+
+def load_drawn_weights(backbone: keras.Model, name: str, alpha: float = 1.0) -> None:
+    """Set the kit's own weights, learned from drawn images (data/weights), in a backbone of the registry.
+
+    Kernels are stored with 8 bits and a scale per channel, everything else with 16.
+
+    Raises:
+        AllkitError: there are none for this network or this `alpha`.
+    """
+    file = DRAWN_WEIGHTS / f"{name}.npz"
+    if not file.is_file():
+        raise AllkitError(
+            f"the kit carries no drawn weights of {title_of(name)}; take weights imagenet, or none (from scratch)."
+        )
+    with np.load(file) as stored:
+        if BACKBONES[name].widths and alpha != (width := float(stored["alpha"])):
+            raise AllkitError(
+                f"the kit's drawn weights of {title_of(name)} are for alpha {width:g}, not {alpha:g}; leave alpha "
+                "alone, or take weights imagenet, or none to train from scratch."
+            )
+        for weight in backbone.weights:
+            if weight.path in stored:  # not so for the statistics of Keras' own scaling
+                values = stored[weight.path].astype(np.float32)
+                scale = f"{weight.path}:scale"
+                weight.assign(values * stored[scale] if scale in stored else values)
 
 
 def find_weights(name: str, alpha: float, image_size: int) -> Path:
@@ -226,7 +298,7 @@ def _weights_file(name: str, alpha: float, image_size: int) -> str:
 
 def stage_of(layer: str) -> str:
     """Return the stage of a layer by its name: "input", "stem", "block 1" …, "top" or "head"."""
-    if layer.startswith(("head_", "probabilities")):
+    if layer.startswith(_HEAD):
         return "head"
     for backbone in BACKBONES.values():
         if match := re.match(backbone.stages, layer):
@@ -234,25 +306,9 @@ def stage_of(layer: str) -> str:
     return "input"
 
 
-def last_stages(model: keras.Model, blocks: int) -> list[str]:
-    """Return the names of a model's last stages: that many blocks (EfficientNet's top counts as one), and the head."""
-    stages = dict.fromkeys(stage_of(layer.name) for layer in model.layers)
-    bodies = [stage for stage in stages if stage.startswith(("block", "top"))]
-    return [*bodies[len(bodies) - blocks :], "head"]
-
-
-def split_model(model: keras.Model, blocks: int) -> tuple[keras.Model, keras.Model]:
-    """Cut a model from `build_model` in two that share its layers: everything below its last stages, and those.
-
-    The second holds that many blocks and the head; with 0 blocks, the head without its pooling, so that one number
-    per channel passes the cut.
-    """
-    if blocks:
-        kept = last_stages(model, blocks)
-        cut = next(layer for layer in model.layers if stage_of(layer.name) in kept).input
-    else:
-        cut = model.get_layer("head_pool").output
-    return keras.Model(model.input, cut, name="frozen_backbone"), keras.Model(cut, model.output, name=model.name)
+def head_of(model: keras.Model) -> keras.Model:
+    """Return the head of a model from `build_model` by itself: it takes pooled features, and shares the layers."""
+    return keras.Model(model.get_layer("head_pool").output, model.output, name=model.name)
 
 
 def fuse_batch_norm(model: keras.Model) -> keras.Model:
@@ -271,7 +327,7 @@ def fuse_batch_norm(model: keras.Model) -> keras.Model:
         return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in fusable else {}))
 
     copy = keras.models.clone_model(
-        keras.Model(model.inputs[0], model.outputs[0]),
+        keras.Model(model.inputs[0], model.output),
         clone_function=clone,
         call_function=lambda layer, *inputs, **_: layer(*inputs),  # only what comes in: an identity knows no mask
     )
@@ -318,11 +374,15 @@ def _fuse(convolution: Any, norm: Any) -> list[np.ndarray]:
 class FusedNetwork:
     """A network compiled for prediction, on a copy from `fuse_batch_norm` that follows the network's weights.
 
-    On one image Keras' own `predict` spends most of its time around the network.
+    On one image Keras' own `predict` spends most of its time around the network. Features and predictions come from
+    one pass: tracing a network of hundreds of layers takes far longer than using it.
     """
 
     def __init__(self, network: keras.Model) -> None:
-        self.network, self.copy = network, fuse_batch_norm(network)
+        self.network = network
+        pooled = [layer.output for layer in network.layers if layer.name == "head_pool"]
+        self._both = keras.Model(network.inputs[0], [*(pooled or network.outputs), network.outputs[0]])
+        self.copy = fuse_batch_norm(self._both)
         self._sums = self._sum_weights().numpy()
         images = tf.TensorSpec(network.input_shape, tf.float32)
         self._answer = tf.function(
@@ -333,13 +393,20 @@ class FusedNetwork:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return what the network, with the weights that it has now, makes of a batch of images, 0-255."""
+        return self._run(images)[1]
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the pooled features that the head sees, (n, c); of a network without a head, its output."""
+        return self._run(images)[0]
+
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
         images = np.asarray(images, np.float32)
         answers, sums = self._answer(images)
         if not np.array_equal(sums, self._sums):
-            _set_fused_weights(self.copy, self.network)
+            _set_fused_weights(self.copy, self._both)
             answers, sums = self._answer(images)
             self._sums = sums.numpy()
-        return answers.numpy()
+        return [answer.numpy() for answer in answers]
 
     def _sum_weights(self) -> Any:
         """Return what shows whether weights changed: those of one axis, and all others summed along their last axis."""
@@ -386,10 +453,12 @@ class TrainedModel:
     Attributes:
         model: takes uint8 or float RGB 0–255, (batch, s, s, 3); predictions follow its weights.
         metadata: classes, input (image_size, crop), data, split, profile, versions.
+        network: the model made fast for prediction, where there is one already; see `fused`.
     """
 
     model: keras.Model
     metadata: dict
+    network: FusedNetwork | None = field(default=None, repr=False, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -398,8 +467,8 @@ class TrainedModel:
 
     @cached_property
     def fused(self) -> FusedNetwork:
-        """The network made fast for prediction."""
-        return FusedNetwork(self.model)
+        """The network made fast for prediction: that with which it was trained, or one made now."""
+        return self.network or FusedNetwork(self.model)
 
 
 def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
@@ -481,7 +550,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
 
 
 def load_features(
-    frozen_backbone: keras.Model,
+    network: FusedNetwork,
     rows: pd.DataFrame,
     *,
     image_size: int,
@@ -490,7 +559,7 @@ def load_features(
     copies: int = 1,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return what a frozen network, such as the first of `split_model`, makes of some images; computed once.
+    """Return the features (see `FusedNetwork`) of some images; computed once.
 
     `augmentation` changes each of the `copies` of an image at random before it enters; None: not at all. Returns
     float32 (copies * n, …), the first copy of all images, then the second …, as `allkit.images.cached_array` keeps it
@@ -499,19 +568,19 @@ def load_features(
     images = load_part(rows, image_size=image_size, crop=crop)
 
     def compute() -> Iterator[np.ndarray]:
-        network = FusedNetwork(frozen_backbone)
         for copy in range(copies):
             for start in range(0, len(images), BATCH_SIZE):
                 batch = images[start : start + BATCH_SIZE]
                 if augmentation is not None:
                     batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
-                yield network.predict(batch)
+                yield network.features(batch)
 
     changed = rows["augmentation"].tolist() if "augmentation" in rows else []
-    layers = [type(layer).__name__ for layer in frozen_backbone.layers]
-    weights = hashlib.sha256(b"".join(values.tobytes() for values in frozen_backbone.get_weights())).hexdigest()
+    body = [layer for layer in network.network.layers if not layer.name.startswith(_HEAD) or "_pool" in layer.name]
+    layers = [type(layer).__name__ for layer in body]
+    weights = hashlib.sha256(b"".join(w.tobytes() for layer in body for w in layer.get_weights())).hexdigest()
     key = [images_key(rows["path"], image_size, crop), changed, augmentation, copies, seed, BATCH_SIZE, layers, weights]
-    shape = (copies * len(rows), *frozen_backbone.output_shape[1:])
+    shape = (copies * len(rows), network.copy.output_shape[0][-1])
     return cached_array("features", "\n".join(map(str, key)), compute, shape, np.float32)
 
 

@@ -147,6 +147,21 @@ def split_by_image(index: pd.DataFrame, fractions: Sequence[float] = FRACTIONS, 
     return Split("image", *map(_sorted, (train, validation, test)), shares_subjects=True, note=note)
 
 
+def sample_weights(rows: pd.DataFrame, weigh: str = "subject") -> np.ndarray:
+    """Return how much each row counts, (n,), 1 on average; all classes count the same.
+
+    Within its class every subject counts the same with `weigh` "subject", every image with "image". A few subjects
+    with hundreds of images would otherwise outvote all others. Where a subject is unknown, images count.
+    """
+    if weigh not in ("subject", "image"):
+        raise AllkitError(f"weigh is {weigh!r}; choose 'subject', or 'image' (as in the paper).")
+    weight = pd.Series(1.0, rows.index)
+    if weigh == "subject" and rows["subject"].notna().all():
+        weight /= rows.groupby(["label", "subject"])["path"].transform("size")
+    weight /= weight.groupby(rows["label"]).transform("sum")
+    return (weight / weight.mean()).to_numpy()
+
+
 def balance_split(split: Split, *, seed: int) -> Split:
     """Balance the training part of a split and leave validation and test as they are."""
     train = balance(split.train, seed=seed)

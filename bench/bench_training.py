@@ -8,6 +8,7 @@ ALLKIT_TEST_SMEARS and ALLKIT_TEST_WEIGHTS name, and is left out, with a word, w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -21,11 +22,11 @@ import numpy as np
 import pandas as pd
 from common import HERE, SMALL, measure, ratios, save
 
-from allkit.augment import Augmentation
+from allkit.augment import Augmentation, load_part
 from allkit.backend import keras
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
-from allkit.models import predict_index, stage_of
+from allkit.models import BACKBONES, BATCH_SIZE, FusedNetwork, load_features, predict_index, stage_of
 from allkit.splits import Split, split_data
 from allkit.synthetic import make_twin
 from allkit.train import build_batches, build_from_profile, get_profile, train_model
@@ -143,10 +144,86 @@ def bench_from_scratch(index: pd.DataFrame) -> list[dict]:
     split = split_data(index, "subject", seed=123)
     recipes = {
         "the paper's recipe, from scratch": get_profile("paper", "efficientnetb3", index, weights="none", epochs=2),
-        "the kit's quick recipe": get_profile("quick", "efficientnetb3", index),
+        "the kit's quick recipe, from scratch": get_profile("quick", "efficientnetb3", index, weights="none"),
     }
     rows = [{"recipe": r, "seed": 123, **train_once("efficientnetb3", p, split, 123)} for r, p in recipes.items()]
     return summarise([row | {"session": SESSION} for row in rows])
+
+
+# ------------------------------------------------------------------------------------- the default run
+
+
+def bench_default(index: pd.DataFrame) -> dict:
+    """Both trainings of the default run, from the files on: seconds, and the figures on its test part."""
+    split = split_data(index, "subject", seed=123)
+    return {name: train_once(name, get_profile("quick", name, index), split, 123) for name in BACKBONES}
+
+
+def bench_features(index: pd.DataFrame, name: str) -> dict:
+    """Images per second of the features of decoded images, beside the bare forward pass of the same network."""
+    profile = get_profile("quick", name, index)
+    network = FusedNetwork(build_from_profile(name, profile, 2, seed=0))
+    size = {"image_size": profile.image_size, "crop": profile.crop}
+    images = np.asarray(load_part(index, **size)[:BATCH_SIZE], np.float32)
+    seeds = itertools.count()  # another seed is another entry of the cache
+    flipped = Augmentation(horizontal_flip=True)
+    batches = -(-len(index) // BATCH_SIZE)
+    ways = {
+        "bare forward pass": lambda: [network.features(images) for _ in range(batches)],
+        "features": lambda: load_features(network, index, **size, augmentation=flipped, seed=next(seeds)),
+    }
+    rounds = measure(ways, repeats=2 if SMALL else 5)
+    rounds["bare forward pass"] *= len(index) / (batches * BATCH_SIZE)
+    return {
+        "images per second": (1000 * len(index) / rounds.median()).round(1).to_dict(),
+        "share of the bare pass": ratios(1 / rounds, to=1 / rounds["bare forward pass"])["features"],
+    }
+
+
+_STEP = """
+import resource, sys, time
+import numpy as np
+from allkit.backend import keras
+from allkit.data import load_index
+from allkit.splits import split_data
+from allkit.train import build_batches, build_from_profile, get_profile, train_model
+index = load_index(sys.argv[1])
+split = split_data(index, "subject")
+profile = get_profile("quick", "mobilenet", index, weights="none", epochs=2)
+model = build_from_profile("mobilenet", profile, 2, seed=0)
+steps = []
+class Watch(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        self.before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        steps.append([now[k] - self.before[k] for k in (0, 1)])
+if sys.argv[2] == "inside":
+    train_model(model, split, profile, show=False, callbacks=[Watch()])
+else:
+    model.compile(keras.optimizers.Adamax(1e-3), "categorical_crossentropy")
+    batch = build_batches(split.train, ("ALL", "HEM"), profile, training=True)[0]
+    watch = Watch()
+    for _ in range(40):
+        watch.on_train_batch_begin(0)
+        model.train_on_batch(*batch)
+        watch.on_train_batch_end(0)
+print(*np.median(steps[5:], axis=0))
+"""
+
+
+def bench_step(twin: Path) -> dict:
+    """One step inside a training beside the same step alone in a fresh process: time, and page faults of memory."""
+    found = {}
+    for where in ("inside", "fresh"):
+        command = [sys.executable, "-c", _STEP, str(twin), where]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[where] = [float(word) for word in done.stdout.split()[-2:]]
+    return {
+        "step, ms": {where: round(1000 * found[where][0], 1) for where in found},
+        "page faults a step": {where: round(found[where][1]) for where in found},
+        "ratio": round(found["inside"][0] / found["fresh"][0], 3),
+    }
 
 
 # --------------------------------------------------------------------------------- waiting for data
@@ -159,7 +236,7 @@ def bench_waiting(index: pd.DataFrame, name: str, image_size: int, batch_size: i
     with rotation and zoom is the way of the paper's family of notebooks.
     """
     profile = dataclasses.replace(
-        get_profile("quick", name, index, image_size=image_size, batch_size=batch_size),
+        get_profile("quick", name, index, weights="none", image_size=image_size, batch_size=batch_size),
         augmentation=Augmentation(horizontal_flip=True, vertical_flip=True, right_angles=True),
     )
     batches = build_batches(index.iloc[: steps * batch_size], ("ALL", "HEM"), profile, training=True)
@@ -225,7 +302,7 @@ threading.Thread(target=watch, daemon=True).start()
 index = load_index(sys.argv[1])
 index = index[index["label"].notna()]
 rows = pd.concat([index] * (int(sys.argv[2]) // len(index) + 1)).iloc[: int(sys.argv[2])]
-profile = get_profile("quick", "mobilenet", index, image_size=64, alpha=0.25)
+profile = get_profile("quick", "mobilenet", index, weights="none", image_size=64, alpha=0.25)
 batches = build_batches(rows, ("ALL", "HEM"), profile, training=True)
 model = build_from_profile("mobilenet", profile, 2, seed=0)
 model.compile(keras.optimizers.Adamax(1e-3), "categorical_crossentropy")
@@ -263,6 +340,9 @@ def main() -> None:
         index = index[index["label"].notna() & (index["part"] == "train")].reset_index(drop=True)
         os.environ["ALLKIT_CACHE"] = folder
         result = {
+            "default run": bench_default(index),
+            "features": {name: bench_features(index, name) for name in BACKBONES},
+            "a step inside a training": bench_step(twin),
             "waiting for data": [bench_waiting(index, *network) for network in NETWORKS],
             "memory": bench_memory(twin),
         }

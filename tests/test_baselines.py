@@ -98,14 +98,6 @@ def test_a_copy_is_measured_as_the_changed_image(twin):
     assert smaller == pytest.approx(0.81 * area, rel=0.03)
 
 
-def test_subjects_with_many_cells_do_not_outvote_the_rest():
-    rows = pd.DataFrame({"path": [*"abcdef"], "group": [*"xxxxyz"], "label": ["ALL"] * 5 + ["HEM"]})
-    weight = baselines.subject_weights(rows)
-    assert weight.mean() == pytest.approx(1)
-    assert weight[4] == pytest.approx(2 * weight[0])  # one cell against four of one subject
-    assert weight[:5].sum() == pytest.approx(weight[5])
-
-
 def test_holding_out_one_subject_at_a_time_and_choosing_on_the_others(lab):
     index, _, numbers = lab
     noise = pd.DataFrame(np.random.default_rng(0).random((len(numbers), 2)), index=numbers.index)

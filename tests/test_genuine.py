@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -105,7 +104,7 @@ def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatc
     run = open_run(str(tmp_path / "run"), index=load_index(cells), profile="honest")
     tested = run.load_predictions("mobilenet")
     assert set(tested.loc[tested["label"] == "HEM", "subject"]) == {"H10"}
-    assert set(pd.read_csv(run.path / "history-mobilenet.csv")["phase"]) == {"head", "last blocks"}
+    assert load_model(run.model_path("mobilenet")).metadata["profile"]["depths"] == "several"
 
 
 def test_the_twin_is_compared_with_genuine_cells(cells, weights_home, tmp_path, monkeypatch):

@@ -12,17 +12,22 @@ from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import load_images, prepare_image, read_image
 from allkit.models import (
+    BACKBONES,
+    DRAWN_WEIGHTS,
+    Backbone,
+    FusedNetwork,
     TrainedModel,
     build_model,
     count_by_stage,
     fuse_batch_norm,
-    last_stages,
+    head_of,
     load_features,
     load_model,
     predict_images,
+    register_backbone,
     save_model,
-    split_model,
     stage_of,
+    standardise_head,
 )
 
 SMALL = {"image_size": 32, "seed": 1}
@@ -34,7 +39,10 @@ def mobilenet():
 
 
 @pytest.fixture
-def trained(mobilenet) -> TrainedModel:
+def trained(mobilenet, request) -> TrainedModel:
+    if getattr(request, "param", "last") == "several":
+        mobilenet = build_model("mobilenet", alpha=0.25, depths="several", **SMALL)
+        standardise_head(mobilenet, np.random.default_rng(0).normal(5, 2, (9, 448)), np.ones(9))
     metadata = {
         "model": "mobilenet",
         "classes": ["ALL", "HEM"],
@@ -113,6 +121,27 @@ def test_imagenet_weights_load_at_any_size(weights_home, monkeypatch):
     np.testing.assert_array_equal(first, other)
 
 
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
+def test_the_kit_carries_weights_learned_from_drawn_cells(name):
+    drawn, random = (build_model(name, 64, weights=weights, seed=1) for weights in ("drawn", None))
+    same = [
+        layer.name
+        for layer, other in zip(drawn.layers, random.layers, strict=True)
+        if layer.weights and stage_of(layer.name) not in ("head", "input")
+        and np.array_equal(layer.get_weights()[0], other.get_weights()[0])
+    ]  # fmt: skip
+    assert not same, "every layer of the backbone has got its weights"
+    assert sum(file.stat().st_size for file in DRAWN_WEIGHTS.glob("*.npz")) <= 16e6
+    card = json.loads((DRAWN_WEIGHTS / f"{name}.json").read_text())
+    assert {"source task", "seed", "cells", "epochs", "command"} <= set(card)
+
+
+def test_drawn_weights_of_another_width_are_refused_with_what_to_do():
+    with pytest.raises(AllkitError, match=r"alpha 1, not 0\.25.*imagenet, or none"):
+        build_model("mobilenet", 32, weights="drawn", alpha=0.25)
+
+
+@pytest.mark.parametrize("trained", ["last", "several"], indirect=True)
 def test_a_saved_model_answers_as_before(tmp_path, trained, twin):
     path = tmp_path / "models" / "mobilenet.keras"
     save_model(trained, path)
@@ -177,14 +206,44 @@ def test_classify_bytes_gives_probabilities_and_names_bad_files(trained, twin):
         classify_bytes(b"Dear Sir or Madam", trained, name="letter.txt")
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("mobilenet", 0), ("mobilenet", 3), ("efficientnetb3", 2)])
-def test_both_parts_of_a_split_model_together_are_the_model(name, blocks, twin):
-    model = build_model(name, alpha=0.25, **SMALL)
-    frozen_backbone, tail = split_model(model, blocks)
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
+@pytest.mark.parametrize("depths", ["last", "several"])
+def test_the_head_by_itself_makes_of_the_features_what_the_model_makes_of_the_images(name, depths):
+    model = build_model(name, alpha=0.25, depths=depths, **SMALL)
+    network = FusedNetwork(model)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
-    np.testing.assert_allclose(tail(frozen_backbone(images)), model(images), atol=1e-5)
-    assert {stage_of(layer.name) for layer in tail.layers if layer.weights} == set(last_stages(model, blocks))
-    assert len(frozen_backbone.output_shape) == (4 if blocks else 2)
+    features = network.features(images)
+    np.testing.assert_allclose(network.predict(images), model(images), atol=1e-5)
+    np.testing.assert_allclose(head_of(model)(features), model(images), atol=1e-5)
+    assert {stage_of(layer.name) for layer in head_of(model).layers if layer.weights} == {"head"}
+
+
+def test_a_head_on_several_depths_sees_what_each_gives_and_standardises_it():
+    model = build_model("mobilenet", alpha=0.25, depths="several", penalty=0.0, **SMALL)
+    features = FusedNetwork(model).features(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)))
+    depths = [model.get_layer(name).output.shape[-1] for name in BACKBONES["mobilenet"].depths]
+    assert features.shape == (40, sum(depths))
+    weights = np.r_[np.full(20, 1.0), np.full(20, 3.0)]
+    standardise_head(model, features, weights)
+    seen = keras.Model(model.get_layer("head_pool").output, model.get_layer("head_dense").input)(features)
+    spread = np.average(features, axis=0, weights=weights), features.std(axis=0)
+    assert np.abs(np.average(seen, axis=0, weights=weights)).max() < 1e-3
+    there = spread[1] > 0.05  # a channel that is always dark stays so
+    assert np.average(np.square(seen), axis=0, weights=weights)[there] == pytest.approx(1, abs=0.01)
+    assert BACKBONES["efficientnetb3"].depths
+    assert build_model("efficientnetb3", depths="several", **SMALL)
+    with pytest.raises(AllkitError, match="'several'"):
+        build_model("mobilenet", depths="all", **SMALL)
+
+
+def test_an_added_network_without_named_depths_is_judged_by_its_last_map():
+    backbone = Backbone("B0", "EfficientNetB0", r"block(?P<block>\d+)", "none.h5", scaling=None)
+    try:
+        register_backbone("b0", backbone)
+        model = build_model("b0", 32, depths="several")
+        assert model.get_layer("head_pool").output.shape == (None, 1280)
+    finally:
+        BACKBONES.pop("b0", None)
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
@@ -234,16 +293,17 @@ def test_only_a_convolution_that_nothing_else_uses_takes_up_a_normalisation():
 def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_path, monkeypatch):
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path))
     rows = load_index(twin)[:10]
-    frozen_backbone, _ = split_model(build_model("mobilenet", alpha=0.25, **SMALL), 0)
+    model = build_model("mobilenet", alpha=0.25, **SMALL)
+    network, frozen_backbone = FusedNetwork(model), keras.Model(model.input, model.get_layer("head_pool").output)
     turned = {"augmentation": Augmentation(horizontal_flip=True, right_angles=True), "copies": 3}
-    first = load_features(frozen_backbone, rows, image_size=32, **turned)
+    first = load_features(network, rows, image_size=32, **turned)
     assert first.shape == (30, 256)
     assert not np.array_equal(first[:10], first[10:20])
-    plain = load_features(frozen_backbone, rows, image_size=32)
+    plain = load_features(network, rows, image_size=32)
     images = load_images(rows, image_size=32).astype(np.float32)
     np.testing.assert_allclose(plain, frozen_backbone(images), rtol=1e-3, atol=1e-3 * np.abs(plain).max())
     before = {file: file.stat().st_ino for file in tmp_path.glob("features-*")}
-    load_features(frozen_backbone, rows, image_size=32)
+    load_features(network, rows, image_size=32)
     assert {file: file.stat().st_ino for file in tmp_path.glob("features-*")} == before
-    other, _ = split_model(build_model("mobilenet", 32, alpha=0.25, seed=2), 0)
+    other = FusedNetwork(build_model("mobilenet", 32, alpha=0.25, seed=2))
     assert not np.array_equal(load_features(other, rows, image_size=32), plain)

@@ -252,7 +252,9 @@ def _compute(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> pd.DataFra
         "input": f"{size} × {size} px, {facts['input']['values']}",
         "profile": profile["name"],
         "changed in it": ", ".join(f"{key} = {value}" for key, value in metrics["changed"].items()) or "nothing",
-        "initial weights": profile["weights"] or "random",
+        "initial weights": {None: "random", "drawn": "learned from drawn cells"}.get(
+            profile["weights"], profile["weights"]
+        ),
         "epochs": f"{metrics['epochs']}, the best is number {facts['best_epoch']}",
         "batch size, learning rate": f"{profile['batch_size']}, {profile['learning_rate']}",
         "time of training": f"{facts['training_seconds']:,.0f} s",

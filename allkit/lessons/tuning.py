@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -34,16 +33,15 @@ from allkit import AllkitError, __version__
 from allkit.backend import keras
 from allkit.data import index_hash
 from allkit.evaluate import evaluate_predictions
-from allkit.models import TrainedModel, predict_index
+from allkit.models import TrainedModel, head_of, predict_index, standardise_head
 from allkit.runs import Run, load_data, open_run
-from allkit.splits import Split, assert_disjoint, split_data
+from allkit.splits import Split, assert_disjoint, sample_weights, split_data
 from allkit.train import (
     PROFILES,
     MonitorSwitchLR,
     Profile,
     build_batches,
     build_from_profile,
-    class_weights,
     get_profile,
     train_model,
 )
@@ -271,14 +269,9 @@ def describe_recipe(
     """Return what all trials have in common: images of each part, network, seed, settings that are not searched."""
     parts = {f"{name} images": index_hash(part) for name, part in split.parts.items()}
     fields = dataclasses.asdict(dataclasses.replace(profile, best_by="balanced_accuracy"))
-    fixed = {name: value for name, value in fields.items() if name not in {_field(profile, key) for key in space}}
+    fixed = {name: value for name, value in fields.items() if name not in space}
     recipe = {**parts, "model": model, "seed": seed, **fixed, "allkit": __version__}
     return json.loads(json.dumps(recipe))  # as a storage gives it back
-
-
-def _field(profile: Profile, setting: str) -> str:
-    """Return the field of the profile that a setting means: epochs are the head's where it alone is trained."""
-    return "head_epochs" if setting == "epochs" and not profile.epochs else setting
 
 
 def build_score(split: Split, profile: Profile, model: str, *, seed: int = 123) -> Score:
@@ -291,12 +284,10 @@ def build_score(split: Split, profile: Profile, model: str, *, seed: int = 123) 
 
     def score(settings: Mapping[str, float], report: Report) -> dict[str, float]:
         keras.utils.clear_session()  # or what earlier trials built stays in memory
-        changed = {_field(profile, name): value for name, value in settings.items()}
-        own = dataclasses.replace(profile, best_by="balanced_accuracy", **changed)
+        own = dataclasses.replace(profile, best_by="balanced_accuracy", **settings)
         network = build_from_profile(model, own, split.train["label"].nunique(), seed=seed)
-        epochs = itertools.count(1)  # over both phases, where there are two
         watch = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: report(next(epochs), float(logs["val_balanced_accuracy"]))
+            on_epoch_end=lambda epoch, logs: report(epoch + 1, float(logs["val_balanced_accuracy"]))
         )
         training = train_model(network, split, own, seed=seed, show=False, callbacks=[watch])
         tested = evaluate_predictions(predict_index(training.trained, split.test))
@@ -315,7 +306,7 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
     """
     assert_disjoint(split, allow_leak=profile.allow_leak)
     parts = _frozen_features(split, profile, trained)
-    head = _build_head(profile, trained, seed)
+    head = _build_head(profile, trained, split, parts["train"][0], seed)
     variables = [*head.variables, *head.optimizer.variables]
     start = [np.array(variable) for variable in variables]
 
@@ -341,18 +332,19 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
 
 def _frozen_features(split: Split, profile: Profile, trained: TrainedModel) -> dict[str, tuple[np.ndarray, ...]]:
     """Return features, labels (one-hot) and sample weights of each part."""
-    frozen_backbone = keras.Model(trained.model.input, trained.model.get_layer("head_pool").output)
+    choosing = dataclasses.replace(profile, best_by="balanced_accuracy")
     parts = {}
     for name, part in split.parts.items():
-        weights = class_weights(part["label"]) if profile.class_weight or name != "train" else None
-        batches = build_batches(part, tuple(trained.metadata["classes"]), profile, training=False, weights=weights)
-        parts[name] = frozen_backbone.predict(batches, verbose=0), batches.labels, batches.sample_weights
+        of_part = profile if name == "train" else choosing
+        batches = build_batches(part, trained.classes, of_part, training=False, network=trained.fused)
+        parts[name] = np.asarray(batches.images), batches.labels, batches.sample_weights
     return parts
 
 
-def _build_head(profile: Profile, trained: TrainedModel, seed: int) -> keras.Model:
-    fresh = build_from_profile(trained.metadata["model"], profile, len(trained.metadata["classes"]), seed=seed)
-    head = keras.Model(fresh.get_layer("head_pool").output, fresh.output)
+def _build_head(profile: Profile, trained: TrainedModel, split: Split, features: np.ndarray, seed: int) -> keras.Model:
+    fresh = build_from_profile(trained.metadata["model"], profile, len(trained.classes), seed=seed)
+    standardise_head(fresh, features, sample_weights(split.train, profile.weigh))
+    head = head_of(fresh)
     head.compile(
         keras.optimizers.Adamax(profile.learning_rate),
         loss="categorical_crossentropy",
@@ -381,13 +373,11 @@ def start_tuning(
     """Open the search `name` for these data and this network, and return it with its score function.
 
     `data`, `profile` and `out` are those of `allkit run`. `parameters`: fields of the profile, `seed`, `hold_out` and
-    `fold`; a hyperparameter among them is held fixed and not searched. With `augmented_copies` the head alone is
-    trained (give it weights="imagenet"). An empty `storage` is tune/<name>.db in the run folder.
+    `fold`; a hyperparameter among them is held fixed and not searched. An empty `storage` is tune/<name>.db in the run
+    folder.
     """
     given = dict(parameters or {})
     space = {key: values for key, values in SPACE.items() if key not in given}
-    if given.get("augmented_copies") and "epochs" in space:  # the head alone is trained, on features computed once
-        given = {"head_epochs": 1, "last_blocks": 0} | given | {"epochs": 0}
     seed, hold_out, fold = given.pop("seed", 123), given.pop("hold_out", ""), given.pop("fold", None)
     index = load_data(data)
     wanted = get_profile(profile, model, index, **given)
