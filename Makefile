@@ -6,8 +6,9 @@ VENV   ?= .venv
 LOCK   ?= requirements.lock
 # words for `allkit run`: make run ARGS="--profile honest --data PATH"
 ARGS   ?=
-# genuine C-NMC for `make twin-report`
+# genuine C-NMC for `make twin-report` and `make results`, and smears in one folder per class
 DATA   ?=
+SMEARS ?=
 
 BIN := $(VENV)/bin
 # apart from runs/, so that tests never touch a user's results
@@ -18,7 +19,7 @@ QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test verify bench twin-report weights book lab notebooks lock clean
+.PHONY: help setup run test verify bench twin-report weights results book lab notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +56,10 @@ twin-report: setup ## the synthetic cells beside genuine ones (DATA=PATH); publi
 
 weights: setup ## train the weights in data/weights anew, from drawn cells: hours, and goes on where it was stopped
 	$(QUIET) $(BIN)/python -m allkit.synthetic.pretraining mobilenet efficientnetb3
+
+results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours, resumable; writes docs/results
+	@test -n "$(DATA)" || { echo "genuine cells are needed: make results DATA=PATH, the folder of C-NMC 2019"; exit 1; }
+	$(QUIET) $(BIN)/python docs/make_results.py "$(DATA)" $(if $(SMEARS),--smears "$(SMEARS)")
 
 book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
 	$(QUIET) $(BIN)/python docs/book.py

@@ -29,6 +29,7 @@ from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import TqdmCallback, keras, tf
 from allkit.data import class_order, index_hash
 from allkit.models import (
+    DRAWN_WEIGHTS,
     FusedNetwork,
     TrainedModel,
     build_model,
@@ -606,6 +607,8 @@ def _fingerprint(name: str, split: Split, profile: Profile, seed: int, determini
     parts = [index_hash(part) for part in (split.train, split.validation)]
     copies = split.train["augmentation"].tolist() if "augmentation" in split.train else []
     recipe = [name, parts, copies, dataclasses.asdict(profile), seed, __version__]
+    if profile.weights == "drawn":
+        recipe.append(hashlib.sha256((DRAWN_WEIGHTS / f"{name}.npz").read_bytes()).hexdigest())
     # epochs that were trained without the switch are not repeatable, so they are not taken up with it
     recipe = json.dumps([*recipe, "deterministic"] if deterministic else recipe, sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()[:8]

@@ -30,7 +30,7 @@ def auc_by(found: pd.DataFrame, name: str) -> pd.Series:
 @pytest.fixture(scope="module")
 def lab():
     """A world in which subjects differ much and classes little, with copies that are noisy doubles."""
-    index = draw_numbers(24, 12, subject_effect=3, difficulty=3, seed=5)
+    index = draw_numbers(24, 12, subject_effect=2, difficulty=3, seed=5)
     index["fold"] = pd.array(pd.factorize(index["subject"])[0] % 3, dtype="Int64")
     balanced = balance(index[(index["label"] == "ALL") | (index.index % 2 == 0)], seed=123)
     everything = pd.concat([balanced, index.assign(augmentation="")])

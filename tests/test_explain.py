@@ -13,7 +13,7 @@ from allkit.augment import apply_augmentation, load_part, stamp_mark
 from allkit.backend import keras
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
-from allkit.explain import build_occlusion, split_network
+from allkit.explain import build_grad_cam, build_occlusion, split_network
 from allkit.features import cell_mask
 from allkit.images import load_images, prepare_image, read_image
 from allkit.lessons.saliency import (
@@ -36,7 +36,7 @@ from allkit.lessons.saliency import (
     score_maps,
     swap_corner,
 )
-from allkit.models import TrainedModel, build_model, predict_index
+from allkit.models import BACKBONES, TrainedModel, build_model, predict_index
 from allkit.splits import split_by_image
 from allkit.synthetic import draw_cell, load_truth
 
@@ -111,11 +111,27 @@ def test_the_network_is_cut_at_a_finer_map_without_a_bypass(name):
     model = build_model(name, 64, alpha=0.25, pooling="avg", seed=1)
     image = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype(np.float32)
     backbone, head, last = split_network(model, 7)
-    assert 7 <= backbone.output.shape[1] < 16
-    assert split_network(model, 1)[0].output.shape[1] == 2
+    assert 7 <= backbone.outputs[0].shape[1] < 16
+    assert split_network(model, 1)[0].outputs[0].shape[1] == 2
     assert last(head(backbone(image))).numpy() == pytest.approx(model(image).numpy(), abs=1e-5)
     with pytest.raises(AllkitError, match="fewer"):
         split_network(model, 200)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnetb3"])
+def test_grad_cam_sees_every_depth_that_the_head_sees(name):
+    """Each depth is cut where the head pools it, and both classes are explained differently."""
+    model = build_model(name, 64, alpha=0.25, depths="several", seed=1)
+    backbone, head, last = split_network(model, 7)
+    maps = BACKBONES[name].depths
+    assert [found.shape[-1] for found in backbone.outputs] == [model.get_layer(d).output.shape[-1] for d in maps]
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    answer = model(image[None].astype(np.float32)).numpy()
+    assert last(head(backbone(image[None].astype(np.float32)))).numpy() == pytest.approx(answer, abs=1e-5)
+    trained = TrainedModel(model, METADATA | {"input": {"image_size": 64, "crop": None}})
+    found = {label: build_grad_cam(trained)(image, label) for label in ("ALL", "HEM")}
+    assert all(0 <= heat.min() <= heat.max() <= 1 for heat in found.values())
+    assert not np.allclose(found["ALL"], found["HEM"])
 
 
 def test_scores_of_maps_inside_outside_and_everywhere(corner):

@@ -8,12 +8,9 @@ same brush as the course's cells, and that is why the features fit them so well.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +21,7 @@ from tqdm import tqdm
 from allkit import cache_folder, saving
 from allkit.augment import Augmentation, augment_batch
 from allkit.backend import TqdmCallback, keras
-from allkit.images import cached_array, prepare_image
+from allkit.images import cached_array, in_threads, prepare_image
 from allkit.models import BACKBONES, DRAWN_WEIGHTS, build_model
 from allkit.synthetic.cells import VERSION, any_cell_traits, draw_any_cell
 from allkit.train import EpochSeed
@@ -78,18 +75,15 @@ class DrawnBatches(keras.utils.PyDataset):
 
 def load_source_images(cells: int, image_size: int) -> np.ndarray:
     """Return drawn cells as a network sees them, uint8 (cells, image_size, image_size, 3); drawn on the first call."""
-    draw = partial(_draw_prepared, image_size=image_size)
+
+    def draw(number: int) -> np.ndarray:
+        return prepare_image(draw_any_cell(number, seed=SEED).image, image_size, CROP)
 
     def compute() -> Iterator[np.ndarray]:
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            yield from tqdm(pool.map(draw, range(cells), chunksize=100), total=cells, desc="drawing cells")
+        yield from tqdm(in_threads(draw, range(cells)), total=cells, desc="drawing cells")
 
     key = f"{VERSION} {SEED} {cells} {image_size} {CROP}"
     return cached_array("source-images", key, compute, (cells, image_size, image_size, 3), np.uint8)
-
-
-def _draw_prepared(number: int, image_size: int) -> np.ndarray:
-    return prepare_image(draw_any_cell(number, seed=SEED).image, image_size, CROP)
 
 
 def build_source_model(name: str, how: Pretraining) -> keras.Model:
