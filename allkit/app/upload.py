@@ -322,7 +322,7 @@ def answers_table(answers: list[tuple[str, str, Result | str]]) -> pd.DataFrame:
 def draw_examples() -> list[tuple[str, bytes]]:
     """Return three drawn images, (name, PNG): a clear cell of either class, and one that should be rejected."""
     cells = {
-        label: draw_cell(label, subject=f"example {label}", number=1, difficulty=0.4).image for label in ("ALL", "HEM")
+        label: draw_cell(label, subject=f"example {label}", number=5, difficulty=0.4).image for label in ("ALL", "HEM")
     }
     two = np.concatenate([image[:, 112:338] for image in cells.values()], axis=1)[:, :450]
     named = {f"synthetic {label} cell.png": image for label, image in cells.items()}

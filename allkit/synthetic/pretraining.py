@@ -127,7 +127,7 @@ def pretrain(name: str, how: Pretraining | None = None, folder: Path = DRAWN_WEI
     card = {
         "network": BACKBONES[name].title,
         "source task": "say how a drawn cell of no class and no subject was drawn",
-        "explained": dict(zip(any_cell_traits(0), explained.round(3).tolist(), strict=True)),
+        "explained": {name: round(float(share), 3) for name, share in zip(any_cell_traits(0), explained, strict=True)},
         "drawing rules": VERSION,
         "seed": SEED,
         **asdict(how),
