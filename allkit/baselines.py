@@ -180,7 +180,7 @@ def evaluate_baselines(
     deep = frozen_features(rows, image_size=image_size, crop=crop, weights=weights, alpha=alpha, seed=seed)
     name, by_number = single_feature_baseline(split)
     largest = DummyClassifier().fit(split.train[["path"]], split.train["label"])
-    kind = {"imagenet": "ImageNet", None: "random"}.get(weights, "given")
+    kind = {"imagenet": "ImageNet", None: "random"}.get(weights, weights)
     return {
         "largest class": _predictions(largest, split.test[["path"]], split.test, class_order(split.train["label"])),
         name: by_number,

@@ -15,6 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 from sphinx.cmd.build import build_main
@@ -81,6 +82,7 @@ def write_results(folder: Path, kept: Path = DOCS / "results") -> str:
     alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
     axes = plots.plot_intervals(auc, xlabel="AUC on test images: median, and range over the seeds")
     axes.figure.savefig(folder / "results.png", dpi=120, bbox_inches="tight")
+    plt.close(axes.figure)
     table = by[["balanced_accuracy", "seconds"]].median().join(by.size().rename("seeds"))
     table.insert(0, "AUC", [f"{v:.2f} ({low:.2f}–{high:.2f})" for v, low, high in auc.to_numpy()])
     lines = ["## Each test by itself", "", f"![AUC of each recipe in each test. {alt}](results.png)", ""]

@@ -167,7 +167,10 @@ def main(cells: Path, smears: Path | None = None, hours: float = 24.0) -> None:
             rows.to_csv(file, index=False)
     pooled = pool_folds(rows, folder)
     if len(pooled):
-        with saving(FILE.with_name("by_subject.csv")) as file:
+        kept = FILE.with_name("by_subject.csv")
+        earlier = [pd.read_csv(kept)] if kept.is_file() else []  # whose predictions lie on another machine
+        pooled = pd.concat([*earlier, pooled]).drop_duplicates(["recipe", "seed"], keep="last")
+        with saving(kept) as file:
             pooled.to_csv(file, index=False)
         print(pooled.to_string(index=False))
 

@@ -68,7 +68,7 @@ def test_a_subset_of_the_genuine_cells_is_checked_as_such(cells):
 
 def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
-    parameters = {"epochs": "1", "image_size": "64", "03.weights": "imagenet", "alpha": "0.75"}
+    parameters = {"epochs": "1", "image_size": "64", "03.weights": "imagenet", "03.alpha": "0.75"}
     parameters |= {"split": "image", "allow_leak": "True"}  # as the paper did
     result = run_notebooks(profile="quick", data=str(cells), parameters=parameters, out=str(tmp_path / "run"))
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]

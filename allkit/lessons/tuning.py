@@ -33,9 +33,9 @@ from allkit import AllkitError, __version__
 from allkit.backend import keras
 from allkit.data import index_hash
 from allkit.evaluate import evaluate_predictions
-from allkit.models import TrainedModel, head_of, predict_index, standardise_head
+from allkit.models import TrainedModel, head_of, predict_index
 from allkit.runs import Run, load_data, open_run
-from allkit.splits import Split, assert_disjoint, sample_weights, split_data
+from allkit.splits import Split, assert_disjoint, split_data
 from allkit.train import (
     PROFILES,
     MonitorSwitchLR,
@@ -306,7 +306,7 @@ def build_head_score(split: Split, profile: Profile, trained: TrainedModel, *, s
     """
     assert_disjoint(split, allow_leak=profile.allow_leak)
     parts = _frozen_features(split, profile, trained)
-    head = _build_head(profile, trained, split, parts["train"][0], seed)
+    head = _build_head(profile, trained, seed)
     variables = [*head.variables, *head.optimizer.variables]
     start = [np.array(variable) for variable in variables]
 
@@ -341,10 +341,13 @@ def _frozen_features(split: Split, profile: Profile, trained: TrainedModel) -> d
     return parts
 
 
-def _build_head(profile: Profile, trained: TrainedModel, split: Split, features: np.ndarray, seed: int) -> keras.Model:
-    fresh = build_from_profile(trained.metadata["model"], profile, len(trained.classes), seed=seed)
-    standardise_head(fresh, features, sample_weights(split.train, profile.weigh))
-    head = head_of(fresh)
+def _build_head(profile: Profile, trained: TrainedModel, seed: int) -> keras.Model:
+    """Return the head of a trained network as it was before training: only what it standardises by is kept."""
+    keras.utils.set_random_seed(seed)
+    head = keras.models.clone_model(head_of(trained.model))
+    for layer in trained.model.layers:
+        if layer.name == "head_standardise":
+            head.get_layer(layer.name).set_weights(layer.get_weights())
     head.compile(
         keras.optimizers.Adamax(profile.learning_rate),
         loss="categorical_crossentropy",
