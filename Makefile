@@ -54,7 +54,7 @@ twin-report: setup ## the synthetic cells beside genuine ones (DATA=PATH); publi
 	@test -n "$(DATA)" || { echo "genuine cells are needed: make twin-report DATA=PATH, the folder of C-NMC 2019"; exit 1; }
 	$(BIN)/allkit run --notebook notebooks/extra/twin_report.ipynb --data "$(DATA)" --out twin-report $(ARGS)
 
-weights: setup ## train the weights in data/weights anew, from drawn cells: hours, and goes on where it was stopped
+weights: setup ## train the weights in data/weights anew, from drawn cells: an hour or two, and goes on where it was stopped
 	$(QUIET) $(BIN)/python -m allkit.synthetic.pretraining mobilenet efficientnetb3
 
 results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours, resumable; writes docs/results

@@ -129,19 +129,22 @@ def build_model(
     inputs = keras.Input((image_size, image_size, 3), name="image")
     backbone = _build_backbone(name, inputs, weights, alpha, rescale)
     if depths == "several":
-        maps = [backbone.get_layer(layer).output for layer in BACKBONES[name].depths] or [backbone.output]
-        outputs = _add_head_on_several(maps, classes, penalty)
+        outputs = _add_head_on_several(backbone, BACKBONES[name].depths, classes, penalty)
     else:
         outputs = _add_head(backbone.output, classes, pooling, penalty)
     model = keras.Model(inputs, outputs, name=name)
+    _adjust_layers(model, momentum, stochastic_depth, start_shallow)
+    return model
+
+
+def _adjust_layers(model: keras.Model, momentum: float, stochastic_depth: bool, start_shallow: bool) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
         if isinstance(layer, keras.layers.Dropout) and stage_of(layer.name) != "head" and not stochastic_depth:
             layer.rate = 0.0
-        if start_shallow and name == "efficientnetb3" and _ends_residual_branch(layer, model):
+        if start_shallow and model.name == "efficientnetb3" and _ends_residual_branch(layer, model):
             layer.gamma.assign(layer.gamma * 0)
-    return model
 
 
 def _ends_residual_branch(layer: keras.layers.Layer, model: keras.Model) -> bool:
@@ -199,9 +202,10 @@ def _add_head(features: Any, classes: int, pooling: str, penalty: float) -> Any:
     return layers.Dense(classes, activation="softmax", name="probabilities")(x)
 
 
-def _add_head_on_several(maps: list[Any], classes: int, penalty: float) -> Any:
-    """Add two dense layers on the averages of several (batch, h, w, c) feature maps, side by side and standardised."""
+def _add_head_on_several(backbone: keras.Model, depths: tuple[str, ...], classes: int, penalty: float) -> Any:
+    """Add two dense layers on the averages of several feature maps, side by side and standardised."""
     layers, regularizer = keras.layers, keras.regularizers.L2(0.01 * penalty)
+    maps = [backbone.get_layer(name).output for name in depths] or [backbone.output]
     pooled = [layers.GlobalAveragePooling2D(name=f"head_pool_{k}")(one) for k, one in enumerate(maps, 1)]
     x = layers.Concatenate(name="head_pool")(pooled) if len(pooled) > 1 else layers.Identity(name="head_pool")(*pooled)
     # not trained, and not by batch: `standardise_head` gives it the training part's statistics
@@ -214,12 +218,11 @@ def _add_head_on_several(maps: list[Any], classes: int, penalty: float) -> Any:
 def standardise_head(model: keras.Model, features: np.ndarray, weights: np.ndarray) -> None:
     """Give a head on several depths the mean and spread of its features, (n, c), on the training part.
 
-    `weights`, (n,), say how much each image counts. A model with another head stays as it is.
+    `weights`, (n,), say how much each image counts.
     """
-    if any(layer.name == "head_standardise" for layer in model.layers):
-        mean = np.average(features, axis=0, weights=weights)
-        variance = np.average((features - mean) ** 2, axis=0, weights=weights)
-        model.get_layer("head_standardise").set_weights([mean, variance])
+    mean = np.average(features, axis=0, weights=weights)
+    variance = np.average((features - mean) ** 2, axis=0, weights=weights)
+    model.get_layer("head_standardise").set_weights([mean, variance])
 
 
 def load_drawn_weights(backbone: keras.Model, name: str, alpha: float = 1.0) -> None:

@@ -140,7 +140,7 @@ PROFILES = {
     ),
     # Subject split, right scaling, the cell rather than the black around it, features of several depths from a backbone
     # that stays as it is, subjects weighed alike. Chosen by five-fold grouped cross-validation over the subjects of
-    # genuine cells, by the AUC weighted by subject; see docs/results.
+    # genuine cells, by the AUC weighted by subject.
     "honest": Profile(
         "honest", image_size=224, crop=300, weights="imagenet", depths="several", frozen_copies=1,
         augmentation=None, batch_size=64, epochs=30, patience=30, best_by="last",

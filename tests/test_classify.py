@@ -25,6 +25,7 @@ from allkit.classify import (
     classify_bytes,
     classify_files,
     describe_model,
+    evaluate_rejections,
     find_flags,
     load_photographs,
     measure_quality,
@@ -93,6 +94,16 @@ def test_the_threshold_is_the_best_one_on_the_validation_images(cells, trained):
         "one subject's cell may weigh so much"
     )
     assert np.average((p >= low) & (p <= high), weights=weight) >= ABSTAIN_SHARE - 0.001
+
+
+def test_what_is_answered_is_compared_with_what_is_rejected(images, trained):
+    said = dataclasses.replace(classify_bytes(to_png(images[0]), trained), probabilities={"ALL": 0.9, "HEM": 0.1})
+    sure = dataclasses.replace(said, label="ALL")
+    unsure = dataclasses.replace(said, label=None)
+    found = evaluate_rejections([sure, sure, unsure], ["ALL", "HEM", "HEM"])
+    assert found["images"].to_dict() == {"answered": 2, "rejected": 1}
+    assert found["right"].to_dict() == {"answered": 0.5, "rejected": 0.0}
+    assert np.isnan(evaluate_rejections([sure], ["ALL"]).loc["rejected", "right"])
 
 
 def test_other_cells_of_the_same_kind_are_rarely_rejected(images, trained):

@@ -356,7 +356,7 @@ def test_the_head_learns_from_a_frozen_backbone(twin, capsys):
     assert "limits" not in metadata, "they are measured when a run is saved, not while a network is trained"
 
 
-def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
+def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
         (tmp_path / name).mkdir()
@@ -369,6 +369,7 @@ def test_a_network_learns_what_is_plain_to_see_in_three_classes(tmp_path):
     profile = get_profile("quick", index=index, **(TINY | changes))
     model = build_from_profile("mobilenet", profile, 3, seed=1)
     training = train_model(model, split, profile, show=False)
+    assert "Subjects are unknown" in capsys.readouterr().out, "images count instead, and it is said"
     table = predict_index(training.trained, split.test)
     right = table[["p_blue", "p_green", "p_red"]].idxmax(axis=1).str[2:] == table["label"]
     assert right.mean() > 0.6

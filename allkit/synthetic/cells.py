@@ -249,42 +249,38 @@ def draw_cell(
     check_parameters(subject_effect, difficulty)
     if label not in ("ALL", "HEM"):
         raise AllkitError(f"no synthetic cells of class {label!r}; choose ALL or HEM")
-    subject = subject.upper()
-    rng = random_stream(seed, label, subject, str(number))
-    traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
+    traits, rng = _begin_cell(label, subject, number, seed, subject_effect, difficulty)
     mean, sd = _AREA[label]
     area = float(np.clip(mean + sd * traits["size"], *_AREA_RANGE))
-    return _draw(traits, area, rng, label, subject)
+    return _draw(traits, area, rng, label, subject.upper())
 
 
-def ideal_log_odds(
-    label: str,
-    *,
-    subject: str = "",
-    number: int = 0,
-    seed: int = 0,
-    subject_effect: float = 1.0,
-    difficulty: float = 1.0,
-) -> float:
+def ideal_log_odds(label: str, subject: str, number: int, seed: int, subject_effect: float, difficulty: float) -> float:
     """Return the log-odds of ALL against HEM for a cell of `draw_cell`, from the very numbers that it is drawn with.
 
     Nobody can do better on average who does not know the subject: this is the ceiling for whatever looks at the image.
     Both classes are taken to be equally frequent.
     """
-    subject = subject.upper()
-    rng = random_stream(seed, label, subject, str(number))
-    traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
+    traits, _ = _begin_cell(label, subject, number, seed, subject_effect, difficulty)
     area = _AREA[label][0] + _AREA[label][1] * traits["size"]
+    correlation = _LINKS["brightness"][1]  # brightness follows the size within the class
     odds = 0.0
     for sign, (mean, sd) in zip((1, -1), _AREA.values(), strict=True):
         size = (area - mean) / sd
-        leader, correlation = _LINKS["brightness"]  # brightness follows the size within the class
-        assert leader == "size"
         odds += sign * (norm.logpdf(size) - np.log(sd))
         odds += sign * norm.logpdf(traits["brightness"], correlation * size, np.sqrt(1 - correlation**2))
     for name, (_, offset) in _TRAITS.items():
         odds += 2 * traits[name] * offset / (difficulty if name in CUES else 1)
     return float(odds)
+
+
+def _begin_cell(
+    label: str, subject: str, number: int, seed: int, subject_effect: float, difficulty: float
+) -> tuple[dict[str, float], np.random.Generator]:
+    """Return the traits of a cell, and the stream from which the rest of it is drawn."""
+    subject = subject.upper()
+    rng = random_stream(seed, label, subject, str(number))
+    return _draw_traits(label, subject, rng, seed, subject_effect, difficulty), rng
 
 
 def draw_any_cell(number: int, *, seed: int = 0) -> SyntheticCell:

@@ -317,7 +317,7 @@ def ideal_observer(rows: pd.DataFrame) -> pd.DataFrame:
     for path in rows["path"]:
         file, parameters = _find_file(path)
         given = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
-        odds.append(ideal_log_odds(file.label, subject=file.subject, number=file.number, **given))
+        odds.append(ideal_log_odds(file.label, file.subject, file.number, **given))
     table = rows[["path", "label", "subject", "group"]].reset_index(drop=True)
     return table.assign(p_ALL=expit(odds), p_HEM=1 - expit(odds))
 

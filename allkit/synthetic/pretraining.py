@@ -53,7 +53,7 @@ PRETRAININGS = {
     "mobilenet": Pretraining(96),
     "efficientnetb3": Pretraining(80, epochs=5),
 }
-"""Chosen on the validation subjects of freshly drawn twins; the course's own cells took no part in it."""
+"""As much as an hour or two on two cores allow. Judged by freshly drawn twins, not by the course's own cells."""
 
 
 class DrawnBatches(keras.utils.PyDataset):
