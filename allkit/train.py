@@ -185,7 +185,7 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
     given = {k: None if v == "none" else v for k, v in overrides.items() if v is not None}
     changed = _BY_MODEL.get((name, model), {}) | given
     if changed.get("weights", PROFILES[name].weights) is None and PROFILES[name].frozen_copies:
-        changed = _FROM_SCRATCH | _FROM_SCRATCH_BY_MODEL.get(model, {}) | changed
+        changed = _FROM_SCRATCH | _FROM_SCRATCH_BY_MODEL.get(model, _FROM_SCRATCH_BY_MODEL["mobilenet"]) | changed
     if index is not None and "crop" not in given and not index["source"].isin(["cnmc", "synthetic"]).all():
         changed["crop"] = None
     profile = dataclasses.replace(PROFILES[name], **changed)
@@ -502,7 +502,7 @@ def _build_both(split: Split, profile: Profile, seed: int, network: FusedNetwork
 
 def _standardise(network: FusedNetwork, split: Split, profile: Profile, batches: Batches) -> None:
     """Give a head on several depths the statistics of the training part's features."""
-    if profile.depths == "last":
+    if not any(layer.name == "head_standardise" for layer in network.network.layers):
         return
     features = batches.images
     if not profile.frozen_copies:

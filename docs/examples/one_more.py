@@ -5,10 +5,10 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 
 from allkit.data import load_index
-from allkit.models import Backbone, build_model, predict_index, register_backbone
+from allkit.models import Backbone, predict_index, register_backbone
 from allkit.splits import split_data
 from allkit.synthetic import draw_cell
-from allkit.train import get_profile, train_model
+from allkit.train import build_from_profile, get_profile, train_model
 
 MOBILENETV2 = Backbone(
     title="MobileNetV2",
@@ -33,6 +33,6 @@ def train_and_predict(folder: Path, **settings):
     register_backbone("mobilenetv2", MOBILENETV2)
     index = load_index(folder)
     split = split_data(index, "image")  # nobody knows whose cells these are: a leak cannot be excluded
-    profile = get_profile("quick", "mobilenetv2", index, split="image", allow_leak=True, **settings)
-    model = build_model("mobilenetv2", profile.image_size, index["label"].nunique(), alpha=profile.alpha)
+    profile = get_profile("quick", "mobilenetv2", index, weights="none", split="image", allow_leak=True, **settings)
+    model = build_from_profile("mobilenetv2", profile, index["label"].nunique())
     return predict_index(train_model(model, split, profile).trained, split.test)
