@@ -335,9 +335,9 @@ def _limits_of_probability(
     best = int(np.argmax(recall - fall_out))
     below = first[first < cuts[best]]
     # half-way to the next lower probability, so that no validation image lies on the threshold
-    threshold = (min(cuts[best], 1.0) + (below.max() if below.size else 0.0)) / 2
+    threshold = round(float(min(cuts[best], 1.0) + (below.max() if below.size else 0.0)) / 2, 6)
     away = np.abs(_logit(first) - _logit(threshold))
-    return {"threshold": round(float(threshold), 4), "abstain": _quantile(away, weights)}
+    return {"threshold": threshold, "abstain": _quantile(away, weights)}
 
 
 def _quantile(values: np.ndarray, weights: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from sphinx.cmd.build import build_main
 import allkit
 from allkit import plots
 from allkit.course.report import NO_DESCRIPTION, read_offline
+from allkit.evaluate import LEVEL
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
@@ -88,11 +89,13 @@ def write_results(folder: Path, kept: Path = DOCS / "results") -> str:
     lines = ["## Each test by itself", "", f"![AUC of each recipe in each test. {alt}](results.png)", ""]
     lines += [_as_markdown(table.round({"balanced_accuracy": 3, "seconds": 0}).reset_index()), ""]
     if (kept / "by_subject.csv").is_file():
-        pooled = pd.read_csv(kept / "by_subject.csv").rename(columns={"auc_by_subject": "AUC, subjects weighed alike",
-                                                                      "auc_by_image": "AUC, by image"})  # fmt: skip
-        lines += ["## Cross-validation by subject", "", _as_markdown(pooled.round(3)), ""]
+        pooled = pd.read_csv(kept / "by_subject.csv").round(3)
+        interval = [f"{low:.3f}–{high:.3f}" for low, high in zip(pooled.pop("low"), pooled.pop("high"), strict=True)]
+        pooled.insert(pooled.columns.get_loc("auc_by_subject") + 1, f"{100 * LEVEL:.0f} % interval", interval)
+        words = {"auc_by_subject": "AUC, subjects weighed alike", "auc_by_image": "AUC, by image"}
+        lines += ["## Cross-validation by subject", "", _as_markdown(pooled.rename(columns=words)), ""]
     machines = ", ".join(sorted(set(rows["machine"]) - {""}))
-    return "\n".join([*lines, f"Machine: {machines}. {rows['versions'].iloc[-1]}.", ""])
+    return "\n".join([*lines, f"Machine: {machines}. {rows.loc[rows['versions'] != '', 'versions'].iloc[-1]}.", ""])
 
 
 def _as_markdown(table: pd.DataFrame) -> str:

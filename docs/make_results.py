@@ -24,11 +24,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 from allkit import saving
 from allkit.baselines import single_feature_baseline
 from allkit.data import index_hash
-from allkit.evaluate import evaluate_predictions, evaluate_with_intervals, label_indices, probabilities_of, roc_auc
+from allkit.evaluate import (
+    bootstrap_by_subject,
+    evaluate_predictions,
+    evaluate_with_intervals,
+    label_indices,
+    probabilities_of,
+    roc_auc,
+)
 from allkit.models import predict_index
 from allkit.runs import load_data
 from allkit.splits import Split, sample_weights, split_data
-from allkit.train import build_from_profile, get_profile, train_model
+from allkit.train import Profile, build_from_profile, get_profile, train_model
 
 FILE = Path(__file__).parent / "results" / "runs.csv"
 
@@ -97,15 +104,14 @@ def train_once(task: Task, folder: Path) -> dict:
     start = time.perf_counter()
     if task.recipe == "area alone":
         _, predictions = single_feature_baseline(task.split)
-        facts = {"profile": "", "versions": "", "machine": ""}
+        facts = {"versions": "", "machine": ""}
     else:
-        profile = get_profile(index=task.split.train, **RECIPES[task.recipe])
+        profile = profile_of(task)
         model = build_from_profile("mobilenet", profile, task.split.train["label"].nunique(), seed=task.seed)
         training = train_model(model, task.split, profile, seed=task.seed, show=False)
         predictions = predict_index(training.trained, task.split.test)
         metadata = training.trained.metadata
         facts = {
-            "profile": _short_hash(dataclasses.asdict(profile)),
             "versions": " ".join(f"{name} {number}" for name, number in metadata["versions"].items()),
             "machine": f"{metadata['hardware']['processor']}, {metadata['hardware']['cores']} cores",
         }
@@ -120,10 +126,16 @@ def train_once(task: Task, folder: Path) -> dict:
 
 
 def key_of(task: Task) -> dict:
-    """Return what identifies a training in the table."""
+    """Return what identifies a training in the table: other data, split or settings are another training."""
     data = pd.concat(task.split.parts.values())
     hashes = {"data": _short_hash(sorted(data["name"])), "split": index_hash(task.split.test)[:12]}
+    hashes["settings"] = _short_hash(dataclasses.asdict(profile_of(task))) if task.recipe in RECIPES else ""
     return {"task": task.task, "tested on": task.tested_on, "recipe": task.recipe, "seed": task.seed} | hashes
+
+
+def profile_of(task: Task) -> Profile:
+    """Return the settings of a task's recipe for its images."""
+    return get_profile(index=task.split.train, **RECIPES[task.recipe])
 
 
 def _short_hash(values: object) -> str:
@@ -131,7 +143,10 @@ def _short_hash(values: object) -> str:
 
 
 def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return the AUC of each recipe and seed over all folds together, with subjects weighed alike and by image."""
+    """Return the AUC of each recipe and seed over all folds together, with its interval over subjects.
+
+    `auc_by_subject`, with `low` and `high`: every subject counts alike within its class; `auc_by_image`: every image.
+    """
     pooled = []
     of_folds = rows[rows["task"] == "cells, cross-validation by subject"]
     for (recipe, seed), group in of_folds.groupby(["recipe", "seed"], sort=False):
@@ -139,11 +154,15 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
         if len(files) < FOLDS or not all(file.is_file() for file in files):
             continue
         table = pd.concat([pd.read_csv(file, dtype={"subject": str}) for file in files], ignore_index=True)
-        parts = label_indices(table), probabilities_of(table)
-        by_subject = roc_auc(*parts, sample_weights(table))
+        truth, scores, alike = label_indices(table), probabilities_of(table), sample_weights(table)
+
+        def areas(weight: np.ndarray, truth=truth, scores=scores, alike=alike) -> dict[str, float]:
+            return {"subject": roc_auc(truth, scores, weight * alike), "image": roc_auc(truth, scores, weight)}
+
+        auc = bootstrap_by_subject(table, areas).round(4)
         pooled.append({"recipe": recipe, "seed": seed, "images": len(table), "subjects": table["subject"].nunique(),
-                       "auc_by_subject": round(by_subject, 4),
-                       "auc_by_image": round(roc_auc(*parts, np.ones(len(table))), 4)})  # fmt: skip
+                       "auc_by_subject": auc.at["subject", "value"], "low": auc.at["subject", "low"],
+                       "high": auc.at["subject", "high"], "auc_by_image": auc.at["image", "value"]})  # fmt: skip
     return pd.DataFrame(pooled)
 
 

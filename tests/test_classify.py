@@ -93,7 +93,9 @@ def test_the_threshold_is_the_best_one_on_the_validation_images(cells, trained):
     assert np.average((p > low) & (p < high), weights=weight) <= ABSTAIN_SHARE + 0.03, (
         "one subject's cell may weigh so much"
     )
-    assert np.average((p >= low) & (p <= high), weights=weight) >= ABSTAIN_SHARE - 0.001
+    on_the_limit = 1e-6  # the cell that sets the limit lies on it, up to rounding
+    inside = (p >= low - on_the_limit) & (p <= high + on_the_limit)
+    assert np.average(inside, weights=weight) >= ABSTAIN_SHARE - 0.001
 
 
 def test_what_is_answered_is_compared_with_what_is_rejected(images, trained):

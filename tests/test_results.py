@@ -79,7 +79,11 @@ def test_the_book_shows_medians_and_ranges_of_what_is_kept(tmp_path):
         for recipe, auc in {"honest recipe": 0.9, "area alone": 0.7}.items() for seed in (1, 2, 3)
     ]  # fmt: skip
     pd.DataFrame(rows).assign(key=[json.dumps(k) for k in range(6)]).to_csv(tmp_path / "runs.csv", index=False)
+    pooled = {"recipe": "honest recipe", "seed": 1, "images": 9, "subjects": 3, "auc_by_subject": 0.88, "low": 0.8,
+              "high": 0.95, "auc_by_image": 0.85}  # fmt: skip
+    pd.DataFrame([pooled]).to_csv(tmp_path / "by_subject.csv", index=False)
     text = book.write_results(tmp_path, tmp_path)
+    assert "| honest recipe | 1 | 9 | 3 | 0.88 | 0.800–0.950 | 0.85 |" in text
     assert "| cells, by image | honest recipe | 0.92 (0.91–0.93) | 0.8 | 10.0 | 3 |" in text
     assert "cells, by image, area alone: 0.72" in text, "the figure is described"
     assert (tmp_path / "results.png").stat().st_size > 1000

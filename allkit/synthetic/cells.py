@@ -20,7 +20,7 @@ from scipy.stats import norm
 from allkit import AllkitError
 from allkit.data import load_manifest
 
-VERSION = 4
+VERSION = 5
 """Version of the drawing rules; an embedded twin of another version is made anew."""
 
 SIDE = 450
@@ -87,11 +87,11 @@ _ANY_CELL = 1.5  # standard deviation of the traits of `draw_any_cell`
 # grey levels by channel: of the mean over a cell, and of the spread within it
 _MEAN_RGB = np.array([69.1, 29.6, 80.5])
 _MEAN_RGB_SD = np.array([7.8, 4.9, 6.8])
-_SD_RGB = np.array([12.4, 9.7, 11.0])  # a little above the aim: the soft edge takes some away
+_SD_RGB = np.array([12.5, 10.2, 10.5])  # a little above the aim: the soft edge takes some away
 _SD_RGB_SD = np.array([2.0, 1.9, 1.7])
 
 # grey levels by channel: noise of the camera on a flat part of the image, as far as the channels do not share it too
-_CAMERA_NOISE = np.array([0.82, 0.65, 0.76], np.float32)[:, None, None]
+_CAMERA_NOISE = np.array([0.87, 0.68, 0.81], np.float32)[:, None, None]
 
 _ANGLES = np.linspace(0, 2 * np.pi, 1440, endpoint=False)
 
@@ -416,11 +416,11 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     spots = _draw_nucleoli(in_nucleus, grid, cues, rng)
     chromatin, clumps = _draw_chromatin(shape, traits, cues, rng)
     light = nucleus * (chromatin + spots) + _draw_shading(shape, grid, traits, rng)
-    cytoplasm = (1 - nucleus) * (1.2 + 0.25 * _noise(shape, 3, rng))
+    cytoplasm = (1 - nucleus) * (1.1 + 0.18 * _noise(shape, 3.6, rng))
     # lateral chromatic shift: blue on one side of the cell, red on the other, as in the genuine images
     lean = np.cos(angle - rng.uniform(0, 2 * np.pi))
     light -= 0.35 * (1 + lean) * np.exp(-(((inside - 16) / 14) ** 2))
-    red = nucleus * (0.3 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
+    red = nucleus * (0.2 * _noise(shape, 5, rng) + 0.6 * spots + 0.5 * clumps)
     rim = 4.5 * float(np.exp(0.25 * traits["rim"])) * np.exp(-np.maximum(inside - 1, 0) / 3)
     fields = (
         light + red + 0.5 * cytoplasm + rim * (1 - 0.3 * lean),
@@ -428,7 +428,7 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
         0.7 * light - 0.5 * red + 2.1 * cytoplasm + rim * (1 + 0.3 * lean),
     )
     mask = inside > 0
-    soft = np.clip(0.4 + 0.6 * inside, 0, 1)
+    soft = np.clip(0.25 + 0.55 * inside, 0, 1)
     mean, spread = _draw_stain(traits, rng)
     colours = np.zeros((*shape, 3), dtype=np.uint8)
     camera = _draw_camera_noise(shape, traits, rng)
@@ -454,15 +454,15 @@ def _draw_shading(shape, grid, traits, rng) -> np.ndarray:
 
 def _draw_chromatin(shape, traits, cues, rng) -> np.ndarray:
     """Chromatin: fine bright grain, turning into dark condensed clumps with pale gaps; mean about 0."""
-    scale = float(np.exp(0.2 * traits["grain_scale"]))
-    fine = _noise(shape, 2.9 * scale, rng)
+    scale = float(np.exp(0.28 * traits["grain_scale"]))
+    fine = _noise(shape, 3.3 * scale, rng)
     fine = 0.8 * fine + 0.3 * (fine**2 - 1)
-    grain = 0.5 * float(np.exp(0.15 * traits["grain"]))
-    clumps = 1 - 2 * _step(0.9 * _noise(shape, 10, rng) + 0.3 * _noise(shape, 3.8, rng), 2.4)
+    grain = 0.44 * float(np.exp(0.25 * traits["grain"]))
+    clumps = 1 - 2 * _step(0.9 * _noise(shape, 10, rng) + 0.22 * _noise(shape, 4.2, rng) + 0.5, 2.6)
     c = cues["clumping"]
     # clumps replace both finer and coarser structure: the spectrum changes in between, where a network that
     # sees 64 to 96 pixels can find it, and hardly in the single numbers of allkit.features
-    return grain * (1 - 0.5 * c) * fine + 1.6 * c * clumps + 0.5 * (1 - 0.45 * c) * _noise(shape, 14, rng), c * clumps
+    return grain * (1 - 0.6 * c) * fine + 1.3 * c * clumps + 0.5 * (1 - 0.45 * c) * _noise(shape, 14, rng), c * clumps
 
 
 def _draw_nucleoli(in_nucleus, grid, cues, rng) -> np.ndarray:
