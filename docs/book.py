@@ -15,15 +15,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
-import pandas as pd
 from sphinx.cmd.build import build_main
 
 import allkit
-from allkit import plots
 from allkit.course.report import NO_DESCRIPTION, read_offline
-from allkit.evaluate import LEVEL
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
@@ -42,7 +38,7 @@ def build_book(out: Path) -> int:
 def collect_pages(folder: Path, run: Path) -> None:
     """Write all pages of the book into an empty folder, with the times of a run folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    settings = ("conf.py", "book.py", "make_results.py", "results", "static", "templates", "__pycache__")
+    settings = ("conf.py", "book.py", "make_results.py", "*.csv", "static", "templates", "__pycache__")
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
     (folder / "notebooks").mkdir()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
@@ -52,7 +48,6 @@ def collect_pages(folder: Path, run: Path) -> None:
         nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "generated").mkdir()
     (folder / "generated" / "times.md").write_text(times_table(NOTEBOOKS, run), encoding="utf-8")
-    (folder / "generated" / "results.md").write_text(write_results(folder / "generated"), encoding="utf-8")
     _list_guides(folder)
     _write_api(folder)
 
@@ -69,40 +64,6 @@ def times_table(notebooks: Path, run: Path) -> str:
     else:
         note = "No run was found. `make run`, then `make book`, puts the times of your machine into the last column."
     return "\n".join([*lines, "", note, ""])
-
-
-def write_results(folder: Path, kept: Path = DOCS / "results") -> str:
-    """Return the Markdown of the results that are kept, and draw their figure into a folder."""
-    if not (kept / "runs.csv").is_file():
-        return "No results are kept. `make results DATA=PATH` makes them from genuine images.\n"
-    rows = pd.read_csv(kept / "runs.csv", keep_default_na=False, na_values={"auc": [""], "balanced_accuracy": [""]})
-    rows["test"] = (rows["task"] + " " + rows["tested on"]).str.strip()
-    rows = rows[~rows["tested on"].str.startswith("fold")]
-    by = rows.groupby(["test", "recipe"], sort=False)
-    auc = by["auc"].agg(value="median", low="min", high="max")
-    alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
-    axes = plots.plot_intervals(auc, xlabel="AUC on test images: median, and range over the seeds")
-    axes.figure.savefig(folder / "results.png", dpi=120, bbox_inches="tight")
-    plt.close(axes.figure)
-    table = by[["balanced_accuracy", "seconds"]].median().join(by.size().rename("seeds"))
-    table.insert(0, "AUC", [f"{v:.2f} ({low:.2f}–{high:.2f})" for v, low, high in auc.to_numpy()])
-    lines = ["## Each test by itself", "", f"![AUC of each recipe in each test. {alt}](results.png)", ""]
-    lines += [_as_markdown(table.round({"balanced_accuracy": 3, "seconds": 0}).reset_index()), ""]
-    if (kept / "by_subject.csv").is_file():
-        pooled = pd.read_csv(kept / "by_subject.csv").round(3)
-        interval = [f"{low:.3f}–{high:.3f}" for low, high in zip(pooled.pop("low"), pooled.pop("high"), strict=True)]
-        pooled.insert(pooled.columns.get_loc("auc_by_subject") + 1, f"{100 * LEVEL:.0f} % interval", interval)
-        words = {"auc_by_subject": "AUC, subjects weighed alike", "auc_by_image": "AUC, by image"}
-        lines += ["## Cross-validation by subject", "", _as_markdown(pooled.rename(columns=words)), ""]
-    machines = ", ".join(sorted(set(rows["machine"]) - {""}))
-    return "\n".join([*lines, f"Machine: {machines}. {rows.loc[rows['versions'] != '', 'versions'].iloc[-1]}.", ""])
-
-
-def _as_markdown(table: pd.DataFrame) -> str:
-    """Return a table as Markdown; names of columns with blanks instead of underscores."""
-    names = [str(name).replace("_", " ") for name in table]
-    rows = [names, ["---"] * len(names), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def reading_time(notebook: Path) -> str:

@@ -1,8 +1,8 @@
-"""Results on genuine images, kept: `python docs/make_results.py CNMC [SMEARS]` writes docs/results/runs.csv.
+"""Results on genuine images, kept: `make results DATA=PATH [SMEARS=PATH]` writes docs/results/runs.csv.
 
 Every recipe is trained on the same images: cells split by image, as in the paper; one healthy subject held out at a
 time; ten-fold cross-validation over subjects; smears split by image. Each training is one row, written when it is done,
-so that an interrupted session goes on with the next one. The book's page of results reads the rows.
+so that an interrupted session goes on with the next one. The page docs/results.md is written from the rows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import typer
 from sklearn.model_selection import StratifiedGroupKFold
 
-from allkit import saving
+from allkit import plots, saving
 from allkit.baselines import single_feature_baseline
 from allkit.data import index_hash
 from allkit.evaluate import (
+    LEVEL,
     bootstrap_by_subject,
     evaluate_predictions,
     evaluate_with_intervals,
@@ -37,7 +39,9 @@ from allkit.runs import load_data
 from allkit.splits import Split, sample_weights, split_data
 from allkit.train import Profile, build_from_profile, get_profile, train_model
 
-FILE = Path(__file__).parent / "results" / "runs.csv"
+DOCS = Path(__file__).parent
+
+FILE = DOCS / "results" / "runs.csv"
 
 SEEDS = (123, 124, 125)
 
@@ -51,6 +55,29 @@ RECIPES = {
     "honest recipe": {"name": "honest", "alpha": 0.75, "allow_leak": True},
 }
 """Recipe -> settings of `get_profile`, all with MobileNet of width 0.75."""
+
+PAGE = """\
+# Results on genuine images
+
+What the recipes reach on genuine cells and smears, trained and tested on one machine. The rows behind these tables are
+`docs/results/runs.csv`, one for each training, with versions, hashes of data and split, machine and date;
+`make results DATA=PATH SMEARS=PATH` makes what is missing and writes this page. Nothing here is a diagnosis.
+
+- **paper's recipe**: recovered from the paper's own numbers; all layers, unscaled input, chosen and tested by image.
+- **honest recipe**: a small head on features of several depths, every subject weighed alike.
+- **area alone**: the ruler, a threshold on the area of the cell (on smears, on the mean of green).
+
+Both recipes train MobileNet of width 0.75 from ImageNet weights.
+
+{results}
+
+How to read it: *by image*, cells of one subject are in training and in test, and a network may recognise the subject.
+That is the paper's way, and **it leaks**. *Cross-validation by subject* and *held out* ask about people whom the
+network has never met; the difference between the two is what a split by image flatters. Three healthy subjects hold
+nearly all healthy cells of the fold: one subject held out says much about that subject and little about the next.
+"""
+
+CROSS_VALIDATION = "cells, cross-validation by subject"
 
 MEASURES = ("auc", "balanced_accuracy", "accuracy", "weighted_f1", "sensitivity", "specificity")
 
@@ -80,7 +107,7 @@ def list_tasks(cells: pd.DataFrame, smears: pd.DataFrame | None) -> Iterator[Tas
         if recipe != "paper's recipe":
             for seed in SEEDS:
                 for number, split in enumerate(fold_by_subject(cells, seed), 1):
-                    yield Task("cells, cross-validation by subject", f"fold {number}", recipe, seed, split)
+                    yield Task(CROSS_VALIDATION, f"fold {number}", recipe, seed, split)
         for seed in SEEDS:
             for task, tested_on, how, index in [*by_image, *of_smears, *held_out]:
                 yield Task(task, tested_on, recipe, seed, split_data(index, seed=seed, **how))
@@ -148,7 +175,7 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     `auc_by_subject`, with `low` and `high`: every subject counts alike within its class; `auc_by_image`: every image.
     """
     pooled = []
-    of_folds = rows[rows["task"] == "cells, cross-validation by subject"]
+    of_folds = rows[rows["task"] == CROSS_VALIDATION]
     for (recipe, seed), group in of_folds.groupby(["recipe", "seed"], sort=False):
         files = [folder / f"{_short_hash(json.loads(key))}.csv" for key in group["key"]]
         if len(files) < FOLDS or not all(file.is_file() for file in files):
@@ -164,6 +191,48 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
                        "auc_by_subject": auc.at["subject", "value"], "low": auc.at["subject", "low"],
                        "high": auc.at["subject", "high"], "auc_by_image": auc.at["image", "value"]})  # fmt: skip
     return pd.DataFrame(pooled)
+
+
+def write_page(rows: pd.DataFrame, pooled: pd.DataFrame, page: Path) -> None:
+    """Write the page that shows these results, with its figure in the folder `results` beside it."""
+    single = rows[rows["task"] != CROSS_VALIDATION]
+    by = single.assign(test=(single["task"] + " " + single["tested on"]).str.strip()).groupby(
+        ["test", "recipe"], sort=False
+    )
+    auc = by["auc"].agg(value="median", low="min", high="max")
+    table = by[["balanced_accuracy", "seconds"]].median().join(by.size().rename("trainings"))
+    table.insert(0, "AUC", [f"{v:.2f} ({low:.2f}–{high:.2f})" for v, low, high in auc.to_numpy()])
+    of_folds = pooled.groupby("recipe", sort=False)["auc_by_subject"].agg(value="median", low="min", high="max")
+    auc = pd.concat([auc, pd.concat({f"{CROSS_VALIDATION}, all folds": of_folds}, names=["test", "recipe"])])
+    xlabel = "AUC on test images: median, and range over the seeds"
+    page.with_suffix("").mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(), saving(page.with_suffix("") / "auc.png") as file:
+        plots.use_style()
+        figure = plots.plot_intervals(auc, xlabel=xlabel).figure
+        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+        plt.close(figure)
+    alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
+    words = {"auc_by_subject": "AUC, subjects weighed alike", "auc_by_image": "AUC, every image alike"}
+    shown = pooled.round(3).rename(columns=words)
+    interval = [f"{low:.3f}–{high:.3f}" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
+    shown.insert(5, f"{100 * LEVEL:.0f} % interval over subjects", interval)
+    network = rows[rows["machine"] != ""].iloc[-1]
+    lines = [
+        f"![AUC of each recipe in each test. {alt}](results/auc.png)", "",
+        "## Each test by itself", "", "Medians over the seeds, and in brackets the smallest and the largest.", "",
+        _as_markdown(table.round({"balanced_accuracy": 3, "seconds": 0}).reset_index()), "",
+        "## Cross-validation by subject", "", "All folds together.", "", _as_markdown(shown), "",
+        f"Machines: {'; '.join(sorted(set(rows['machine']) - {''}))}. Versions: {network['versions']}.",
+    ]  # fmt: skip
+    with saving(page) as file:
+        file.write_text(PAGE.format(results="\n".join(lines)), encoding="utf-8")
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    """Return a table as Markdown; names of columns with blanks instead of underscores."""
+    names = [str(name).replace("_", " ") for name in table]
+    rows = [names, ["---"] * len(names), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main(cells: Path, smears: Path | None = None, hours: float = 24.0) -> None:
@@ -185,13 +254,13 @@ def main(cells: Path, smears: Path | None = None, hours: float = 24.0) -> None:
         with saving(FILE) as file:
             rows.to_csv(file, index=False)
     pooled = pool_folds(rows, folder)
-    if len(pooled):
-        kept = FILE.with_name("by_subject.csv")
-        earlier = [pd.read_csv(kept)] if kept.is_file() else []  # whose predictions lie on another machine
+    kept = FILE.with_name("by_subject.csv")
+    earlier = [pd.read_csv(kept)] if kept.is_file() else []  # whose predictions lie on another machine
+    if earlier or len(pooled):
         pooled = pd.concat([*earlier, pooled]).drop_duplicates(["recipe", "seed"], keep="last")
         with saving(kept) as file:
             pooled.to_csv(file, index=False)
-        print(pooled.to_string(index=False))
+        write_page(rows, pooled, FILE.parent.with_suffix(".md"))
 
 
 if __name__ == "__main__":

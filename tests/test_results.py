@@ -1,7 +1,6 @@
 """Results that are kept: which trainings there are, that none is done twice, and how the book shows them."""
 
 import importlib.util
-import json
 import sys
 
 import numpy as np
@@ -70,21 +69,30 @@ def test_what_is_done_is_not_done_again_and_the_folds_are_pooled_by_subject(scri
     assert len(done) == first + 1, "only what was missing"
 
 
-def test_the_book_shows_medians_and_ranges_of_what_is_kept(tmp_path):
-    book = load_script("book")
-    assert "No results are kept" in book.write_results(tmp_path, tmp_path)
+def test_the_page_shows_medians_ranges_and_intervals_of_what_is_kept(script, tmp_path):
     rows = [
         {"task": "cells, by image", "tested on": "", "recipe": recipe, "seed": seed, "auc": auc + seed / 100,
-         "balanced_accuracy": 0.8, "seconds": 10.0, "machine": "a laptop", "versions": "keras 3"}
-        for recipe, auc in {"honest recipe": 0.9, "area alone": 0.7}.items() for seed in (1, 2, 3)
+         "balanced_accuracy": 0.8, "seconds": 10.0, "machine": machine, "versions": versions}
+        for recipe, auc, machine, versions in [
+            ("honest recipe", 0.9, "a laptop", "keras 3"), ("area alone", 0.7, "", "")]
+        for seed in (1, 2, 3)
     ]  # fmt: skip
-    pd.DataFrame(rows).assign(key=[json.dumps(k) for k in range(6)]).to_csv(tmp_path / "runs.csv", index=False)
     pooled = {"recipe": "honest recipe", "seed": 1, "images": 9, "subjects": 3, "auc_by_subject": 0.88, "low": 0.8,
               "high": 0.95, "auc_by_image": 0.85}  # fmt: skip
-    pd.DataFrame([pooled]).to_csv(tmp_path / "by_subject.csv", index=False)
-    text = book.write_results(tmp_path, tmp_path)
+    script.write_page(pd.DataFrame(rows), pd.DataFrame([pooled]), tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| honest recipe | 1 | 9 | 3 | 0.88 | 0.800–0.950 | 0.85 |" in text
     assert "| cells, by image | honest recipe | 0.92 (0.91–0.93) | 0.8 | 10.0 | 3 |" in text
     assert "cells, by image, area alone: 0.72" in text, "the figure is described"
-    assert (tmp_path / "results.png").stat().st_size > 1000
+    assert (tmp_path / "page" / "auc.png").stat().st_size > 1000
     assert "a laptop" in text
+    assert "keras 3" in text
+
+
+def test_the_page_that_is_kept_is_made_of_the_rows_that_are_kept(script, tmp_path):
+    rows = pd.read_csv(script.FILE, keep_default_na=False, na_values={"auc": [""], "balanced_accuracy": [""]})
+    pooled = pd.read_csv(script.FILE.with_name("by_subject.csv"))
+    assert set(rows["recipe"]) == {"area alone", "honest recipe", "paper's recipe"}
+    script.write_page(rows, pooled, tmp_path / "results.md")
+    kept = (script.DOCS / "results.md").read_text(encoding="utf-8")
+    assert (tmp_path / "results.md").read_text(encoding="utf-8") == kept
