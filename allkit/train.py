@@ -518,6 +518,8 @@ def _fit(model, batches, profile, home, seed, show, more=()) -> tuple[MonitorSwi
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
+        # a step of a head is over sooner than a return to Python
+        steps_per_execution=len(batches["train"]) if profile.frozen_copies else 1,
     )
     rule = MonitorSwitchLR(profile.patience, best_by=profile.best_by, folder=home)
     done, finished = (0, False) if home is None else _restore(rule, home)
