@@ -1,8 +1,8 @@
 """Results on genuine images, kept: `make results DATA=PATH [SMEARS=PATH]` writes docs/results/runs.csv.
 
 Every recipe is trained on the same images: cells split by image, as in the paper; one healthy subject held out at a
-time; ten-fold cross-validation over subjects; smears split by image. Each training is one row, written when it is done,
-so that an interrupted session goes on with the next one. The page docs/results.md is written from the rows.
+time; five-fold cross-validation over subjects; smears split by image. Each training is one row, written when it is
+done, so that an interrupted session goes on with the next one. The page docs/results.md is written from the rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FILE = DOCS / "results" / "runs.csv"
 
 SEEDS = (123, 124, 125)
 
-FOLDS = 10
+FOLDS = 5
 
 FOLD = 1
 """The official fold on which cells are split by image and healthy subjects are held out, one at a time."""
@@ -114,15 +114,19 @@ def list_tasks(cells: pd.DataFrame, smears: pd.DataFrame | None) -> Iterator[Tas
 
 
 def fold_by_subject(cells: pd.DataFrame, seed: int) -> list[Split]:
-    """Return ten splits that test every subject once; the next fold is the validation part."""
+    """Return splits that together test every subject once.
+
+    Validation gets the smallest group of each class alone: the honest recipe chooses nothing on it, and subjects that
+    are not learned from are missed.
+    """
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    tests = [rows for _, rows in folds.split(cells, cells["label"], cells["group"])]
     splits = []
-    for number, test in enumerate(tests):
-        validation = tests[(number + 1) % FOLDS]
-        train = np.setdiff1d(np.arange(len(cells)), np.concatenate([test, validation]))
-        parts = (cells.iloc[rows].reset_index(drop=True) for rows in (train, validation, test))
-        splits.append(Split(f"fold {number + 1} of {FOLDS}", *parts, shares_subjects=False, note=""))
+    for number, (rest, test) in enumerate(folds.split(cells, cells["label"], cells["group"]), 1):
+        rest, test = (cells.iloc[rows].reset_index(drop=True) for rows in (rest, test))
+        smallest = rest.groupby(["label", "group"]).size().groupby("label").idxmin()
+        validation = rest["group"].isin([group for _, group in smallest])
+        parts = (part.reset_index(drop=True) for part in (rest[~validation], rest[validation], test))
+        splits.append(Split(f"fold {number} of {FOLDS}", *parts, shares_subjects=False, note=""))
     return splits
 
 
@@ -196,9 +200,10 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def write_page(rows: pd.DataFrame, pooled: pd.DataFrame, page: Path) -> None:
     """Write the page that shows these results, with its figure in the folder `results` beside it."""
     single = rows[rows["task"] != CROSS_VALIDATION]
-    by = single.assign(test=(single["task"] + " " + single["tested on"]).str.strip()).groupby(
-        ["test", "recipe"], sort=False
-    )
+    single = single.assign(test=(single["task"] + ": " + single["tested on"]).str.strip(": "))
+    tests = list(single["test"].unique())  # all recipes of one test below each other
+    single = single.sort_values("test", key=lambda names: names.map(tests.index), kind="stable")
+    by = single.groupby(["test", "recipe"], sort=False)
     auc = by["auc"].agg(value="median", low="min", high="max")
     table = by[["balanced_accuracy", "seconds"]].median().join(by.size().rename("trainings"))
     table.insert(0, "AUC", [f"{v:.2f} ({low:.2f}–{high:.2f})" for v, low, high in auc.to_numpy()])
@@ -213,7 +218,8 @@ def write_page(rows: pd.DataFrame, pooled: pd.DataFrame, page: Path) -> None:
         plt.close(figure)
     alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
     words = {"auc_by_subject": "AUC, subjects weighed alike", "auc_by_image": "AUC, every image alike"}
-    shown = pooled.round(3).rename(columns=words)
+    shown = pooled.rename(columns=words)
+    shown[list(words.values())] = shown[list(words.values())].map("{:.3f}".format)
     interval = [f"{low:.3f}–{high:.3f}" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
     shown.insert(5, f"{100 * LEVEL:.0f} % interval over subjects", interval)
     network = rows[rows["machine"] != ""].iloc[-1]
@@ -242,22 +248,35 @@ def main(cells: Path, smears: Path | None = None, hours: float = 24.0) -> None:
     others = None if smears is None else load_data(smears)
     folder = Path(os.environ.get("ALLKIT_CACHE", "data/cache")) / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = pd.read_csv(FILE, keep_default_na=False) if FILE.is_file() else pd.DataFrame({"key": []})
+    rows = read_rows() if FILE.is_file() else pd.DataFrame({"key": []})
     end = time.monotonic() + 3600 * hours
-    for task in list_tasks(index, others):
-        key = json.dumps(key_of(task), sort_keys=True)
-        if key in set(rows["key"]) or time.monotonic() > end:
-            continue
-        row = train_once(task, folder) | {"key": key, "date": time.strftime("%Y-%m-%d")}
-        print({name: row[name] for name in ("task", "tested on", "recipe", "seed", "auc", "seconds")}, flush=True)
-        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
-        with saving(FILE) as file:
-            rows.to_csv(file, index=False)
-    pooled = pool_folds(rows, folder)
+    try:
+        for task in list_tasks(index, others):
+            key = json.dumps(key_of(task), sort_keys=True)
+            if key in set(rows["key"]) or time.monotonic() > end:
+                continue
+            row = train_once(task, folder) | {"key": key, "date": time.strftime("%Y-%m-%d")}
+            print({name: row[name] for name in ("task", "tested on", "recipe", "seed", "auc", "seconds")}, flush=True)
+            rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+            with saving(FILE) as file:
+                rows.to_csv(file, index=False)
+    finally:  # stopped from the keyboard too
+        publish(rows, folder)
+
+
+def read_rows() -> pd.DataFrame:
+    """Return what is kept, one row per training; numbers that cannot be given are NaN, words are never missing."""
+    numbers = {name: [""] for name in (*MEASURES, "auc_low", "auc_high")}
+    return pd.read_csv(FILE, keep_default_na=False, na_values=numbers).astype({"seed": int, "images": int})
+
+
+def publish(rows: pd.DataFrame, folder: Path) -> None:
+    """Pool the folds of which all predictions are there, and write the page."""
     kept = FILE.with_name("by_subject.csv")
     earlier = [pd.read_csv(kept)] if kept.is_file() else []  # whose predictions lie on another machine
-    if earlier or len(pooled):
-        pooled = pd.concat([*earlier, pooled]).drop_duplicates(["recipe", "seed"], keep="last")
+    pooled = pd.concat([*earlier, pool_folds(rows, folder)])
+    if len(pooled):
+        pooled = pooled.drop_duplicates(["recipe", "seed"], keep="last")
         with saving(kept) as file:
             pooled.to_csv(file, index=False)
         write_page(rows, pooled, FILE.parent.with_suffix(".md"))
