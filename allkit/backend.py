@@ -1,29 +1,28 @@
 """Keras on TensorFlow, imported without TensorFlow's start-up messages: every module takes them from here."""
 
-import contextlib
 import ctypes
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-_KEPT = 128 << 20  # bytes, more than one of glibc's heaps
+_M_TOP_PAD, _KEPT = -2, 128 << 20  # bytes, more than one of glibc's heaps
 
 
 def _keep_memory() -> None:
     """Have glibc keep the memory that a training step frees: the next step needs it again.
 
-    By default a thread's last heap is given back as soon as it is empty. In a training with many threads that was at
-    every step, and took 11,000 page faults and a twelfth of the time (`make bench`).
+    By default a thread's last heap is given back as soon as it is empty: in a training with many threads at every step,
+    which costs thousands of page faults each (`make bench` counts them).
     """
     if platform.libc_ver()[0] == "glibc":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(-2, _KEPT)  # M_TOP_PAD
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_TOP_PAD, _KEPT)
 
 
 _keep_memory()

@@ -54,7 +54,7 @@ RECIPES = {
     "paper's recipe": {"name": "paper", "alpha": 0.75, "allow_leak": True},
     "honest recipe": {"name": "honest", "alpha": 0.75, "allow_leak": True},
 }
-"""Recipe -> settings of `get_profile`, all with MobileNet of width 0.75."""
+"""Recipe -> settings of `get_profile`, all with MobileNet."""
 
 PAGE = """\
 # Results on genuine images
@@ -67,17 +67,21 @@ What the recipes reach on genuine cells and smears, trained and tested on one ma
 - **honest recipe**: a small head on features of several depths, every subject weighed alike.
 - **area alone**: the ruler, a threshold on the area of the cell (on smears, on the mean of green).
 
-Both recipes train MobileNet of width 0.75 from ImageNet weights.
+Both recipes train MobileNet of width {widths} from ImageNet weights.
 
 {results}
 
 How to read it: *by image*, cells of one subject are in training and in test, and a network may recognise the subject.
 That is the paper's way, and **it leaks**. *Cross-validation by subject* and *held out* ask about people whom the
-network has never met; the difference between the two is what a split by image flatters. Three healthy subjects hold
-nearly all healthy cells of the fold: one subject held out says much about that subject and little about the next.
+network has never met; the difference between the two is what a split by image flatters. The healthy cells of the fold
+come from {held_out} subjects: one subject held out says much about that subject and little about the next.
 """
 
 CROSS_VALIDATION = "cells, cross-validation by subject"
+
+HELD_OUT = "cells, a healthy subject held out"
+
+NAMES = ["task", "tested on", "recipe", "seed"]
 
 MEASURES = ("auc", "balanced_accuracy", "accuracy", "weighted_f1", "sensitivity", "specificity")
 
@@ -99,7 +103,7 @@ def list_tasks(cells: pd.DataFrame, smears: pd.DataFrame | None) -> Iterator[Tas
     by_image = [("cells, by image", "", {"how": "image"}, one_fold)]
     healthy = sorted(one_fold.loc[one_fold["label"] == "HEM", "subject"].unique())
     held_out = [
-        ("cells, a healthy subject held out", name, {"how": "hold-out", "hold_out": name}, one_fold)
+        (HELD_OUT, name, {"how": "hold-out", "hold_out": name}, one_fold)
         for name in healthy
     ]  # fmt: skip
     of_smears = [] if smears is None else [("smears, by image", "", {"how": "image"}, smears)]
@@ -182,7 +186,7 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     of_folds = rows[rows["task"] == CROSS_VALIDATION]
     for (recipe, seed), group in of_folds.groupby(["recipe", "seed"], sort=False):
         files = [folder / f"{_short_hash(json.loads(key))}.csv" for key in group["key"]]
-        if len(files) < FOLDS or not all(file.is_file() for file in files):
+        if len(files) < FOLDS or group["settings"].nunique() > 1 or not all(file.is_file() for file in files):
             continue
         table = pd.concat([pd.read_csv(file, dtype={"subject": str}) for file in files], ignore_index=True)
         truth, scores, alike = label_indices(table), probabilities_of(table), sample_weights(table)
@@ -199,6 +203,26 @@ def pool_folds(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def write_page(rows: pd.DataFrame, pooled: pd.DataFrame, page: Path) -> None:
     """Write the page that shows these results, with its figure in the folder `results` beside it."""
+    single, auc = summarise_tests(rows, pooled)
+    draw_tests(auc, page.with_suffix("") / "auc.png")
+    alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
+    network = rows[rows["machine"] != ""].iloc[-1]
+    lines = [
+        f"![AUC of each recipe in each test. {alt}](results/auc.png)", "",
+        "## Each test by itself", "", "Medians over the seeds, and in brackets the smallest and the largest.", "",
+        _as_markdown(single), "",
+        "## Cross-validation by subject", "", "All folds together.", "", _as_markdown(_pooled_as_text(pooled)), "",
+        f"Machines: {'; '.join(sorted(set(rows['machine']) - {''}))}. Versions: {network['versions']}.",
+    ]  # fmt: skip
+    widths = ", ".join(sorted({str(recipe["alpha"]) for recipe in RECIPES.values()}))
+    held_out = rows.loc[rows["task"] == HELD_OUT, "tested on"].nunique()
+    text = PAGE.format(results="\n".join(lines), widths=widths, held_out=held_out)
+    with saving(page) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def summarise_tests(rows: pd.DataFrame, pooled: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table of each test by itself as text, and median and range of the AUC of all tests, (test, recipe)."""
     single = rows[rows["task"] != CROSS_VALIDATION]
     single = single.assign(test=(single["task"] + ": " + single["tested on"]).str.strip(": "))
     tests = list(single["test"].unique())  # all recipes of one test below each other
@@ -209,29 +233,25 @@ def write_page(rows: pd.DataFrame, pooled: pd.DataFrame, page: Path) -> None:
     table.insert(0, "AUC", [f"{v:.2f} ({low:.2f}–{high:.2f})" for v, low, high in auc.to_numpy()])
     of_folds = pooled.groupby("recipe", sort=False)["auc_by_subject"].agg(value="median", low="min", high="max")
     auc = pd.concat([auc, pd.concat({f"{CROSS_VALIDATION}, all folds": of_folds}, names=["test", "recipe"])])
-    xlabel = "AUC on test images: median, and range over the seeds"
-    page.with_suffix("").mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(), saving(page.with_suffix("") / "auc.png") as file:
+    return table.round({"balanced_accuracy": 3, "seconds": 0}).reset_index(), auc
+
+
+def draw_tests(auc: pd.DataFrame, picture: Path) -> None:
+    """Draw the AUC of all tests into a PNG file."""
+    with plt.rc_context(), saving(picture) as file:
         plots.use_style()
-        figure = plots.plot_intervals(auc, xlabel=xlabel).figure
+        figure = plots.plot_intervals(auc, xlabel="AUC on test images: median, and range over the seeds").figure
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
         plt.close(figure)
-    alt = "; ".join(f"{test}, {recipe}: {row.value:.2f}" for (test, recipe), row in auc.iterrows())
+
+
+def _pooled_as_text(pooled: pd.DataFrame) -> pd.DataFrame:
     words = {"auc_by_subject": "AUC, subjects weighed alike", "auc_by_image": "AUC, every image alike"}
     shown = pooled.rename(columns=words)
     shown[list(words.values())] = shown[list(words.values())].map("{:.3f}".format)
     interval = [f"{low:.3f}–{high:.3f}" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
     shown.insert(5, f"{100 * LEVEL:.0f} % interval over subjects", interval)
-    network = rows[rows["machine"] != ""].iloc[-1]
-    lines = [
-        f"![AUC of each recipe in each test. {alt}](results/auc.png)", "",
-        "## Each test by itself", "", "Medians over the seeds, and in brackets the smallest and the largest.", "",
-        _as_markdown(table.round({"balanced_accuracy": 3, "seconds": 0}).reset_index()), "",
-        "## Cross-validation by subject", "", "All folds together.", "", _as_markdown(shown), "",
-        f"Machines: {'; '.join(sorted(set(rows['machine']) - {''}))}. Versions: {network['versions']}.",
-    ]  # fmt: skip
-    with saving(page) as file:
-        file.write_text(PAGE.format(results="\n".join(lines)), encoding="utf-8")
+    return shown
 
 
 def _as_markdown(table: pd.DataFrame) -> str:
@@ -256,12 +276,14 @@ def main(cells: Path, smears: Path | None = None, hours: float = 24.0) -> None:
             if key in set(rows["key"]) or time.monotonic() > end:
                 continue
             row = train_once(task, folder) | {"key": key, "date": time.strftime("%Y-%m-%d")}
-            print({name: row[name] for name in ("task", "tested on", "recipe", "seed", "auc", "seconds")}, flush=True)
+            print({name: row[name] for name in (*NAMES, "auc", "seconds")}, flush=True)
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+            rows = rows.drop_duplicates(NAMES, keep="last")  # in place of one with other data or settings
             with saving(FILE) as file:
                 rows.to_csv(file, index=False)
     finally:  # stopped from the keyboard too
-        publish(rows, folder)
+        if len(rows):
+            publish(rows, folder)
 
 
 def read_rows() -> pd.DataFrame:
