@@ -3,7 +3,13 @@
 The core, which a student reads; a module imports only those that stand before it:
 
 - `folders`: where run folders lie, and their JSON files
+- `parameters`: values as users write them, read as what they are meant to be
 - `images`: reading one image of any kind, preparing it, loading many through a cache
+- `source`: what a user says about data, and labels, subjects and parts as users spell them
+- `lists`: a list of images (CSV), and reading tables without losing anything
+- `cnmc`: C-NMC 2019 and its synthetic twin, recognised by the names of files
+- `layout`: what lies at a path, and what its folders mean
+- `duplicates`: which images are the same, or nearly
 - `data`: one index for every image source, and which subjects share images
 - `features`: numbers measured on one cell: area, shape, colour, texture
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
@@ -77,6 +83,13 @@ def saving(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    """Return a text in which what would steer a terminal, or turn the direction of writing, is escaped."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode("ascii") for sign in text
+    )
 
 
 def is_disk_full(error: OSError) -> bool:

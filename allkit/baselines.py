@@ -121,7 +121,7 @@ def evaluate_baseline(
     weights = {"logisticregression__sample_weight": sample_weights(train)} if by_subject else {}
     learned, tested = (numbers.loc[row_keys(rows)].to_numpy() for rows in (train, test))
     classifier.fit(learned, train["label"], **weights)
-    return _predictions(classifier, tested, test, class_order(train["label"]))
+    return _predictions(classifier, tested, test, class_order(train))
 
 
 def _predictions(classifier: Any, features: np.ndarray, rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def evaluate_baselines(
     largest = DummyClassifier().fit(split.train[["path"]], split.train["label"])
     kind = {"imagenet": "ImageNet", None: "random"}.get(weights, weights)
     return {
-        "largest class": _predictions(largest, split.test[["path"]], split.test, class_order(split.train["label"])),
+        "largest class": _predictions(largest, split.test[["path"]], split.test, class_order(split.train)),
         name: by_number,
         "SVM, hand-made features": evaluate_baseline(*parts, shape, "SVM", seed=seed),
         "decision tree, hand-made features": evaluate_baseline(*parts, shape, "decision tree", seed=seed),

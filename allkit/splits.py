@@ -20,8 +20,9 @@ from allkit import AllkitError
 from allkit.augment import balance
 from allkit.data import class_order, natural_key
 from allkit.images import first_of
+from allkit.source import GIVEN
 
-SPLITS = ("image", "subject", "folds", "hold-out")
+SPLITS = ("image", "subject", "folds", "hold-out", "given")
 
 FRACTIONS = (0.70, 0.15, 0.15)
 """Training, validation and test in the paper's split (III.A), by image."""
@@ -74,7 +75,7 @@ class Split:
         """Return images per part and class, and subjects per part (<NA> where unknown)."""
         rows = []
         for name, part in self.parts.items():
-            images = {label: int((part["label"] == label).sum()) for label in class_order(part["label"])}
+            images = {label: int((part["label"] == label).sum()) for label in class_order(part)}
             subjects = pd.NA if part["subject"].isna().any() else part["subject"].nunique()
             rows.append({"part": name, "images": len(part), **images, "subjects": subjects})
         return pd.DataFrame(rows).set_index("part").astype("Int64")
@@ -88,7 +89,7 @@ def split_data(
     hold_out: str = "",
     fold: int | None = None,
 ) -> Split:
-    """Return the split called `how`: "image", "subject", "folds" or "hold-out".
+    """Return the split called `how`: "image", "subject", "folds", "hold-out" or "given" (the data's own division).
 
     `hold_out` says what is tested on: for "hold-out" one subject or several, separated by commas; for "folds"
     the number of an official fold (empty: 0). `fold` leaves out the images of all other official folds before
@@ -106,6 +107,8 @@ def split_data(
         if not (hold_out.strip() or "0").isdecimal():
             raise AllkitError(f"hold_out is {hold_out!r}; with the split 'folds' give the number of one fold.")
         return split_by_fold(index, test_fold=int(hold_out or 0), seed=seed)
+    if how == "given":
+        return split_as_given(index, seed=seed)
     if how == "hold-out":
         subjects = [subject.strip() for subject in hold_out.split(",") if subject.strip()]
         return split_hold_out(index, subjects, seed=seed)
@@ -249,6 +252,35 @@ def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, d
     return Split(f"fold {test_fold}", train, validation, _sorted(test), leaks, note, by_image)
 
 
+def split_as_given(index: pd.DataFrame, seed: int = 123) -> Split:
+    """Return the division that the data come with: folders or a column named train, validation and test.
+
+    Where there is no validation part it is taken from the training part, by subject if there are enough of them.
+    """
+    rows = _labelled(index)
+    parts = {name: rows[rows["given"] == name] for name in GIVEN}
+    missing = [name for name in ("train", "test") if parts[name].empty]
+    if missing:
+        raise AllkitError(
+            f"The data come with no part {' and no part '.join(missing)} of their own: name folders, or words in the "
+            "column part, so, or use split='subject'."
+        )
+    train, validation, by_image = parts["train"], parts["validation"], False
+    if validation.empty:
+        train, validation, by_image = _split_rest(train, seed)
+    _check_classes(rows, (train, validation, parts["test"]), "images")
+    shared = sorted(set(parts["test"]["group"]) & set(train["group"]), key=natural_key)
+    note = "Divided as the data's own folders or column say."
+    if rows["subject"].isna().any():
+        note += " SUBJECTS ARE UNKNOWN: images of one subject may be in training and in test."
+    elif not shared:
+        note += " No test subject was seen in training."
+    leaks = bool(shared) or bool(rows["subject"].isna().any())
+    return Split(
+        "given", *map(_sorted, (train, validation, parts["test"])), leaks, note + _validation_note(by_image), by_image
+    )
+
+
 def split_unseen(index: pd.DataFrame, seed: int = 123) -> Split:
     """Return a split that trains on one collection and tests on the subjects of another.
 
@@ -282,7 +314,7 @@ def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123
     groups = set(rows.loc[rows["subject"].isin(wanted), "group"])
     named = rows[rows["group"].isin(groups)]
     rng = np.random.default_rng(seed)
-    for label in class_order(rows["label"]):
+    for label in class_order(rows):
         if label not in set(named["label"]):
             groups |= _draw_groups(rows, named, label, rng)
     inside = rows["group"].isin(groups)
@@ -335,7 +367,7 @@ def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
 def _labelled(index: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that may be split: labelled, and not of a separate test part."""
     rows = index[(index["part"] == "train") & index["label"].notna()]
-    labels = class_order(rows["label"])
+    labels = class_order(rows)
     if len(labels) < 2:
         raise AllkitError(
             f"{len(rows)} labelled training images of {len(labels)} class(es): a split needs two classes. "
@@ -352,7 +384,7 @@ def _check_classes(rows: pd.DataFrame, parts: Sequence[pd.DataFrame], unit: str)
 
 def _too_few(rows: pd.DataFrame, unit: str) -> str:
     counts = rows.groupby("label").size() if unit == "images" else rows.groupby("label")["group"].nunique()
-    found = ", ".join(f"{label}: {counts[label]}" for label in class_order(rows["label"]))
+    found = ", ".join(f"{label}: {counts[label]}" for label in class_order(rows))
     way_out = "or use split='image'" if unit == "subjects" else "or leave the smallest class out"
     return f"Too few {unit} for training, validation and test with every class ({found}). Add some, {way_out}."
 

@@ -20,7 +20,9 @@ def make_index(images: dict[tuple[str, str], int], fold: dict[str, int] | None =
         for number in range(count):
             path = f"/x/{label}/{subject}_{number:04}.png"
             group = GENUINE_GROUPS.get(subject, subject) or path
-            rows.append((path, label, subject or None, group, (fold or {}).get(subject), "train", "", "csv"))
+            rows.append(
+                (path, label, subject or None, group, (fold or {}).get(subject), "train", None, "", "csv", None)
+            )
     index = pd.DataFrame(rows, columns=list(data.COLUMNS))
     return index.astype({"subject": object, "fold": "Int64"})
 
@@ -38,7 +40,7 @@ def cnmc() -> pd.DataFrame:
         joined = "+".join(sorted({part for name in names for part in name.split("+")}))
         group.update({subject: joined for subject in group if group[subject] in names})
     index = manifest.assign(group=manifest["subject"].map(group), name=manifest["original"], source="cnmc")
-    return index[list(data.COLUMNS)]
+    return index.assign(given=None, positive="ALL")[list(data.COLUMNS)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,18 +13,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from allkit import AllkitError
+from allkit.cnmc import load_manifest
 from allkit.data import (
-    PARTS,
-    Scan,
     class_order,
-    file_sum,
-    load_manifest,
+    describe_reading,
+    find_problems,
     natural_key,
-    scan_source,
+    require_positive,
     subjects_in_two,
     with_groups,
 )
-from allkit.images import ImageError, decode_image, in_threads
+from allkit.duplicates import file_sum, find_near_duplicates
+from allkit.images import (
+    CELL_SIDE,
+    COMMON_SIDE,
+    ImageError,
+    common_side,
+    decode_image,
+    first_of,
+    fitting_crop,
+    in_threads,
+    side_that_holds,
+    to_common_size,
+)
+from allkit.layout import scan_source
+from allkit.source import PARTS, Scan, read_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +53,8 @@ class DataCheck:
     - `duplicates`: one row per set of identical images: kind ("bytes", or "pixels" where files differ),
       images, subjects, labels, parts, folds, paths; `linked`: pairs of subjects that share images
     - `manifest`: number of images by state, and "absent"; None for any other source
-    - `extras`: files that belong to nothing
+    - `reading`: how the data were understood, in two lines
+    - `left_out`: files that are not used, by reason
     - `problems`: kind and sentence for everything that is wrong; `notes`: worth knowing, but not wrong
     """
 
@@ -52,7 +67,8 @@ class DataCheck:
     duplicates: pd.DataFrame
     linked: pd.DataFrame
     manifest: pd.Series | None
-    extras: list[str]
+    reading: str
+    left_out: dict[str, list[str]]
     problems: pd.DataFrame
     notes: list[str]
 
@@ -74,18 +90,22 @@ _SOURCES = {
 }
 
 
-def check_data(path: str | Path) -> DataCheck:
+def check_data(
+    path: str | Path, *, layout: str = "", positive: str = "", labels: Mapping[str, str] | None = None
+) -> DataCheck:
     """Read every image at `path` once, and return what is there and what is wrong with it.
 
+    The options are those of `allkit.data.load_index`, and so is what counts as wrong, with pixels read besides.
     Wrong (`.ok` is False): unreadable or truncated files, files that differ from the published C-NMC,
     labels that contradict each other, identical images in two classes or two parts, a subject in two folds
     or parts. A subset and converted file types are fine. Raises `AllkitError` where there is nothing to
     check (see `load_index`).
     """
-    scan = scan_source(path)
+    scan = scan_source(read_source(path, layout, positive, labels))
     images = _inspect_all(scan)
     duplicates = _duplicates(images)
-    unlisted = images.loc[images["state"] == "unlisted", "path"]
+    unlisted = list(images.loc[images["state"] == "unlisted", "path"])
+    left_out = {why: [str(file) for file in files] for why, files in scan.left_out.items()}
     return DataCheck(
         path=scan.root,
         source=scan.source,
@@ -96,7 +116,8 @@ def check_data(path: str | Path) -> DataCheck:
         duplicates=duplicates,
         linked=_linked_subjects(duplicates),
         manifest=_count_states(scan, images) if scan.source == "cnmc" else None,
-        extras=sorted([*map(str, scan.extras), *unlisted]),
+        reading=describe_reading(scan, images),
+        left_out=left_out | ({"not in C-NMC's published list (used all the same)": unlisted} if unlisted else {}),
         problems=pd.DataFrame(scan.problems + _problems(scan, images, duplicates), columns=["kind", "what"]),
         notes=_notes(scan, images, duplicates),
     )
@@ -104,26 +125,26 @@ def check_data(path: str | Path) -> DataCheck:
 
 def _inspect_all(scan: Scan) -> pd.DataFrame:
     found = list(in_threads(_inspect, scan.rows["path"], progress="Checking images"))
-    details = pd.DataFrame(found, columns=["bytes", "width", "height", "format", "sha256", "pixels", "error"])
+    details = pd.DataFrame(found, columns=["bytes", "width", "height", "format", "sha256", "pixels", "reach", "error"])
     published = scan.rows["key"].map(load_manifest()["sha256"] if scan.source == "cnmc" else {}).astype(object)
     details["state"] = _states(details, published) if scan.source == "cnmc" else ""
     return pd.concat([with_groups(scan, published.fillna(details["sha256"])), details], axis=1)
 
 
 def _inspect(path: str) -> tuple:
-    """Return size, width, height, format, hashes of file and pixels, and error of one image, read once."""
+    """Return size, width, height, format, hashes of file and pixels, side of the cell and error of one image."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        return 0, 0, 0, "", f"unread {path}", f"unread {path}", f"cannot be opened: {error.strerror or error}"
+        return 0, 0, 0, "", f"unread {path}", f"unread {path}", 0, f"cannot be opened: {error.strerror or error}"
     digest = hashlib.sha256(data).hexdigest()
     try:
         pixels, kind = decode_image(data, path)
     except ImageError as error:
-        return len(data), 0, 0, "", digest, f"unread {path}", str(error).removeprefix(f"{path} ")
+        return len(data), 0, 0, "", digest, f"unread {path}", 0, str(error).removeprefix(f"{path} ")
     height, width = pixels.shape[:2]
     seen = f"{width}×{height} {hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()}"
-    return len(data), width, height, kind, digest, seen, ""
+    return len(data), width, height, kind, digest, seen, side_that_holds(to_common_size(pixels), 1), ""
 
 
 def _states(details: pd.DataFrame, published: pd.Series) -> np.ndarray:
@@ -171,24 +192,24 @@ def _problems(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> lis
         published = load_manifest().query("part == 'labels'")["sha256"].iloc[0]
         if file_sum(str(scan.label_files[0])) != published:
             found.append(("corrupt", f"{scan.label_files[0]} differs from the published file."))
-    for row in duplicates.itertuples():
-        for values, what in ((row.labels, "label"), (row.parts, "part")):
-            if len(values) > 1:
-                sentence = f"identical images have the {what}s {' and '.join(values)}: {', '.join(row.paths)}"
-                found.append((f"duplicate across {what}s", sentence))
-    for column in ("part", "fold"):
-        found += [(f"subject in two {column}s", what) for what in subjects_in_two(images, column)]
+    found += find_problems(images, images["pixels"])
+    found += [("subject in two folds", what) for what in subjects_in_two(images, "fold")]
     return found
 
 
 def _notes(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> list[str]:
-    notes = []
+    notes = list(scan.notes)
     labelled = images.dropna(subset=["label"])
-    labels = class_order(labelled["label"])
+    labels = class_order(labelled)
     if len(labels) == 1:
         notes.append(f"One class only ({labels[0]}): fine for looking, but nothing can be trained.")
     if len(labelled) and labelled["subject"].isna().any():
         notes.append("SUBJECTS ARE UNKNOWN for some or all images: training and test may share subjects.")
+    try:
+        require_positive(labelled)
+    except AllkitError as error:
+        notes.append(str(error))
+    notes += [*_notes_on_pixels(images), *_notes_on_near_duplicates(scan, images)]
     apart = duplicates[duplicates["kind"] == "pixels"]
     if len(apart):
         what = "sets of images have equal pixels in different files: groups do not link these."
@@ -198,6 +219,35 @@ def _notes(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> list[s
     unlabelled = int(((images["part"] != "final") & images["label"].isna()).sum())
     if unlabelled:
         notes.append(f"{unlabelled} images outside the final part have no label.")
+    return notes
+
+
+def _notes_on_pixels(images: pd.DataFrame) -> list[str]:
+    """Say how images are cut out where that is not what their size suggests."""
+    if not images["source"].isin(["cnmc", "synthetic"]).all():
+        return []
+    side, crop = common_side(images["path"]), fitting_crop(CELL_SIDE, images)
+    notes = []
+    if side not in (None, COMMON_SIDE):
+        what = f"The images are {side} px wide, as copies of C-NMC's {COMMON_SIDE} px"
+        notes.append(f"{what}: a crop of {CELL_SIDE} px becomes one of {crop} px.")
+    wide = int((images["reach"] > crop).sum())
+    if wide:
+        notes.append(f"{wide:,} cells are wider than a crop of {crop} px: theirs is made larger, so no rim is lost.")
+    return notes
+
+
+def _notes_on_near_duplicates(scan: Scan, images: pd.DataFrame) -> list[str]:
+    """Say which images show nearly the same, where nothing but the pixels can tell."""
+    pairs = find_near_duplicates(list(images["path"])) if scan.source in ("csv", "folders") else []
+    pairs = [pair for pair in pairs if images["sha256"].iloc[list(pair)].nunique() == 2]
+    if not pairs:
+        return []
+    shown = first_of([" and ".join(Path(images["path"].iloc[k]).name for k in pair) for pair in pairs], 3)
+    notes = [f"{len(pairs)} pairs of images are near-duplicates ({shown}): a split by subject keeps them together."]
+    apart = sum(images["label"].iloc[list(pair)].nunique() == 2 for pair in pairs)
+    if apart:
+        notes.append(f"{apart} of these pairs have two labels: look at them.")
     return notes
 
 
@@ -219,11 +269,12 @@ def _count(images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _report_lines(check: DataCheck) -> list[str]:
     size = check.images["bytes"].sum() / 1e9
-    lines = [f"{check.path}", f"{_SOURCES[check.source]}: {len(check.images):,} images, {size:.2f} GB", ""]
+    lines = [f"{check.path}", f"{_SOURCES[check.source]}: {len(check.images):,} images, {size:.2f} GB"]
+    lines += [*check.reading.splitlines(), ""]
     lines += _indented(check.counts.astype(object).where(check.counts.notna(), "–").to_string(index=False))
     sizes = [f"{row.width}×{row.height}: {row.images:,}" for row in check.sizes.itertuples()]
     lines += ["", *_wrapped("Sizes (px): ", sizes)]
-    for label in class_order(check.subjects["label"]):
+    for label in class_order(check.images):
         rows = check.subjects[check.subjects["label"] == label]
         listed = [f"{row.subject} ({row.images})" for row in rows.itertuples()]
         lines += _wrapped(f"{label}, {rows['subject'].nunique()} subjects (images): ", listed)
@@ -235,8 +286,9 @@ def _report_lines(check: DataCheck) -> list[str]:
     if check.manifest is not None:
         states = [f"{state} {count:,}" for state, count in check.manifest.items()]
         lines += _wrapped("Against the published list: ", states)
-    extras = [os.path.relpath(extra, check.path) for extra in check.extras[:20]]
-    lines += _wrapped(f"{len(check.extras)} files that belong to nothing: ", extras) if extras else []
+    for why, files in check.left_out.items():
+        shown = [os.path.relpath(file, check.path) for file in files[:20]]
+        lines += _wrapped(f"{len(files)} {why}: ", shown)
     lines += [f"Note: {note}" for note in check.notes]
     lines += [f"WRONG, {row.kind}: {row.what}" for row in check.problems.head(50).itertuples()]
     lines += [f"… and {len(check.problems) - 50} more"] if len(check.problems) > 50 else []

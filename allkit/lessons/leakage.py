@@ -9,9 +9,9 @@ import pandas as pd
 
 from allkit import AllkitError
 from allkit.baselines import evaluate_baseline, row_keys
-from allkit.data import COLUMNS, file_sum, source_images
+from allkit.data import COLUMNS, source_images
+from allkit.duplicates import contents_of
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
-from allkit.images import in_threads
 from allkit.splits import (
     SUBJECT_FRACTIONS,
     Split,
@@ -83,7 +83,7 @@ def evaluate_split_kinds(
     `source image` and `subject` (NaN where unknown); and the split kinds that the data do not allow, with the reason.
     """
     paths = index["path"].drop_duplicates()
-    sums = pd.Series(list(in_threads(file_sum, paths)), index=paths)
+    sums = pd.Series(contents_of(paths), index=paths)
     index, balanced = (_with_origins(rows, sums) for rows in (index, balanced))
     rows, refused = [], {}
     for split_kind in SPLIT_KINDS:
