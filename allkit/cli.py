@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from allkit import AllkitError, __version__
+from allkit import AllkitError, __version__, printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -44,6 +44,10 @@ Profile = Literal["quick", "paper", "honest"]
 Network = Literal["mobilenet", "efficientnetb3"]
 Data = Annotated[str, typer.Option(metavar="synthetic|PATH", help="Drawn cells, or a data set.")]
 Model = Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run, or a .keras file.")]
+Layout = Annotated[
+    str, typer.Option(metavar="LEVELS", help="What folders mean, from the top: part/class/subject, */class.")
+]
+Positive = Annotated[str, typer.Option(metavar="CLASS", help="The class that is to be found.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -53,7 +57,7 @@ app.add_typer(data_app, name="data")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"allkit {__version__}")
+        _say(f"allkit {__version__}")
         raise typer.Exit
 
 
@@ -86,6 +90,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=V1,V2", help="One run for each value; repeated: for each combination of values."),
     ] = None,
+    layout: Layout = "",
+    positive: Positive = "",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Sweep: runs at once on this machine. [as cores and memory allow]")
     ] = None,
@@ -96,6 +102,7 @@ def run(
     """Execute the notebooks in order and publish the report of the run; or make many runs at once (--sweep)."""
     options = {"profile": profile, "data": data, "only": only, "out": out or None, "resume": resume}
     options |= {"parameters": _pairs(parameter or [])} | ({"notebooks": notebook} if notebook else {})
+    options |= {"layout": layout, "positive": positive}
     if sweep:
         if workers and scheduler:
             raise typer.BadParameter("--workers is for this machine, --scheduler for a cluster; choose one.")
@@ -110,20 +117,20 @@ def _run_once(options: dict[str, Any]) -> None:
     from allkit.course.notebooks import run_notebooks
     from allkit.course.report import publish_report
 
-    result = run_notebooks(**options, reporter=_report, progress=True)
+    result = run_notebooks(**options, reporter=_report, announce=_say, progress=True)
     if result.status == "interrupted":
         _stop(options["out"])
-    typer.echo(f"Report: {publish_report(result.path)}")
+    _say(f"Report: {publish_report(result.path)}")
     if not result.ok:
         raise typer.Exit(1)
 
 
 def _report(result: NotebookResult) -> None:
     """Print how a notebook went, on one line; an error also names the cell and the executed copy."""
-    typer.echo(f"{result.name:<28} {result.status:<12} {result.seconds:6.0f} s")
+    _say(f"{result.name:<28} {result.status:<12} {result.seconds:6.0f} s")
     if result.status == "failed":
         where = f"cell In [{result.cell}]" if result.cell else "the notebook"
-        typer.echo(f"  {where}: {result.error}\n  executed copy: {result.copy}", err=True)
+        _say(f"  {where}: {result.error}\n  executed copy: {result.copy}", err=True)
 
 
 def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
@@ -134,21 +141,21 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
     from allkit.course.notebooks import run_sweep
 
     left = prod(map(len, grid.values()))
-    typer.echo(f"Runs, one for each combination of values: {left}")
+    _say(f"Runs, one for each combination of values: {left}")
 
     def report(run: NotebooksResult) -> None:
         nonlocal left
         left -= 1
-        typer.echo(f"{run.path.name:<40} {run.status:<8} {run.seconds:6.0f} s   {left} to go")
+        _say(f"{run.path.name:<40} {run.status:<8} {run.seconds:6.0f} s   {left} to go")
         if run.error:
-            typer.echo(f"  {run.error}\n  run folder: {run.path}", err=True)
+            _say(f"  {run.error}\n  run folder: {run.path}", err=True)
 
     try:
         results = run_sweep(grid, **options, reporter=report)
     except KeyboardInterrupt:
         _stop(options["out"])
     folder = results[0].path.parent
-    typer.echo(f"\nSweep: {folder}\n")
+    _say(f"\nSweep: {folder}\n")
     _echo_runs(list_runs(find_runs(folder)))
     if not all(run.ok for run in results):
         raise typer.Exit(1)
@@ -156,7 +163,7 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
 
 def _stop(out: str | None) -> None:
     command = f"allkit run --resume{f' --out {out}' if out else ''}"
-    typer.echo(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
+    _say(f"Stopped; what is done is kept. Go on with the same options and `{command}`.", err=True)
     raise typer.Exit(130)
 
 
@@ -210,34 +217,24 @@ def tune(
     try:
         if jobs > 1:  # TensorFlow takes all cores otherwise; it reads this when it is imported
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        given = {key: _value(text) for key, text in _pairs(parameter or []).items()}
+        given = _pairs(parameter or [])
         search, score = start_tuning(
             name, data=data, profile=profile, model=model, parameters=given, storage=storage, out=out
         )
         helpers = [_start_again("--jobs", "1", "--helper") for _ in range(jobs - 1)]
-        run_trials(search, score, trials, callbacks=[lambda _, trial: typer.echo(describe_trial(trial))])
+        run_trials(search, score, trials, callbacks=[lambda _, trial: _say(describe_trial(trial))])
         failed = [process for process in helpers if process.wait()]
     except KeyboardInterrupt:
         for process in helpers:
             process.wait()
         if not helper:
-            typer.echo("Stopped; what is done is kept. Go on with the same command.", err=True)
+            _say("Stopped; what is done is kept. Go on with the same command.", err=True)
         raise typer.Exit(130) from None
     if helper:
         return
-    typer.echo(describe_best(search))
+    _say(describe_best(search))
     if failed:
         raise typer.Exit(1)
-
-
-def _value(text: str) -> int | float | bool | str:
-    """Read the text of a -p value; "none" stays a word, which a profile reads as "nothing"."""
-    import json
-
-    try:
-        return json.loads(text.lower())
-    except ValueError:
-        return text
 
 
 def _start_again(*options: str) -> subprocess.Popen:
@@ -252,7 +249,7 @@ def publish(run_folder: RunFolder) -> None:
     """Publish a run folder again, as web pages that need no network."""
     from allkit.course.report import publish_report
 
-    typer.echo(f"Report: {publish_report(run_folder)}")
+    _say(f"Report: {publish_report(run_folder)}")
 
 
 @app.command()
@@ -284,7 +281,7 @@ def runs(
         return
     _echo_runs(listed)
     for sweep in [] if paths else find_sweeps():
-        typer.echo(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
+        _say(f"{sweep.name}: a sweep; `allkit runs {sweep.name}` lists its runs")
 
 
 def _echo_runs(listed: pd.DataFrame) -> None:
@@ -294,29 +291,29 @@ def _echo_runs(listed: pd.DataFrame) -> None:
     good = listed[listed["trouble"] == ""]
     if len(good):
         _echo_table(runs_as_text(good))
-        typer.echo(
+        _say(
             "\nIn brackets: 95 % bootstrap intervals; the column `resampled` says over what, and how many the smaller "
             f"class has.\nInconclusive: fewer than {FEWEST_UNITS}. `data` and `split` end in the start of their hash."
         )
     for row in listed[listed["trouble"] != ""].to_dict("records"):
-        typer.echo(_one_line(f"{row['run']}: {row['trouble']}"))
+        _say(_one_line(f"{row['run']}: {row['trouble']}"))
 
 
 def _echo_comparison(found: Comparison) -> None:
     from allkit.course.ledger import differences_as_text
 
-    typer.echo("Settings that differ:" if len(found.settings) else "No setting differs.")
+    _say("Settings that differ:" if len(found.settings) else "No setting differs.")
     if len(found.settings):
         _echo_table(found.settings)
     for title, table in found.measures.items():
-        typer.echo(f"\n{title}, first minus second:")
+        _say(f"\n{title}, first minus second:")
         _echo_table(differences_as_text(table))
-        typer.echo(
+        _say(
             f"Interval: 95 % paired bootstrap over {table['resampled'].iat[0]} ({table['units'].iat[0]} in the smaller "
             "class), both runs resampled together."
         )
     for title, note in found.notes.items():
-        typer.echo(f"\n{title}: {_one_line(note)}")
+        _say(f"\n{title}: {_one_line(note)}")
 
 
 def _echo_table(table: pd.DataFrame) -> None:
@@ -324,7 +321,7 @@ def _echo_table(table: pd.DataFrame) -> None:
     lines = [list(table), *([_one_line(str(value)) for value in row] for row in table.itertuples(index=False))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        typer.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+        _say("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def _echo_json(content: Any) -> None:
@@ -332,7 +329,7 @@ def _echo_json(content: Any) -> None:
 
     from allkit.folders import to_plain
 
-    typer.echo(json.dumps(to_plain(content), indent=2))
+    _say(json.dumps(to_plain(content), indent=2))
 
 
 @app.command()
@@ -344,7 +341,7 @@ def card(
     from allkit.course.card import write_card
 
     for path in write_card(run_folder, out):
-        typer.echo(f"Card: {path}")
+        _say(f"Card: {path}")
 
 
 @app.command()
@@ -359,11 +356,11 @@ def progress(
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
     if trouble:
-        typer.echo(trouble, err=True)
+        _say(trouble, err=True)
     if csv:
         with saving(csv) as temporary:
             found.to_csv(temporary, index=False)
-        typer.echo(f"One row per exercise: {csv}", err=as_json)
+        _say(f"One row per exercise: {csv}", err=as_json)
     if as_json:
         _echo_json({"notebooks": by_notebook.reset_index(), "exercises": found})
     elif not csv:
@@ -377,9 +374,9 @@ def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
     _echo_table(shown.rename_axis("notebook").reset_index())
     total = by_notebook.sum()
     if total["tries"]:
-        typer.echo(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
+        _say(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
     else:
-        typer.echo('\nNothing was answered yet: the notebooks end in exercises, answered with check("01.1", answer).')
+        _say('\nNothing was answered yet: the notebooks end in exercises, answered with check("01.1", answer).')
 
 
 @app.command()
@@ -399,11 +396,11 @@ def classify(
 
     title, trained = next(iter(load_models(_model_path(model)).items()))
     kind = "synthetic" if trained.metadata["data"]["source"] == "synthetic" else "genuine"
-    typer.echo(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
+    _say(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
     unread = 0
     for name, answer in zip(images, classify_files(images, trained, threshold=threshold), strict=True):
         unread += isinstance(answer, AllkitError)
-        typer.echo(_as_json(name, answer) if as_json else _as_line(name, answer))
+        _say(_as_json(name, answer) if as_json else _as_line(name, answer))
     if unread:
         raise typer.Exit(1)
 
@@ -415,8 +412,7 @@ def _model_path(model: str) -> Path:
 
 
 def _as_line(name: str, answer: Result | AllkitError) -> str:
-    """One line whatever the name holds: control characters are written as escapes."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)
+    shown = _one_line(name)
     if isinstance(answer, AllkitError):
         return f"{shown}: no answer: {_one_line(str(answer))}"
     first, probability = next(iter(answer.probabilities.items()))
@@ -425,17 +421,20 @@ def _as_line(name: str, answer: Result | AllkitError) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Return a text on one line, with control characters written as escapes."""
+    return printable(" ".join(text.split("\n")))
 
 
 def _as_json(name: str, answer: Result | AllkitError) -> str:
     import json
 
+    from allkit.folders import to_plain
+
     if isinstance(answer, AllkitError):
         return json.dumps({"file": name, "label": None, "rejected": True, "error": str(answer)})
     row = {"file": name, "label": answer.label, "rejected": answer.rejected, "reasons": dict(answer.reasons)}
     probabilities = {key: round(p, 6) for key, p in answer.probabilities.items()}
-    return json.dumps(row | {"probabilities": probabilities, "threshold": answer.threshold})
+    return json.dumps(to_plain(row | {"probabilities": probabilities, "threshold": answer.threshold}))
 
 
 @app.command(name="app")
@@ -444,20 +443,32 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only (127.0.0.1).")] = 8866,
     kernels: Annotated[int, typer.Option(min=2, help="Visitors at once, and one kept warm.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle visitor's kernel ends.")] = 600,
+    host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that a proxy in front of it has. Repeatable.")
+    ] = None,
 ) -> None:
     """Serve the upload cell as a page on this machine, until Ctrl-C. For teaching, not a diagnosis."""
+    import signal
     import subprocess
     import tempfile
 
-    from allkit.app.page import build_page
+    from allkit.app.page import build_page, check_port
     from allkit.models import find_models
 
     path = _model_path(model).resolve()
     find_models(path)  # says at once what is missing, rather than on the page
+    check_port(port)
     with tempfile.TemporaryDirectory() as folder:
-        typer.echo(f"Page: http://127.0.0.1:{port} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
-        command = build_page(str(path), Path(folder), kernels=kernels, idle=idle)
-        code = subprocess.call([*command, f"--port={port}"], cwd=folder)
+        _say(f"Page: http://127.0.0.1:{port} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
+        command = build_page(str(path), Path(folder), kernels=kernels, idle=idle, hosts=host or [])
+        page = subprocess.Popen([*command, f"--port={port}"], cwd=folder)
+        # whoever stops this command stops the page: what lived on would answer with an old model
+        signal.signal(signal.SIGTERM, lambda *_: page.terminate())
+        try:
+            code = page.wait()
+        finally:
+            page.terminate()
+            page.wait()
     raise typer.Exit(code)
 
 
@@ -469,18 +480,22 @@ def paper() -> None:
     from allkit.lessons.paper import audit_paper
 
     for row in audit_paper().to_dict("records"):
-        typer.echo(f"{row['verdict'].upper()}: {row['claim']} ({row['where']})")
+        _say(f"{row['verdict'].upper()}: {row['claim']} ({row['where']})")
         for word in ("stated", "found"):
-            typer.echo(textwrap.fill(row[word], 100, initial_indent=f"  {word:<7}", subsequent_indent=" " * 9))
+            _say(textwrap.fill(row[word], 100, initial_indent=f"  {word:<7}", subsequent_indent=" " * 9))
 
 
 @data_app.command()
-def check(path: Annotated[Path, typer.Argument(help="Folder of a data set, or a CSV of one.")]) -> None:
+def check(
+    path: Annotated[Path, typer.Argument(help="Folder of a data set, a CSV, or a TOML that describes one.")],
+    layout: Layout = "",
+    positive: Positive = "",
+) -> None:
     """Say what a data set is, and what is wrong with it; exit code 1 only for what is wrong."""
     from allkit.course.check_data import check_data
 
-    found = check_data(path)
-    typer.echo(found.to_text())
+    found = check_data(path, layout=layout, positive=positive)
+    _say(found.to_text())
     if not found.ok:
         raise typer.Exit(1)
 
@@ -506,13 +521,19 @@ def make(
         difficulty=difficulty,
         progress=True,
     )
-    typer.echo(f"Synthetic twin: {made}")
+    _say(f"Synthetic twin: {made}")
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    typer.echo(printable(text), err=err)
 
 
 def main() -> None:
     """Run the command line; what the user can mend is one sentence on stderr, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is escaped
     try:
         app()
     except AllkitError as error:
-        print(f"allkit: {error}", file=sys.stderr)
+        print(f"allkit: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)

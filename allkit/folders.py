@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from allkit import ROOT, AllkitError, runs_root, saving
+from filelock import FileLock, Timeout
+
+from allkit import ROOT, AllkitError, disk_trouble, runs_root, saving
 
 FORMAT = 1
 """Version of the layout of run folders; another one is refused, never converted."""
@@ -25,6 +29,8 @@ def run_path(run_folder: str | Path) -> Path:
     text = str(run_folder)
     if not text.strip():
         raise AllkitError("run_folder is empty; name one, for instance 'latest'.")
+    if re.search(r"[`\x00-\x1f]", text):
+        raise AllkitError(f"run_folder {text!r} is no name for a folder; use letters, digits, '.', '_' and '-'.")
     is_path = text != os.path.basename(text) or text in (".", "..") or text.startswith("~")
     return (Path(text).expanduser() if is_path else runs_root() / text).resolve()
 
@@ -75,6 +81,28 @@ def read_params(path: Path) -> dict[str, Any]:
             f"this one writes {FORMAT}); choose another run_folder, or move it away."
         )
     return params
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: float = 0) -> Iterator[None]:
+    """Keep a file or folder for this process while the block runs; the lock ends with the process, however it ends.
+
+    Raises AllkitError where another one has it after `wait` seconds.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise AllkitError(
+            f"another process is writing {path}: wait until it is done, or choose another folder."
+        ) from error
+    except OSError as error:
+        raise disk_trouble(error, path) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:

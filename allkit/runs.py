@@ -23,13 +23,15 @@ from IPython.display import Image, display
 
 from allkit import AllkitError, saving
 from allkit.classify import build_limits
-from allkit.data import index_hash, load_index, relative_paths
+from allkit.data import describe_reading, index_hash, load_index, relative_paths, require_positive
+from allkit.duplicates import file_sum
 from allkit.evaluate import LEVEL, evaluate_predictions, evaluate_with_intervals, probabilities_of
 from allkit.folders import (
     FORMAT,
     SYNTHETIC,
     data_path,
     is_run_folder,
+    locked,
     make_data,
     read_json,
     read_params,
@@ -38,7 +40,10 @@ from allkit.folders import (
     timestamp,
     to_plain,
 )
+from allkit.layout import scan_source
+from allkit.lists import as_text_cells, without_apostrophes
 from allkit.models import TrainedModel, load_model, predict_index, save_model
+from allkit.parameters import as_kind
 from allkit.splits import Split, split_data
 from allkit.train import Profile, Training, build_from_profile, changed_settings, get_profile, train_model
 
@@ -46,9 +51,21 @@ from allkit.train import Profile, Training, build_from_profile, changed_settings
 def load_data(data: str | Path) -> pd.DataFrame:
     """Return the index (see `allkit.data`) of a data set: "synthetic", or a path from here or the clone.
 
-    The synthetic cells are drawn on first use. Raises AllkitError when there is nothing at the path.
+    The synthetic cells are drawn on first use. Raises AllkitError when there is nothing at the path, or when nobody can
+    know which of two classes is the positive one.
     """
-    return load_index(data_path(data) or make_data(str(data)))
+    index = load_index(data_path(data) or make_data(str(data)))
+    require_positive(index)
+    return index
+
+
+def describe_data(data: str | Path, index: pd.DataFrame) -> str:
+    """Return in two lines how a data set was read, see `allkit.data.describe_reading`."""
+    return describe_reading(scan_source(data_path(data) or make_data(str(data))), index)
+
+
+LOCK_SECONDS = 60
+"""How long to wait until another process has written to the same run folder."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +96,25 @@ class Run:
         self._save_table(f"predictions-{_checked(name)}.csv", frame)
 
     def load_predictions(self, name: str) -> pd.DataFrame:
-        """Return the predictions of the model `name`, about the images where they lie now; AllkitError if none."""
-        table = self._load_table(f"predictions-{_checked(name)}.csv")
+        """Return the predictions of the model `name`, about the images where they lie now.
+
+        Raises AllkitError where there are none, or they are of another training than the model beside them.
+        """
+        file = self.path / f"predictions-{_checked(name)}.csv"
+        expected = self._metadata_of(name).get("predictions_sha256")
+        if file.is_file() and expected and file_sum(str(file)) != expected:
+            raise AllkitError(
+                f"{self.path}: the results of {name} were not saved to the end; run the notebook that trains it again."
+            )
+        table = self._load_table(file.name)
         return table.assign(path=_find_again(table["path"], self.images)) if self.images else table
 
     def save_metrics(self, section: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into the part `section` of metrics.json; other parts and keys stay."""
-        metrics = self.load_metrics()
-        metrics[section] = {**metrics.get(section, {}), **to_plain(values)}
-        save_json(self.path / "metrics.json", metrics)
+        with locked(self.path / "metrics.json", wait=LOCK_SECONDS):  # two notebooks may be running
+            metrics = self.load_metrics()
+            metrics[section] = {**metrics.get(section, {}), **to_plain(values)}
+            save_json(self.path / "metrics.json", metrics)
 
     def load_metrics(self) -> dict[str, Any]:
         """Return what metrics.json holds, empty when nothing was saved yet."""
@@ -99,6 +126,19 @@ class Run:
         folder = self.path / "models"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{_checked(name)}.keras"
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the model `name`, its metadata and its predictions are there, and of one training."""
+        model, table = self.model_path(name), self.path / f"predictions-{name}.csv"
+        known = self._metadata_of(name)
+        return bool(known) and all(
+            file.is_file() and known.get(key) in (None, file_sum(str(file)))
+            for key, file in {"model_sha256": model, "predictions_sha256": table}.items()
+        )
+
+    def _metadata_of(self, name: str) -> dict[str, Any]:
+        file = self.path / "models" / f"{_checked(name)}.json"
+        return read_json(file) if file.is_file() else {}
 
     def checkpoint_folder(self, name: str) -> Path:
         """Return the folder for the checkpoints of the model `name`; it exists."""
@@ -129,7 +169,7 @@ class Run:
 
     def _save_table(self, file: str, table: pd.DataFrame) -> None:
         with saving(self.path / file) as temporary:
-            table.to_csv(temporary, index=False)
+            as_text_cells(table).to_csv(temporary, index=False)
 
     def _load_table(self, file: str) -> pd.DataFrame:
         if not (self.path / file).exists():
@@ -138,7 +178,7 @@ class Run:
         # a class may be called "NA" and a subject "007": only empty cells are missing, text stays text
         options = {"dtype": text, "keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
         try:
-            return pd.read_csv(self.path / file, **options)
+            return without_apostrophes(pd.read_csv(self.path / file, **options))
         except (OSError, ValueError) as error:
             raise AllkitError(f"{self.path / file} cannot be read ({error}); train the model again.") from error
 
@@ -167,8 +207,13 @@ def open_lesson(
 
     The settings are a Profile for the name of one model, name -> Profile for several; without a model there are
     neither settings nor a split. `split` and `changes` are fields of a Profile, where None changes nothing; `alpha` is
-    for MobileNet only.
+    for MobileNet only. Data that come with a division of their own are divided so unless `split` says otherwise.
     """
+    seed, fold, hold_out = (
+        as_kind("seed", seed, int),
+        as_kind("fold", fold, int | None),
+        as_kind("hold_out", hold_out, str),
+    )
     index = load_data(data)
     run = open_run(run_folder, index=index, profile=profile)
     if not models:
@@ -177,6 +222,8 @@ def open_lesson(
     for name in [models] if isinstance(models, str) else models:
         its_own = {"alpha": changes.get("alpha") if name == "mobilenet" else None}
         settings[name] = get_profile(profile, name, index, split=split, **changes | its_own)
+    if split is None and index["given"].notna().any():
+        settings = {name: dataclasses.replace(of_model, split="given") for name, of_model in settings.items()}
     how = next(iter(settings.values())).split
     parts = split_data(index, how, seed=seed, hold_out=hold_out, fold=fold)
     return run, index, parts, settings[models] if isinstance(models, str) else settings
@@ -190,6 +237,13 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: str) -> Ru
     """
     path, data_hash = run_path(run_folder), index_hash(index)
     is_run_folder(path)
+    with locked(path / "params.json", wait=LOCK_SECONDS):
+        _note_profile(path, index, data_hash, profile)
+    return Run(path, str(index["source"].iat[0]) == SYNTHETIC, data_hash, tuple(index["path"]))
+
+
+def _note_profile(path: Path, index: pd.DataFrame, data_hash: str, profile: str) -> None:
+    """Write data, versions and the name of the profile to params.json, unless they are there."""
     old = read_params(path)
     if old and old["data"]["hash"] != data_hash:
         raise AllkitError(
@@ -208,7 +262,6 @@ def open_run(run_folder: str | Path, *, index: pd.DataFrame, profile: str) -> Ru
     params = old or new
     if profile not in params["profiles"]:
         save_json(path / "params.json", params | {"profiles": [*params["profiles"], profile]})
-    return Run(path, source == SYNTHETIC, data_hash, tuple(index["path"]))
 
 
 def _find_again(paths: Iterable[str], images: Iterable[str]) -> list[str]:
@@ -236,9 +289,6 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame, valid
     scores = evaluate_predictions(predictions)
     answers = probabilities_of(predict_index(training.trained, validation))
     limits = build_limits(training.trained, validation, answers)
-    # the upload cell says how the model did, and when it says nothing
-    known = metadata | {"limits": limits, "scores": {"images": len(predictions)} | scores}
-    save_model(dataclasses.replace(training.trained, metadata=known), run.model_path(name))
     run.save_history(name, training.history)
     run.save_predictions(name, predictions)
     facts = {
@@ -256,20 +306,27 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame, valid
         "intervals": evaluate_with_intervals(predictions).assign(level=LEVEL).to_dict("index"),
     }
     run.save_metrics(name, scores | facts)
-    params = read_params(run.path)
-    models = params.get("models", {}) | {name: {key: metadata[key] for key in ("seed", "split", "profile")}}
-    save_json(run.path / "params.json", params | {"models": models})
+    with locked(run.path / "params.json", wait=LOCK_SECONDS):
+        params = read_params(run.path)
+        models = params.get("models", {}) | {name: {key: metadata[key] for key in ("seed", "split", "profile")}}
+        save_json(run.path / "params.json", params | {"models": models})
+    # the upload cell says how the model did, and when it says nothing. The model comes last: it says of which
+    # predictions it is, so that what was interrupted is found out
+    known = metadata | {"limits": limits, "scores": {"images": len(predictions)} | scores}
+    known["predictions_sha256"] = file_sum(str(run.path / f"predictions-{name}.csv"))
+    save_model(dataclasses.replace(training.trained, metadata=known), run.model_path(name))
 
 
 def load_or_train(
     run: Run, name: str, split: Split, profile: Profile, *, seed: int = 123
 ) -> tuple[TrainedModel, pd.DataFrame]:
-    """Return the model `name` of a run folder and its test predictions; train it now if it is not there.
+    """Return the model `name` of a run folder and its test predictions; train it now if they are not there as a whole.
 
     Raises AllkitError when the folder holds a result on other test images: it is of no use for a comparison.
     """
-    if not run.model_path(name).is_file():
-        print(f"{name} is not in {run.path.name} yet: training it now with the profile {profile.name!r}.")
+    if not run.is_whole(name):
+        there = "was not saved to the end in" if run.model_path(name).is_file() else "is not yet in"
+        print(f"{name} {there} {run.path.name}: training it now with the profile {profile.name!r}.")
         model = build_from_profile(name, profile, split.train["label"].nunique(), seed=seed)
         training = train_model(model, split, profile, folder=run.checkpoint_folder(name), seed=seed)
         save_training(run, training, predict_index(training.trained, split.test), split.validation)

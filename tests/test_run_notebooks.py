@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from allkit import AllkitError, runs
 from allkit.course import notebooks as running
 from allkit.course.notebooks import run_notebooks
 from allkit.course.report import publish_report
+from allkit.data import class_order
 from allkit.runs import Run, load_data, open_lesson, open_run, run_path
 from allkit.train import get_profile
 
@@ -124,7 +127,64 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(failed_run, notebooks
     assert [n.status for n in third.notebooks] == ["skipped"] * 3
     assert (third.ok, third.status) == (True, "skipped")
     with pytest.raises(AllkitError, match="choose another --out"):
-        run_notebooks(notebooks=notebooks, out=result.path, data=str(tmp_path), resume=True)
+        run_notebooks(notebooks=notebooks, out=result.path, data=str(_cells(tmp_path)), resume=True)
+
+
+def _cells(folder: Path, *, start: int = 0, labels: tuple[str, str] = ("blast", "normal")) -> Path:
+    """Write a few small images, six of each class."""
+    for number in range(12):
+        file = folder / labels[number % 2] / f"{number}.bmp"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(start + number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    return folder
+
+
+def test_data_that_cannot_be_trained_on_are_refused_as_by_data_check(notebooks, tmp_path):
+    shutil.copy(_cells(tmp_path / "cells") / "blast/0.bmp", tmp_path / "cells/normal/0.bmp")
+    with pytest.raises(AllkitError, match="identical images have the labels blast and normal"):
+        run_notebooks(notebooks=notebooks, out=tmp_path / "run", data=str(tmp_path / "cells"))
+    unknown = _cells(tmp_path / "b", labels=("left", "right"))
+    with pytest.raises(AllkitError, match="Which of left and right is the class to be found"):
+        run_notebooks(notebooks=notebooks, out=tmp_path / "run", data=str(unknown))
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_data_are_read_is_said_and_reaches_the_notebooks(notebooks, tmp_path):
+    said, data = [], _cells(tmp_path / "cells", labels=("left", "right"))
+    options = {"notebooks": notebooks, "only": "01", "data": str(data), "positive": "right", "layout": "class"}
+    result = run_notebooks(out=tmp_path / "run", announce=said.append, **options)
+    assert result.ok, result.error
+    assert "positive class right" in said[0]
+    assert "Nothing was left out" in said[0]
+    described = (notebooks / "log.txt").read_text().splitlines()[-1].split()[1]
+    assert class_order(load_data(described)) == ("right", "left")
+
+
+def test_images_changed_in_place_are_run_again(notebooks, tmp_path):
+    data = _cells(tmp_path / "cells")
+    options = {"notebooks": notebooks, "only": "01", "data": str(data), "out": tmp_path / "run", "resume": True}
+    assert [n.status for n in run_notebooks(**options).notebooks] == ["done"]
+    assert [n.status for n in run_notebooks(**options).notebooks] == ["skipped"]
+    _cells(data, start=100)
+    for file in data.rglob("*.bmp"):
+        os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
+    assert [n.status for n in run_notebooks(**options).notebooks] == ["done"]
+
+
+def test_a_notebook_of_another_editor_runs_or_says_what_is_missing(tmp_path):
+    parameters = 'data: "str | None" = "synthetic"\nrun_folder = ""'
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("print('data is', data)")]  # fmt: skip
+    bare = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})  # no kernel is named
+    nbformat.write(bare, tmp_path / "bare.ipynb")
+    data = _cells(tmp_path / "cells")
+    result = run_notebooks(notebooks=tmp_path / "bare.ipynb", data=str(data), out=tmp_path / "run")
+    assert result.ok, result.error
+    assert f"data is {data}" in json.dumps(nbformat.read(result.notebooks[0].copy, as_version=4).cells)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells[1:]), tmp_path / "none.ipynb")
+    with pytest.raises(AllkitError, match=r"none\.ipynb has no parameter data, so --data would have no effect"):
+        run_notebooks(notebooks=tmp_path / "none.ipynb", data=str(data), out=tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +193,7 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(failed_run, notebooks
         ({"parameters": {"epoch": 3}}, "did you mean epochs"),
         ({"parameters": {"02.epochs": 3}}, "notebook 02 has no parameter 'epochs'"),
         ({"parameters": {"09.epochs": 3}}, "09 is not among"),
-        ({"parameters": {"epochs": "many"}}, "another kind"),
+        ({"parameters": {"epochs": "many"}}, "epochs is 'many'; it must be a whole number"),
         ({"parameters": {"run_folder": "x"}}, "--out"),
         ({"only": "07"}, "no notebook 07"),
         ({"data": "no/such/folder"}, "no such file or folder"),
@@ -358,6 +418,15 @@ def test_metrics_of_different_notebooks_are_merged(run):
     assert json.loads((run.path / "metrics.json").read_text()) == expected
 
 
+def test_no_text_of_a_saved_table_is_a_formula(run):
+    words = ["=1+1", "+x", "-x", "@x", "'=x", "'x", "plain"]
+    frame = pd.DataFrame({"path": words, "label": words, "subject": words, "p_ALL": np.linspace(-1, 1, 7)})
+    run.save_predictions("mobilenet", frame)
+    text = (run.path / "predictions-mobilenet.csv").read_text(encoding="utf-8")
+    assert not re.search(r"(^|,)[=+@]|(^|,)-[^0-9]", text, re.MULTILINE)
+    pd.testing.assert_frame_equal(run.load_predictions("mobilenet"), frame, check_dtype=False)
+
+
 def test_full_disk_says_so_and_keeps_the_old_file(run, monkeypatch):
     run.save_metrics("mobilenet", {"auc": 0.5})
 
@@ -368,7 +437,7 @@ def test_full_disk_says_so_and_keeps_the_old_file(run, monkeypatch):
     with pytest.raises(AllkitError, match=r"metrics\.json was not saved: the disk is full"):
         run.save_metrics("mobilenet", {"auc": 0.9})
     assert run.load_metrics() == {"mobilenet": {"auc": 0.5}}
-    assert [p.name for p in run.path.iterdir()] == ["metrics.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == [".metrics.json.lock", "metrics.json"]
 
 
 def test_figure_of_synthetic_cells_is_stamped(tmp_path):

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from dask.system import CPU_COUNT
 from distributed import LocalCluster
+from PIL import Image
 from test_run_notebooks import _notebook
 
 from allkit import AllkitError, cli, synthetic
@@ -149,7 +150,7 @@ def test_sweeps_are_found_among_the_runs(swept, monkeypatch, capsys):
     assert "`allkit runs sweep` lists its runs" in capsys.readouterr().out
 
 
-def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, address, drawn):
+def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, address, tmp_path, drawn):
     folder = swept[0][0].path.parent
     results = run_sweep(
         {"x": ["2", "0"], "rate": ["0.001"]},
@@ -163,8 +164,12 @@ def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, addres
     assert _status(results) == {"x-2,rate-0.001": "skipped", "x-0,rate-0.001": "done"}
     assert len(_attempts(results[0])) == 1
     assert drawn == [1]  # the twin, once, before many processes want it
+    others = tmp_path / "others"
+    for label, colour in {"blast": "red", "normal": "blue"}.items():
+        (others / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8), colour).save(others / label / "1.png")
     with pytest.raises(AllkitError, match="choose another --out"):
-        run_sweep({"x": [1]}, notebooks=notebooks, out=folder, scheduler=address, resume=True, data=str(folder))
+        run_sweep({"x": [1]}, notebooks=notebooks, out=folder, scheduler=address, resume=True, data=str(others))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_resume_skips_what_is_done_and_takes_new_values(swept, notebooks, addres
     [
         ({"epoch": ["3"]}, {}, "did you mean epochs"),
         ({"02.x": ["3"]}, {}, "notebook 02 has no parameter 'x'"),
-        ({"epochs": ["3", "many"]}, {}, "another kind"),
+        ({"epochs": ["3", "many"]}, {}, "must be a whole number"),
         ({"rate": ["1e-3", "0.001"]}, {}, "each value once"),
         ({"x": ["1"]}, {"parameters": {"x": "2"}}, "give it once"),
         ({"x": ["1"]}, {"parameters": {"epoch": "2"}}, "did you mean epochs"),
@@ -206,7 +211,7 @@ def test_a_single_run_is_no_sweep_and_the_reverse(swept, notebooks, address, tmp
 
 
 def test_names_of_folders_are_safe_and_distinct(notebooks):
-    declared = {notebooks / "01_first.ipynb": {"split": "subject"}}
+    declared = {notebooks / "01_first.ipynb": {"split": ("subject", str)}}
     names = [running._folder_name({"split": value}, declared) for value in ("a/b", "a_b", "../x", "y" * 300)]
     assert len(set(names)) == 4
     assert not any("/" in name or len(name) > 120 for name in names)
@@ -290,3 +295,16 @@ def test_interrupted_sweep_keeps_what_is_done(tmp_path):
     assert done["status"] == "done"
     assert nbformat.read(out / "nap-0" / "notebooks" / "01_slow.ipynb", as_version=4)
     assert not (out / "nap-601").exists()
+
+
+def test_a_script_without_a_main_guard_ends_in_one_sentence(tmp_path):
+    script = tmp_path / "sweep.py"
+    script.write_text(
+        "from allkit import AllkitError\nfrom allkit.course.notebooks import run_sweep\n"
+        f"try:\n    run_sweep({{'seed': [1, 2]}}, only='00', out={str(tmp_path / 'out')!r}, workers=2)\n"
+        "except AllkitError as error:\n    print(error)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert "stands below `if __name__" in done.stdout, done.stderr[-2000:]
+    assert len((done.stdout + done.stderr).splitlines()) < 10, "not hundreds of lines of tracebacks"

@@ -352,7 +352,7 @@ def test_the_command_prints_a_line_per_trial_and_the_best(monkeypatch, capsys, t
     monkeypatch.setattr(tuning, "start_tuning", start_tuning)
     options = ["--trials", "3", "-p", "image_size", "32", "-p", "weights", "none", "--storage", "here"]
     code, lines, err = run(*options)
-    assert called == [("ours", {"image_size": 32, "weights": "none"}, "here")]
+    assert called == [("ours", {"image_size": "32", "weights": "none"}, "here")]
     assert code == 130
     assert lines[0].startswith("trial 1: 0.501 (batch_size 40, learning_rate 0.001, epochs 5;")
     assert "same command" in err

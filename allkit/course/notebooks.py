@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import hashlib
 import itertools
 import logging
+import multiprocessing
 import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,17 +32,22 @@ from papermill.exceptions import PapermillExecutionError
 
 from allkit import ROOT, AllkitError, disk_trouble
 from allkit.course.report import publish_report, title_of
+from allkit.data import describe_reading, index_hash, load_index, require_positive
 from allkit.folders import (
     FORMAT,
     SYNTHETIC,
     data_path,
     is_run_folder,
+    locked,
     make_data,
     read_json,
     run_path,
     save_json,
     timestamp,
 )
+from allkit.layout import scan_source
+from allkit.parameters import as_any, as_kind, read_parameters
+from allkit.source import read_source, write_description
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what matters is in the executed copy and in the result
 
@@ -50,11 +56,15 @@ QUIET = {
     "ABSL_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "ERROR",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",
 }
-"""Environment of the kernels that keeps messages of libraries out of the saved outputs."""
+"""Environment of the kernels: no messages of libraries in the saved outputs, and this Python's kernel, no other's."""
 
 OPTIONS = {"data": "--data", "profile": "--profile", "run_folder": "--out"}
 """Parameters that every notebook has and that have an option of their own."""
+
+DEFAULTS = {"data": SYNTHETIC}
+"""Values that change nothing where a notebook has no such parameter."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,10 @@ def run_notebooks(
     out: str | Path | None = None,
     resume: bool = False,
     notebooks: Path = ROOT / "notebooks",
+    layout: str = "",
+    positive: str = "",
     reporter: Callable[[NotebookResult], None] | None = None,
+    announce: Callable[[str], None] | None = None,
     progress: bool = False,
 ) -> NotebooksResult:
     """Execute the notebooks in order; a failed one is kept and named, and the others still run.
@@ -129,18 +142,25 @@ def run_notebooks(
     precedence, to a value; text is read as papermill's -p does, and "none" is None. `out` is a run folder, by default
     "latest": a fresh run moves an older one aside. With `resume` a notebook is skipped when it was done with the same
     source and parameters, after the same run of the notebooks before it. `notebooks` is a folder of notebooks, or a
-    single one. `reporter` gets every result at once; `progress` draws a bar of cells.
+    single one. `layout` and `positive` say how the data are to be read, see `allkit.data.load_index`. `reporter` gets
+    every result at once, `announce` how the data were read; `progress` draws a bar of cells.
 
-    Raises AllkitError before anything starts for unknown names, numbers, data or an unusable folder.
+    Raises AllkitError before anything starts for unknown names, numbers, data that contradict themselves or an unusable
+    folder.
     """
     data = str(data_path(data) or SYNTHETIC)
     path = run_path(out or "latest")
     declared = {source: _declared(source) for source in _select_notebooks(Path(notebooks), only)}
-    plan = _plan_values(declared, parameters or {}, {"data": data, "profile": profile, "run_folder": str(path)})
-    record = _prepare_folder(path, "notebooks.json", {"profile": profile, "data": data}, resume)
-    record.setdefault("notebooks", {})
+    described = path / "data.toml" if layout or positive else data
+    shared = {"data": str(described), "profile": profile, "run_folder": str(path)}
+    plan = _plan_values(declared, parameters or {}, shared)
+    facts = {"profile": profile, "data": data, "layout": layout, "positive": positive}
+    facts["data_hash"] = _check_data(data, layout, positive, announce)
     results = []
-    with mock.patch.dict(os.environ, QUIET):
+    with locked(path), mock.patch.dict(os.environ, QUIET):
+        record = {"notebooks": {}} | _prepare_folder(path, "notebooks.json", facts, resume)
+        if layout or positive:
+            write_description(described, read_source(data, layout, positive))
         for number, (source, values) in enumerate(plan.items(), 1):
             title = f"[{number}/{len(plan)}] {source.stem}" if progress else ""
             results.append(_run_or_skip(source, values, path, record, resume, title))
@@ -149,6 +169,17 @@ def run_notebooks(
             if results[-1].status == "interrupted":
                 break
     return NotebooksResult(path, tuple(results))
+
+
+def _check_data(data: str, layout: str, positive: str, announce: Callable[[str], None] | None) -> str:
+    """Read a data set's names and contents; return its hash, "" for the synthetic one."""
+    if data == SYNTHETIC:
+        return ""
+    index = load_index(data, layout=layout, positive=positive)
+    require_positive(index)
+    if announce:
+        announce(describe_reading(scan_source(read_source(data, layout, positive)), index))
+    return index_hash(index)
 
 
 def list_notebooks(folder: Path = ROOT / "notebooks") -> pd.DataFrame:
@@ -181,12 +212,19 @@ def _plan_values(
     declared: Mapping[Path, Mapping[str, Any]], parameters: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> dict[Path, dict[str, Any]]:
     """Return what to inject into each notebook; AllkitError for a name that no notebook declares."""
+    for source, names in declared.items():
+        lost = [name for name in shared if name not in names and shared[name] != DEFAULTS.get(name)]
+        if "data" in lost:
+            raise AllkitError(
+                f"{source.name} has no parameter data, so --data would have no effect: set data in a cell with the tag "
+                "parameters."
+            )
     plan = {source: {n: v for n, v in shared.items() if n in names} for source, names in declared.items()}
     # those for one notebook last, so that they take precedence
     for given in sorted(parameters, key=lambda given: re.match(r"\d+\.", given) is not None):
         name, targets = _targets(given, declared)
         for source in targets:
-            plan[source][name] = _parse(given, parameters[given], declared[source][name])
+            plan[source][name] = _parse(given, parameters[given], *declared[source][name])
     return plan
 
 
@@ -202,19 +240,17 @@ def _targets(given: str, declared: Mapping[Path, Mapping[str, Any]]) -> tuple[st
     return name, targets
 
 
-def _declared(source: Path) -> dict[str, Any]:
-    """Return the parameters that a notebook declares, with their default values."""
+def _declared(source: Path) -> dict[str, tuple[Any, Any]]:
+    """Return the parameters that a notebook declares: name -> default value and kind."""
     try:
-        found = papermill.inspect_notebook(str(source))
-    except ValueError as error:
+        cells = nbformat.read(source, as_version=4).cells
+    except (ValueError, AttributeError, KeyError) as error:
         raise AllkitError(f"{source} cannot be read as a notebook; restore it from the clone.") from error
-    defaults = {}
-    for name, parameter in found.items():
-        try:
-            defaults[name] = ast.literal_eval(parameter["default"])
-        except (ValueError, SyntaxError):
-            defaults[name] = None
-    return defaults
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    try:
+        return read_parameters(tagged[0]) if tagged else {}
+    except SyntaxError as error:
+        raise AllkitError(f"{source}: the cell of its parameters is no Python ({error}); correct it.") from error
 
 
 def _unknown_parameter(given: str, name: str, number: str, declared: Mapping[Path, Any]) -> AllkitError:
@@ -228,23 +264,14 @@ def _unknown_parameter(given: str, name: str, number: str, declared: Mapping[Pat
     return AllkitError(f"{where} {verb} parameter {name!r}; {hint}Known: {', '.join(sorted(names)) or 'none'}.")
 
 
-def _parse(name: str, value: Any, default: Any) -> Any:
-    """Read the text of a -p value as papermill does; text stays text where the notebook's default is text."""
-    if not isinstance(value, str):
-        return value
-    if value in ("None", "none"):
-        # where None means "as the profile says", the word itself means none at all: no weights, no crop
-        return "none" if default is None else None
-    if isinstance(default, str):
-        return value  # a subject "11" is no number
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(value)
-    if isinstance(default, bool | int | float):
-        raise AllkitError(f"parameter {name} is {default!r} in the notebook; {value!r} is of another kind.")
-    return value
+def _parse(name: str, value: Any, default: Any, kind: Any) -> Any:
+    """Read the value of a -p option as the kind that the notebook declares.
+
+    Where None means "as the profile says", the word itself means none at all: no weights, no crop.
+    """
+    word = isinstance(value, str) and value in ("None", "none")
+    read = as_kind(name, value, kind) if kind else None if word else as_any(value)
+    return "none" if read is None and default is None else read
 
 
 def _prepare_folder(path: Path, file: str, facts: dict[str, Any], resume: bool) -> dict[str, Any]:
@@ -275,13 +302,15 @@ def _move_aside(path: Path) -> None:
         raise AllkitError(f"the older {path} could not be moved aside ({error}); choose another --out.") from error
 
 
-def _state(source: Path, values: Mapping[str, Any], notebooks: Mapping[str, Any]) -> dict[str, Any]:
+def _state(source: Path, values: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be unchanged for a notebook to count as done already.
 
     Later notebooks read what earlier ones saved, so a newer run of an earlier one counts as a change.
     """
-    before = [(name, entry.get("ended")) for name, entry in sorted(notebooks.items()) if name < source.stem]
+    others = sorted(record["notebooks"].items())
+    before = [(name, entry.get("ended")) for name, entry in others if name < source.stem]
     return {
+        "data": record["data_hash"],
         "source": hashlib.sha256(source.read_bytes()).hexdigest()[:16],
         "parameters": {name: value for name, value in values.items() if name != "run_folder"},
         "after": hashlib.sha256(repr(before).encode()).hexdigest()[:16],
@@ -293,7 +322,7 @@ def _run_or_skip(
 ) -> NotebookResult:
     """Run one notebook unless it is done; write what happened to notebooks.json either way."""
     name, copy = source.stem, path / "notebooks" / source.name
-    entry, state = record["notebooks"].get(name, {}), _state(source, values, record["notebooks"])
+    entry, state = record["notebooks"].get(name, {}), _state(source, values, record)
     if resume and entry.get("status") == "done" and copy.exists() and entry | state == entry:
         return NotebookResult(name, "skipped", entry["seconds"], copy=copy)
     record["notebooks"][name] = {"status": "running"}
@@ -316,6 +345,7 @@ def _execute(source: Path, values: Mapping[str, Any], copy: Path, title: str) ->
             str(copy),
             parameters=values,
             kernel_name="python3",
+            language="python",
             cwd=str(source.parent),
             progress_bar={"desc": title, "leave": False, "disable": None} if title else False,  # None: not in a file
             # a kernel that is stopped halfway would complain on the terminal
@@ -369,6 +399,8 @@ def run_sweep(
     out: str | Path | None = None,
     resume: bool = False,
     notebooks: Path = ROOT / "notebooks",
+    layout: str = "",
+    positive: str = "",
     workers: int | None = None,
     scheduler: str | None = None,
     reporter: Callable[[NotebooksResult], None] | None = None,
@@ -382,10 +414,13 @@ def run_sweep(
     once; the other options are those of `run_notebooks`.
 
     Raises AllkitError before anything starts for what `run_notebooks` refuses, for values that are given twice, and
-    where no cluster answers; KeyboardInterrupt after Ctrl-C, when all that is done is kept.
+    where no cluster answers; KeyboardInterrupt after Ctrl-C, when all that is done is kept. In a script of your own,
+    call it below `if __name__ == "__main__":`.
     """
     data, path = str(data_path(data) or SYNTHETIC), run_path(out or "sweep")
     options = {"profile": profile, "data": data, "only": only, "notebooks": Path(notebooks).resolve()}
+    options |= {"layout": layout, "positive": positive}
+    _check_data(data, layout, positive, None)
     points = _grid_points(grid, parameters or {}, _select_notebooks(Path(notebooks), only))
     results = {}
     with _connect(scheduler, workers, len(points)) as client:
@@ -428,7 +463,7 @@ def _folder_name(given: Mapping[str, Any], declared: Mapping[Path, Mapping[str, 
     parts = []
     for key, value in given.items():
         name, targets = _targets(key, declared)
-        parts.append(f"{key}-{_parse(key, value, declared[targets[0]][name])}")
+        parts.append(f"{key}-{_parse(key, value, *declared[targets[0]][name])}")
     text = ",".join(parts)
     clean = re.sub(r"[^\w.,+-]", "_", text)[:100]
     return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
@@ -437,6 +472,8 @@ def _folder_name(given: Mapping[str, Any], declared: Mapping[Path, Mapping[str, 
 @contextlib.contextmanager
 def _connect(scheduler: str | None, workers: int | None, runs: int) -> Iterator[Client]:
     """Yield a client of the Dask cluster at an address, or of a cluster of processes on this machine only."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)  # a script without a main guard, read again by a process that it started
     with contextlib.ExitStack() as stack:
         cluster = scheduler
         if not scheduler:
@@ -446,23 +483,35 @@ def _connect(scheduler: str | None, workers: int | None, runs: int) -> Iterator[
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
             }
             stack.enter_context(dask.config.set(settings))
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=min(runs, workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_EACH))),
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                    # Ctrl-C is for this process to answer
-                    preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-                )
-            )
+            cluster = stack.enter_context(_start_processes(min(runs, workers or _fitting_workers())))
         try:
             client = stack.enter_context(Client(cluster, timeout=PATIENCE, set_as_default=False))
             client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise AllkitError(f"no Dask cluster with workers answers at {scheduler!r} ({error}); start it.") from error
         yield client
+
+
+def _fitting_workers() -> int:
+    return max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_EACH))
+
+
+def _start_processes(count: int) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            # Ctrl-C is for this process to answer
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        )
+    except RuntimeError as error:
+        raise AllkitError(
+            f"the processes of the sweep did not start ({error}). In a script of your own the call of run_sweep stands "
+            'below `if __name__ == "__main__":`, because each process reads the script again.'
+        ) from error
 
 
 def _run_all(client: Client, tasks: Mapping[Path, Mapping[str, Any]], stop: Event) -> Iterator[NotebooksResult]:

@@ -246,6 +246,6 @@ def evaluate_one_category(split: Split, train: np.ndarray, test: np.ndarray) -> 
     shares = pd.crosstab(train, split.train["label"].to_numpy(), normalize="index").reindex(test)
     overall = split.train["label"].value_counts(normalize=True)
     table = split.test[["path", "label", "subject", "group"]].reset_index(drop=True)
-    for name in class_order(split.train["label"]):
+    for name in class_order(split.train):
         table[f"p_{name}"] = shares[name].fillna(overall[name]).to_numpy()
     return table

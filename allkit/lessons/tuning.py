@@ -34,6 +34,7 @@ from allkit.backend import keras
 from allkit.data import index_hash
 from allkit.evaluate import evaluate_predictions
 from allkit.models import TrainedModel, head_of, predict_index
+from allkit.parameters import as_kind
 from allkit.runs import Run, load_data, open_run
 from allkit.splits import Split, assert_disjoint, split_data
 from allkit.train import (
@@ -381,10 +382,11 @@ def start_tuning(
     """
     given = dict(parameters or {})
     space = {key: values for key, values in SPACE.items() if key not in given}
-    seed, hold_out, fold = given.pop("seed", 123), given.pop("hold_out", ""), given.pop("fold", None)
+    seed, fold = as_kind("seed", given.pop("seed", 123), int), as_kind("fold", given.pop("fold", None), int | None)
+    hold_out = as_kind("hold_out", given.pop("hold_out", ""), str)
     index = load_data(data)
     wanted = get_profile(profile, model, index, **given)
-    split = split_data(index, wanted.split, seed=seed, hold_out=str(hold_out), fold=fold)
+    split = split_data(index, wanted.split, seed=seed, hold_out=hold_out, fold=fold)
     assert_disjoint(split, allow_leak=wanted.allow_leak)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise AllkitError(f"a search cannot be called {name!r}; use letters, digits, '.', '_' and '-'.")

@@ -36,7 +36,7 @@ def exercise_01_3(measured):
 
 
 def wrong_01_3(measured):
-    numbers, first = measured.drop(columns="label"), measured["label"] == class_order(measured["label"])[0]
+    numbers, first = measured.drop(columns="label"), measured["label"] == class_order(measured)[0]
     not_turned = {name: roc_auc_score(first, numbers[name]) for name in numbers}
     apart = (numbers[first].mean() - numbers[~first].mean()).abs()
     return [(max(not_turned, key=not_turned.get), "farther from guessing"), (apart.idxmax(), "units of its own")]
