@@ -248,6 +248,10 @@ def _check_balanceable(index_part: pd.DataFrame) -> None:
         raise AllkitError("Some rows have no label. Balance the labelled training part only.")
     if "part" in index_part and (index_part["part"] != "train").any():
         raise AllkitError("Only training images may be balanced: keep the rows with part 'train'.")
+    if "given" in index_part and index_part["given"].isin(["validation", "test"]).any():
+        raise AllkitError(
+            "Some rows belong to a validation or test part that the data come with: balance the training part."
+        )
     if "augmentation" in index_part and (index_part["augmentation"] != "").any():
         raise AllkitError("This index is balanced already: balance the originals once.")
 

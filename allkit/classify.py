@@ -144,6 +144,8 @@ def apply_threshold(result: Result, trained: TrainedModel, threshold: float) -> 
     limits = trained.metadata.get("limits", {})
     shown = threshold if len(trained.classes) == 2 else None
     reasons = {**result.flags, **_hesitation(result.probabilities, shown, limits)}
+    if not np.isfinite(list(result.probabilities.values())).all():
+        reasons["broken"] = "the network computes no number for it: its weights are damaged"
     label = None if reasons else label_of(result.probabilities, shown)
     return dataclasses.replace(result, label=label, reasons=reasons, threshold=shown)
 

@@ -7,9 +7,11 @@ import hashlib
 import io
 import json
 import logging
+import lzma
 import os
 import sqlite3
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,13 +30,29 @@ SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
 """Larger images are refused: a small file can unpack to more than fits in memory (decompression bomb)."""
 
+MAX_SCANS = 100
+"""Scans of a progressive JPEG; cameras and programs write about ten, and each takes as long as the whole image."""
+
+MAX_CHUNKS = 50_000
+"""Pieces of a PNG file."""
+
 CACHE_BYTES = 4_000_000_000
 """How much of arrays is kept on disk; beyond it, those used longest ago are deleted."""
 
 CACHE_ROWS = 200_000
 """How many rows of numbers are kept on disk, some hundred bytes each; beyond it, the oldest are deleted."""
 
-_PREPARE_VERSION = 1  # part of the cache key: raise it when prepare_image changes its pixels
+COMMON_SIDE = 450
+"""Side of C-NMC's images, px."""
+
+CELL_SIDE = 300
+"""Side of the centre square that holds nearly every cell of C-NMC, px."""
+
+_FINAL_SIDE = 600  # of its final test part, whose border is black
+
+_BLACK = 15  # JPEG copies of black are not quite 0
+
+_PREPARE_VERSION = 2  # part of the cache key: raise it when prepare_image changes its pixels
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -65,12 +83,13 @@ def in_threads(work: Callable, items: Iterable, *, progress: str = "") -> Iterat
                 bar.update()
 
 
-def read_image(source: str | Path | bytes, name: str = "") -> np.ndarray:
+def read_image(source: str | Path | bytes, name: str = "", *, at_least: int = 0) -> np.ndarray:
     """Return an image as RGB, uint8 (height, width, 3), 0–255.
 
     `source` is a path or the bytes of a file (BMP, PNG, JPEG, TIFF, WebP); `name` is what messages call it.
     EXIF orientation is applied; greyscale and palette become RGB; transparency is laid over black, C-NMC's
-    background; 16-bit values are scaled so that 65,535 becomes 255. Of several frames the first is taken.
+    background; 16-bit values are scaled so that 65,535 becomes 255. Of several frames the first is taken. A JPEG may be
+    read smaller, but no side below `at_least` px where that is given: it takes a fraction of the time.
     Raises `ImageError` for anything that is missing, truncated, too large or not an image.
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
@@ -78,20 +97,27 @@ def read_image(source: str | Path | bytes, name: str = "") -> np.ndarray:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise ImageError(f"{name} cannot be opened: {error.strerror or error}. Check path and rights.") from error
-    return decode_image(data, name)[0]
+    return decode_image(data, name, at_least=at_least)[0]
 
 
-def decode_image(data: bytes, name: str) -> tuple[np.ndarray, str]:
+def decode_image(data: bytes, name: str, *, at_least: int = 0) -> tuple[np.ndarray, str]:
     """Return pixels, as `read_image`, and file format of the bytes of one image."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes). Copy or download it again.")
     try:
         with Image.open(io.BytesIO(data), formats=("BMP", "PNG", "JPEG", "TIFF", "WEBP")) as image:
             _check_size(image.width, image.height, name)
+            _check_effort(data, image, name)
             if image.format == "TIFF" and _is_wide_planar(image):
                 return _decode_tiff(data, name), "TIFF"
+            if at_least:
+                image.draft(None, (at_least, at_least))
             image.load()
-            return _to_rgb(image, name), image.format or ""
+            pixels = _to_rgb(image, name)
+            if image.format == "PNG" and data[24] == 16 and 0 < pixels.max(initial=0) < 16:
+                # Pillow keeps the upper 8 bits of 16 in colour; those of a camera of 12 bits are all but empty
+                raise ImageError(f"{name} holds 12 bits in 16, which makes it black. Save it with 8 bits per channel.")
+            return pixels, image.format or ""
     except ImageError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files
@@ -106,6 +132,55 @@ def _check_size(width: int, height: int, name: str) -> None:
             f"{name} is {width}×{height} pixels; at most {MAX_PIXELS:,} are read. "
             "Cut the cell out, or scale the image down."
         )
+
+
+def _check_effort(data: bytes, image: Image.Image, name: str) -> None:
+    """Refuse what would take far more time or memory to decode than an image of its size should."""
+    if image.format == "JPEG":
+        scans = data.count(b"\xff\xda")  # a stuffed zero follows every other 0xff
+        if scans > MAX_SCANS or scans * image.width * image.height > 10 * MAX_PIXELS:
+            raise ImageError(f"{name} is a JPEG of {scans:,} scans, far more than any camera writes. Save it as PNG.")
+    if image.format == "PNG" and _count_chunks(data) > MAX_CHUNKS:
+        raise ImageError(f"{name} is a PNG of more than {MAX_CHUNKS:,} pieces. Save it again.")
+    if image.format == "TIFF":
+        _check_strips(data, name)
+
+
+def _count_chunks(data: bytes) -> int:
+    place, count = 8, 0
+    while place + 8 <= len(data) and count <= MAX_CHUNKS:
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        count += 1
+    return count
+
+
+def _check_strips(data: bytes, name: str) -> None:
+    """Refuse a TIFF whose pieces lie outside the file, or swell to more than the pixels they stand for."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said here, in one sentence
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages[0]
+            _check_size(page.imagewidth, page.imagelength, name)
+            pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+            expected = int(np.prod(page.chunks)) * page.bitspersample // 8 + 1024
+            unpack = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}.get(
+                page.compression
+            )
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name} is a TIFF that cannot be read ({error}). Save it as PNG.") from error
+    if expected > 8 * MAX_PIXELS or any(start + size > len(data) for start, size in pieces):
+        raise ImageError(
+            f"{name} is damaged or truncated (pieces of it are not in the file). Copy or download it again."
+        )
+    for start, size in pieces if unpack else ():
+        try:
+            content = unpack().decompress(data[start : start + size], expected + 1)
+        except (zlib.error, lzma.LZMAError, EOFError) as error:
+            raise ImageError(f"{name} is damaged or truncated ({error}). Copy or download it again.") from error
+        if len(content) > expected:
+            raise ImageError(f"{name} is refused: a piece of it unpacks to more than its pixels. Save it as PNG.")
 
 
 def _fault(error: Exception) -> str:
@@ -135,25 +210,27 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _scaled_to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
-    """Return grey or RGB values of 16 bits as RGB of 8: scaled by the whole range, not by the image's own."""
+    """Return grey or RGB values of 16 or 12 bits as RGB of 8: scaled by the whole range, not by the image's own."""
     if values.dtype != np.uint8:
-        if values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 65535:
+        highest = values.max(initial=0)
+        if values.dtype.kind not in "ui" or values.min(initial=0) < 0 or highest > 65535:
             raise ImageError(
                 f"{name} holds {values.dtype} values beyond 16 bits, whose black and white are not known. "
                 "Save it with 8 bits per channel."
             )
-        values = np.round(values / 257).astype(np.uint8)
+        # a camera of 12 bits leaves the upper four empty: taken for 16 bits, its cells would be black
+        white = 4095 if 255 < highest <= 4095 else 65535
+        table = np.round(np.arange(65536) * (255 / white)).astype(np.uint8)  # far less memory than arithmetic
+        values = table[values]
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
 def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     """Read a TIFF that Pillow cannot read, or reads wrongly, with tifffile."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said below, in one sentence
+    _check_strips(data, name)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            page = tiff.pages[0]
-            _check_size(page.imagewidth, page.imagelength, name)
-            values, axes = page.asarray(), page.axes
+            values, axes = tiff.pages[0].asarray(maxworkers=1), tiff.pages[0].axes
     except ImageError:
         raise
     except Exception as error:
@@ -184,27 +261,75 @@ def prepare_image(image: np.ndarray, image_size: int, crop: int | None = None) -
 
     The one rule for training and for an uploaded image. A 600×600 image with a black border (C-NMC's final
     test part) is first centre-cropped to 450×450, the size of all others. Then the centre square of side
-    `crop` is taken (None: the whole image, made square with black), and resized with antialiasing.
+    `crop` is taken, or a larger one where the cell on black is larger (None: the whole image, made square with black),
+    and resized with antialiasing.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"Expected RGB uint8 (height, width, 3), got {image.dtype} {image.shape}: use read_image.")
     image = to_common_size(image)
-    image = centre_crop(image, crop or max(image.shape[:2]))
+    longest = max(image.shape[:2])
+    if crop is None and longest**2 > MAX_PIXELS:  # made square as it is, a thin image would fill the memory
+        image = _shrunk(image, image_size / longest)
+    image = centre_crop(image, side_that_holds(image, crop) if crop else max(image.shape[:2]))
     if image.shape[0] == image_size:
         return np.ascontiguousarray(image)
     resized = Image.fromarray(np.ascontiguousarray(image)).resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.array(resized)
 
 
+def side_that_holds(image: np.ndarray, crop: int) -> int:
+    """Return the side of the centre square that holds the whole of what lies on black, px, at least `crop`."""
+    height, width = image.shape[:2]
+    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
+    around = (image[:top], image[height - top :], image[:, :left], image[:, width - left :])
+    if all(strip.max(initial=0) <= _BLACK for strip in around) or not _has_black_border(image):
+        return crop
+    inside = (image > _BLACK).any(axis=2)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    reach = max(height / 2 - rows[0], rows[-1] + 1 - height / 2, width / 2 - columns[0], columns[-1] + 1 - width / 2)
+    return int(np.ceil(2 * reach))
+
+
+def _shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def to_common_size(image: np.ndarray) -> np.ndarray:
     """Return a 600×600 image with a black border (C-NMC's final test part) as 450×450, all others as they are."""
-    wide = image.shape[:2] == (600, 600) and _has_black_border(image)
-    return centre_crop(image, 450) if wide else image
+    wide = image.shape[:2] == (_FINAL_SIDE, _FINAL_SIDE) and _has_black_border(image)
+    return centre_crop(image, COMMON_SIDE) if wide else image
+
+
+def common_side(paths: Iterable[str], most: int = 60) -> int | None:
+    """Return the side that all images have, px, by their headers (of `most` of them, spread evenly).
+
+    None where they are not square or of several sizes; the larger images of C-NMC's final part count as 450 px.
+    """
+    paths = list(paths)
+    sides = set()
+    for path in paths[:: max(1, len(paths) // most)]:
+        try:
+            with Image.open(path) as image:
+                sides.add(image.size)
+        except (OSError, ValueError):  # said where it is read
+            continue
+    squares = {COMMON_SIDE if side == _FINAL_SIDE else side for side, height in sides if side == height}
+    return squares.pop() if len(squares) == 1 and all(w == h for w, h in sides) else None
+
+
+def fitting_crop(crop: int | None, index: pd.DataFrame) -> int | None:
+    """Return the crop for images that are C-NMC's or not, as they were published or made smaller."""
+    if crop is None or not index["source"].isin(["cnmc", "synthetic"]).all():
+        return None
+    side = common_side(index["path"])
+    return crop if side in (None, COMMON_SIDE) else round(crop * side / COMMON_SIDE)
 
 
 def _has_black_border(image: np.ndarray) -> bool:
-    edges = (image[:8], image[-8:], image[:, :8], image[:, -8:])
-    return all(edge.max() <= 15 for edge in edges)  # JPEG copies of black are not quite 0
+    width = min(8, max(1, 8 * min(image.shape[:2]) // COMMON_SIDE))
+    edges = (image[:width], image[-width:], image[:, :width], image[:, -width:])
+    return all(edge.max() <= _BLACK for edge in edges)
 
 
 def load_images(index: pd.DataFrame, *, image_size: int, crop: int | None = None) -> np.ndarray:
@@ -353,8 +478,13 @@ def _open_rows() -> Iterator[sqlite3.Connection]:
 
 def _read_rows(keys: Iterable[str]) -> dict[str, dict]:
     with _cache_is_optional("measured numbers"), _open_rows() as table:
-        found = ((key, table.execute("SELECT value FROM rows WHERE key = ?", [key]).fetchone()) for key in keys)
-        return {key: json.loads(row[0]) for key, row in found if row}
+        found = {}
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), 500):  # as many as every SQLite takes at once
+            some = wanted[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            found |= dict(table.execute(f"SELECT key, value FROM rows WHERE key IN ({marks})", some))
+        return {key: json.loads(value) for key, value in found.items()}
     return {}
 
 

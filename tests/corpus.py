@@ -6,6 +6,7 @@ Nothing here is a binary in the repository; everything follows from a seed and o
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import zlib
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def hostile_files(cell: np.ndarray, seed: int = 0) -> Iterator[tuple[str, bytes]
     yield from _sizes(image)
     yield from _tiffs(cell)
     yield from _not_images(whole, rng)
+    yield from _laborious(image)
 
 
 def _truncated(whole: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
@@ -144,6 +146,39 @@ def _tiffs(cell: np.ndarray) -> Iterator[tuple[str, bytes]]:
         planar, np.moveaxis(cell.astype(np.uint16) * 257, 2, 0), planarconfig="separate", photometric="rgb"
     )
     yield "planar 16 bit.tif", planar.getvalue()
+
+
+def _laborious(image: Image.Image) -> Iterator[tuple[str, bytes]]:
+    """Files that are small, or claim little, and take far more time or memory than an image of their size should."""
+    whole = encode(image, "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    scan = whole[last:-2]
+    for scans in (90, 3_000, 60_000):
+        yield f"{scans} scans.jpg", whole[:last] + scan * scans + whole[-2:]
+    empty = struct.pack(">I", 0) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))
+    plain = encode(image, "PNG")
+    yield "a million chunks.png", plain[:33] + empty * 1_000_000 + plain[33:]
+    yield "a hundred chunks.png", plain[:33] + empty * 100 + plain[33:]
+    for code, packed in ((8, _zeros(zlib.compressobj(9))), (34925, _zeros(lzma.LZMACompressor()))):
+        yield f"one pixel unpacks to 400 MB ({code}).tif", _tiff(1, 1, code, packed)
+    yield "no strips.tif", _tiff(7000, 7000, 1, b"")
+    yield "strips beyond the end.tif", _tiff(450, 450, 1, b"x" * 100, size=450 * 450)
+    yield "thin.png", encode(Image.new("RGB", (1, 30_000), (90, 40, 90)), "PNG")
+    yield "thin.jpg", encode(Image.new("RGB", (65_500, 500), (90, 40, 90)), "JPEG")
+
+
+def _zeros(packer) -> bytes:
+    """Return 400 MB of zeros, packed."""
+    return b"".join(packer.compress(bytes(1 << 22)) for _ in range(100)) + packer.flush()
+
+
+def _tiff(width: int, height: int, compression: int, strip: bytes, size: int = 0) -> bytes:
+    """Return a grey TIFF of one strip."""
+    entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, compression), (262, 3, 1), (273, 4, 8),
+               (277, 3, 1), (278, 4, height), (279, 4, size or len(strip))]  # fmt: skip
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    ifd = struct.pack("<H", len(entries)) + body + b"\0" * 4
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + ifd
 
 
 def _not_images(whole: dict[str, bytes], rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:

@@ -132,7 +132,7 @@ def cells(tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setenv("ALLKIT_CACHE", str(tmp_path / "cache"))
     files = [tmp_path / f"{k}.txt" for k in range(5)]
     for k, file in enumerate(files):
-        file.write_text("cell " * (k + 1))
+        file.write_text("cell " * (k + 1), encoding="utf-8")
     return [str(file) for file in files]
 
 
@@ -141,7 +141,7 @@ _MEASURED: list[str] = []
 
 def _measure_length(path: str, word: str = "") -> dict[str, float]:
     _MEASURED.append(path)
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     if "damaged" in text:
         raise AllkitError(f"{path} is damaged")
     return {"length": len(text + word)}
@@ -157,14 +157,14 @@ def test_a_file_is_measured_once_until_it_changes(cells):
     assert _measured_now(cells[:3]) == ([5, 10, 15], cells[:3])
     assert _measured_now(cells) == ([5, 10, 15, 20, 25], cells[3:])
     assert _measured_now([cells[4], cells[0], cells[4]]) == ([25, 5, 25], [])
-    Path(cells[1]).write_text("another cell")
+    Path(cells[1]).write_text("another cell", encoding="utf-8")
     assert _measured_now(cells) == ([5, 12, 15, 20, 25], [cells[1]])
     assert _measured_now(cells[:2], more=["", "wide"]) == ([5, 16], cells[:2])  # not the cell as it is
     assert _measured_now(cells[:2], more=["", "wide"]) == ([5, 16], [])
 
 
 def test_what_was_measured_before_an_error_is_kept(cells):
-    Path(cells[4]).write_text("damaged")
+    Path(cells[4]).write_text("damaged", encoding="utf-8")
     with pytest.raises(AllkitError, match=r"4\.txt"):
         _measured_now(cells)
     assert _measured_now(cells[:4]) == ([5, 10, 15, 20], [])
