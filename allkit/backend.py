@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, imported without TensorFlow's start-up messages: every module takes them from here."""
+"""Keras on TensorFlow, with Keras' usual settings and without start-up messages: every module takes them from here."""
 
 import ctypes
 import os
@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from allkit import AllkitError
+
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json or environment says
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -46,5 +49,17 @@ with _silent_stderr():
     import keras
     import tensorflow as tf
     from tqdm.keras import TqdmCallback
+
+if keras.backend.backend() != "tensorflow":
+    raise AllkitError(
+        f"Keras runs on {keras.backend.backend()} in this process, and allkit needs TensorFlow: start a new kernel and "
+        "import allkit first."
+    )
+
+# as the networks and their weights were made, whatever the user's keras.json says
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+keras.config.set_epsilon(1e-7)
 
 __all__ = ["TqdmCallback", "keras", "tf"]

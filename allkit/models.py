@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from allkit import ROOT, AllkitError, saving
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
-from allkit.data import class_order
+from allkit.duplicates import file_sum
 from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
 
 DRAWN_WEIGHTS = ROOT / "data" / "weights"
@@ -169,7 +171,8 @@ def _check_build(name: str, image_size: int, classes: int, depths: str, pooling:
 
 def _build_backbone(name: str, inputs: Any, weights: str | None, alpha: float, rescale: bool) -> keras.Model:
     backbone = BACKBONES[name]
-    path = str(find_weights(name, alpha, inputs.shape[1])) if weights == "imagenet" else None
+    image_size = inputs.shape[1]
+    path = str(find_weights(name, alpha, image_size)) if weights == "imagenet" else None
     options = {"include_top": False, "input_shape": tuple(inputs.shape[1:])}
     if backbone.widths:
         options["alpha"] = alpha
@@ -178,7 +181,14 @@ def _build_backbone(name: str, inputs: Any, weights: str | None, alpha: float, r
         path = weights if weights == "imagenet" else None
     elif rescale:
         inputs = keras.layers.Rescaling(*backbone.scaling, name="rescale")(inputs)
-    built = getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
+    try:
+        built = getattr(keras.applications, backbone.application)(input_tensor=inputs, weights=path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        if weights != "imagenet":
+            raise
+        file = find_weights(name, alpha, image_size)
+        what = damage_of(file, name, alpha) or f"does not fit {backbone.title} ({error})"
+        raise AllkitError(f"the file of weights {file} {what}; delete it and copy or download it again.") from error
     if weights == "drawn":
         load_drawn_weights(built, name, alpha)
     return built
@@ -285,6 +295,27 @@ def local_weights(name: str, alpha: float, image_size: int) -> Path | None:
     """
     files = [_weights_home() / _weights_file(name, alpha, size) for size in (image_size, 224)]
     return next((file for file in files if file.is_file()), None)
+
+
+def damage_of(file: Path, name: str, alpha: float) -> str:
+    """Return what is wrong with a file of ImageNet weights, as far as a look at it tells; "" if nothing is."""
+    try:
+        with h5py.File(file) as stored:
+            first = next((item.shape for item in _arrays(stored) if item.ndim == 4), None)
+    except OSError as error:
+        return f"is damaged, or no file of weights ({error})"
+    if first is None:
+        return "holds no weights"
+    width = round(32 * alpha) if BACKBONES[name].widths else first[-1]
+    return "" if first[-1] == width else f"is of another width than alpha {alpha:g}"
+
+
+def _arrays(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """Yield all arrays of a file of weights, those of the first convolution before the others."""
+    names = sorted(group, key=lambda name: (not name.startswith(("conv1", "stem_conv")), name))
+    for name in names:
+        item = group[name]
+        yield from _arrays(item) if isinstance(item, h5py.Group) else [item]
 
 
 def _weights_home() -> Path:
@@ -497,11 +528,12 @@ def find_models(run_or_file: str | Path) -> list[Path]:
 
 
 def save_model(trained: TrainedModel, path: Path) -> None:
-    """Write `path` (.keras) and its metadata as JSON beside it."""
+    """Write `path` (.keras), and beside it its metadata as JSON, with the SHA-256 sum of the file that they are of."""
     path = Path(path)
     with saving(path.with_suffix(".json")) as metadata, saving(path) as file:
         trained.model.save(file)
-        metadata.write_text(json.dumps(trained.metadata, indent=1, ensure_ascii=False), encoding="utf-8")
+        words = trained.metadata | {"model_sha256": file_sum(file)}
+        metadata.write_text(json.dumps(words, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -517,28 +549,73 @@ def load_model(path: Path) -> TrainedModel:
         )
     try:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        _check_archive(path)
         model = keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:
         raise AllkitError(
             f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
             "another version. Train it again."
         ) from error
-    if problem := _metadata_problem(metadata, model):
+    if problem := _metadata_problem(metadata, model, file_sum(path)):
         raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
+    metadata.pop("model_sha256", None)  # of the file, not of the network
     return TrainedModel(model, metadata)
 
 
-def _metadata_problem(metadata: Any, model: keras.Model) -> str:
+_LAYERS = frozenset(
+    {"InputLayer", "Rescaling", "Normalization", "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "BatchNormalization",
+     "LayerNormalization", "Activation", "ReLU", "Softmax", "ZeroPadding2D", "Cropping2D", "GlobalAveragePooling2D",
+     "GlobalMaxPooling2D", "AveragePooling2D", "MaxPooling2D", "Concatenate", "Add", "Multiply", "Reshape", "Dropout",
+     "Dense", "Identity"}
+)  # fmt: skip
+
+_MOST = {"config.json": 8_000_000, "metadata.json": 100_000, "model.weights.h5": 600_000_000}  # bytes, unpacked
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where a .keras file declares more, or other, than a network of `BACKBONES` needs.
+
+    Nothing is built and no weight is read: a few bytes may declare gigabytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > _MOST.get(member.filename, 0):
+                raise ValueError(f"its {member.filename} is not one of a network of the kit")
+        config = json.loads(archive.read("config.json"))
+    layers = config["config"]["layers"]
+    padding = 0
+    for layer in layers:
+        settings = layer["config"]
+        padding += 2 * max([0, *_numbers(settings.get("padding"))])
+        sizes = [
+            settings.get(word) for word in ("filters", "units", "target_shape", "batch_shape", "kernel_size", "axis")
+        ]
+        if layer["class_name"] not in _LAYERS or max([0, *_numbers(sizes)]) > 8192:
+            raise ValueError(f"its layer {str(layer['class_name'])[:40]} is not one of a network of the kit")
+    if padding > 1024 or len(layers) > 3000:
+        raise ValueError("it is larger than a network of the kit")
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return all numbers in nested lists."""
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in _numbers(item)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def _metadata_problem(metadata: Any, model: keras.Model, found: str) -> str:
     """Return what is wrong between metadata and the network, empty where they agree."""
     try:
         classes, size, crop = metadata["classes"], metadata["input"]["image_size"], metadata["input"]["crop"]
         source = metadata["data"]["source"]
     except (KeyError, TypeError) as error:
         return f"is not metadata of this version of allkit (looked for {error})"
+    if metadata.get("model_sha256", found) != found:
+        return "is of another .keras file: its saving was interrupted, or one of the two was replaced"
     if not isinstance(classes, list) or len(classes) != model.output_shape[-1]:
         return f"names the classes {classes}, and the network has {model.output_shape[-1]} outputs"
-    if not all(isinstance(name, str) for name in [*classes, source]) or tuple(classes) != class_order(classes):
-        return f"names the classes {classes}, which are not in allkit's order"
+    if not all(isinstance(name, str) for name in [*classes, source]) or len(set(classes)) < len(classes):
+        return f"names the classes {classes}, which are not different texts"
     if model.input_shape != (None, size, size, 3) or not (crop is None or isinstance(crop, int)):
         return f"says that images have {size} px (crop {crop}), and the network takes {model.input_shape[1:]}"
     return ""

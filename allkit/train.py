@@ -10,24 +10,26 @@ import math
 import os
 import platform
 import re
-import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import display
 
-from allkit import AllkitError, __version__, disk_trouble, is_disk_full, saving
+from allkit import AllkitError, __version__, saving
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import TqdmCallback, keras, tf
 from allkit.data import class_order, index_hash
+from allkit.images import CELL_SIDE, fitting_crop
 from allkit.models import (
     DRAWN_WEIGHTS,
     FusedNetwork,
@@ -38,6 +40,7 @@ from allkit.models import (
     standardise_head,
     title_of,
 )
+from allkit.parameters import as_kind
 from allkit.splits import Split, assert_disjoint, sample_weights
 
 
@@ -142,12 +145,12 @@ PROFILES = {
     # that stays as it is, subjects weighed alike. Chosen by five-fold grouped cross-validation over the subjects of
     # genuine cells, by the AUC weighted by subject.
     "honest": Profile(
-        "honest", image_size=224, crop=300, weights="imagenet", depths="several", frozen_copies=1,
+        "honest", image_size=224, crop=CELL_SIDE, weights="imagenet", depths="several", frozen_copies=1,
         augmentation=None, batch_size=64, epochs=30, patience=30, best_by="last",
     ),
     # The same in a minute on a laptop without a network: smaller images, and weights that the kit carries.
     "quick": Profile(
-        "quick", image_size=96, crop=300, weights="drawn", depths="several", frozen_copies=2,
+        "quick", image_size=96, crop=CELL_SIDE, weights="drawn", depths="several", frozen_copies=2,
         augmentation=_ALL_SYMMETRIES, batch_size=32, epochs=8, patience=8, best_by="last",
     ),
 }  # fmt: skip
@@ -172,8 +175,9 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
     """Return a profile, adapted to the model and the data, with every override that is not None.
 
     Overrides are fields of `Profile`; None leaves a field alone, and the word "none" means None. `crop` is meant for
-    450-px single cells: it is dropped where `index` holds anything but C-NMC or its synthetic twin. Raises AllkitError
-    for an unknown profile or field, naming the near misses.
+    450-px single cells: it is dropped where `index` holds anything but C-NMC or its synthetic twin, and scaled where
+    these come in another size. Raises AllkitError for an unknown profile or field, naming the near misses, and for a
+    value of another kind.
     """
     if name not in PROFILES:
         raise AllkitError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
@@ -182,12 +186,13 @@ def get_profile(name: str, model: str = "mobilenet", index: pd.DataFrame | None 
         if key not in known:
             near = get_close_matches(key, known) or known
             raise AllkitError(f"a profile has no field {key!r}; did you mean {', '.join(near)}?")
-    given = {k: None if v == "none" else v for k, v in overrides.items() if v is not None}
+    kinds = get_type_hints(Profile)
+    given = {k: v if k == "augmentation" else as_kind(k, v, kinds[k]) for k, v in overrides.items() if v is not None}
     changed = _BY_MODEL.get((name, model), {}) | given
     if changed.get("weights", PROFILES[name].weights) is None and PROFILES[name].frozen_copies:
         changed = _FROM_SCRATCH | _FROM_SCRATCH_BY_MODEL.get(model, _FROM_SCRATCH_BY_MODEL["mobilenet"]) | changed
-    if index is not None and "crop" not in given and not index["source"].isin(["cnmc", "synthetic"]).all():
-        changed["crop"] = None
+    if index is not None and "crop" not in given:
+        changed["crop"] = fitting_crop(changed.get("crop", PROFILES[name].crop), index)
     profile = dataclasses.replace(PROFILES[name], **changed)
     if profile.epochs < 1:
         raise AllkitError(f"epochs is {profile.epochs}; train for one epoch at least.")
@@ -276,17 +281,15 @@ class MonitorSwitchLR(keras.callbacks.Callback):
 
     It sets the optimiser's learning rate after each epoch, stops training when the rule gives up, and at the end
     restores the weights of the best epoch: by "rule" the last that improved on the monitored quantity, by
-    "balanced_accuracy" that with the highest of the validation part, or simply the "last". In `folder` the rows and the
-    best weights are kept, so that an interrupted training can resume.
+    "balanced_accuracy" that with the highest of the validation part, or simply the "last".
     """
 
     columns = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "next_lr", "monitor", "improvement",
                "seconds")  # fmt: skip
 
-    def __init__(self, patience: int = 1, *, best_by: str = "rule", folder: Path | None = None) -> None:
+    def __init__(self, patience: int = 1, *, best_by: str = "rule") -> None:
         super().__init__()
-        self.rule = LearningRateRule(patience)
-        self.best_by, self.folder = best_by, folder
+        self.rule, self.best_by = LearningRateRule(patience), best_by
         self.rows: list[dict] = []
         self.best_value, self.best_epoch, self.best_weights = -math.inf, None, None
         self._started = time.perf_counter()
@@ -320,19 +323,12 @@ class MonitorSwitchLR(keras.callbacks.Callback):
         self.model.stop_training = self.model.stop_training or self.rule.stopped
         if self._note_best(row, improved):
             self.best_weights = self.model.get_weights()
-            if self.folder is not None:
-                _save_weights(self.best_weights, self.folder / "best.npz")
         self.rows.append(row)
-        if self.folder is not None:
-            with saving(self.folder / "epochs.json") as file:
-                file.write_text(json.dumps(self.rows))
 
     def on_train_end(self, logs=None):
         """Restore the weights of the best epoch."""
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
-        elif self.folder is not None and (self.folder / "best.npz").is_file():
-            self.model.set_weights(_load_weights(self.folder / "best.npz"))
 
     def _note_best(self, row: dict, improved: bool) -> bool:
         if self.best_by == "balanced_accuracy":
@@ -341,6 +337,83 @@ class MonitorSwitchLR(keras.callbacks.Callback):
         improved = improved or self.best_by == "last"
         self.best_epoch = row["epoch"] if improved else self.best_epoch
         return improved
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps after every epoch, in one file, all that a training needs to go on.
+
+    The file of the epoch before stays until the next is whole, and is taken, with a sentence, where that is damaged.
+    `folder` holds the checkpoints of one training alone.
+    """
+
+    def __init__(self, rule: MonitorSwitchLR, folder: Path) -> None:
+        super().__init__()
+        self.rule, self.last, self.before = rule, folder / "last.npz", folder / "before.npz"
+        self.finished = folder / "finished.npz"
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keep the state after this epoch."""
+        self._save(self.model)
+
+    def restore(self, model: keras.Model) -> int:
+        """Give model and rule the state of the last whole epoch; return how many are done. Begins with epoch 0."""
+        kept = _read_checkpoint(self.last) or _read_checkpoint(self.before)
+        if kept is None:
+            self._save(model)  # an interrupted first epoch begins again with these weights
+            return 0
+        rows, states = kept
+        model.set_weights(states["model"])
+        for variable, value in zip(model.optimizer.variables, states["optimiser"], strict=True):
+            variable.assign(value)
+        self.rule.replay(rows)
+        self.rule.best_weights = states["best"] or states["model"]
+        return len(rows)
+
+    def restore_finished(self, model: keras.Model) -> bool:
+        """Give model and rule the end of a training that is done; return whether it is."""
+        kept = _read_checkpoint(self.finished)
+        if kept is not None:
+            self.rule.replay(kept[0])
+            model.set_weights(kept[1]["model"])
+        return kept is not None
+
+    def finish(self, model: keras.Model) -> None:
+        """Keep the rows and the best weights; drop the far larger state of the optimiser."""
+        _write_checkpoint(self.finished, self.rule.rows, {"model": model.get_weights()})
+        for file in (self.last, self.before):
+            file.unlink(missing_ok=True)
+
+    def _save(self, model: keras.Model) -> None:
+        if self.last.is_file():
+            os.replace(self.last, self.before)
+        optimiser = [np.asarray(variable) for variable in model.optimizer.variables]
+        is_best = self.rule.best_epoch == len(self.rule.rows)  # the same weights twice are not worth the space
+        best = [] if is_best or not self.rule.best_weights else self.rule.best_weights
+        _write_checkpoint(
+            self.last, self.rule.rows, {"model": model.get_weights(), "optimiser": optimiser, "best": best}
+        )
+
+
+def _write_checkpoint(file: Path, rows: list[dict], states: dict[str, list[np.ndarray]]) -> None:
+    arrays = {f"{name}-{k:04}": values for name, state in states.items() for k, values in enumerate(state)}
+    with saving(file) as temporary:
+        np.savez(temporary, rows=np.array(json.dumps(rows)), **arrays)
+
+
+def _read_checkpoint(file: Path) -> tuple[list[dict], dict[str, list[np.ndarray]]] | None:
+    """Return the rows and states of a checkpoint, None where there is none or it is damaged."""
+    if not file.is_file():
+        return None
+    states: dict[str, list[np.ndarray]] = {"model": [], "optimiser": [], "best": []}
+    try:
+        with np.load(file) as stored:
+            rows = json.loads(str(stored["rows"]))
+            for name in sorted(set(stored.files) - {"rows"}):
+                states[name.partition("-")[0]].append(stored[name])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"The checkpoint {file} is damaged ({error}) and not used; the training goes on from an earlier one.")
+        return None
+    return rows, states
 
 
 class EpochSeed(keras.callbacks.Callback):
@@ -491,7 +564,7 @@ def train_model(
 
 def _build_both(split: Split, profile: Profile, seed: int, network: FusedNetwork | None) -> dict[str, Batches]:
     """Return the batches to learn from and those that choose the best epoch."""
-    classes = class_order(split.train["label"])
+    classes = class_order(split.train)
     return {
         name: build_batches(
             split.parts[name], classes, profile, training=name == "train", seed=seed, network=network
@@ -521,29 +594,23 @@ def _fit(model, batches, profile, home, seed, show, more=()) -> tuple[MonitorSwi
         # a step of a head is over sooner than a return to Python
         steps_per_execution=len(batches["train"]) if profile.frozen_copies else 1,
     )
-    rule = MonitorSwitchLR(profile.patience, best_by=profile.best_by, folder=home)
-    done, finished = (0, False) if home is None else _restore(rule, home)
-    if finished:
-        rule.set_model(model)
-        rule.on_train_end()
-        return rule, done
+    rule = MonitorSwitchLR(profile.patience, best_by=profile.best_by)
+    checkpoints = None if home is None else Checkpoints(rule, home)
+    if checkpoints and checkpoints.restore_finished(model):
+        return rule, len(rule.rows)
+    _make_variables(model, batches["validation"])
+    done = checkpoints.restore(model) if checkpoints else 0
     what = "head" if profile.frozen_copies else "all layers"
     progress = [_progress(rule, what, profile.epochs)] if show else []
-    callbacks = [EpochSeed(batches["train"], seed), rule, *progress, *more]
-    if home is not None:
-        _keep_start(model, home / "start.npz")
-        callbacks.append(keras.callbacks.BackupAndRestore(
-            str(home / "backup"), double_checkpoint=True, delete_checkpoint=False))  # fmt: skip
-    try:
-        _make_variables(model, batches["validation"])
-        model.fit(batches["train"], validation_data=batches["validation"], epochs=profile.epochs,
+    callbacks = [EpochSeed(batches["train"], seed), rule, *progress, *([checkpoints] if checkpoints else []), *more]
+    if rule.rule.stopped or done == profile.epochs:  # killed between the last epoch and the end
+        rule.set_model(model)
+        rule.on_train_end()
+    else:
+        model.fit(batches["train"], validation_data=batches["validation"], initial_epoch=done, epochs=profile.epochs,
                   callbacks=callbacks, verbose=0, shuffle=False)  # fmt: skip
-    except OSError as error:
-        if home is None or not is_disk_full(error):
-            raise
-        raise disk_trouble(error, home) from error
-    if home is not None:
-        _mark_finished(home)
+    if checkpoints:
+        checkpoints.finish(model)
     return rule, done
 
 
@@ -562,49 +629,6 @@ def _make_variables(model: keras.Model, batches: Any) -> None:
     model.evaluate(batches, steps=1, verbose=0)
 
 
-def _restore(rule: MonitorSwitchLR, home: Path) -> tuple[int, bool]:
-    """Give the rule the epochs that a checkpoint holds; return their number and whether that is all."""
-    finished = (home / "finished.json").is_file()
-    state = home / "backup" / "training_metadata.json"
-    file = home / ("finished.json" if finished else "epochs.json")
-    if not finished and not (state.is_file() and file.is_file()):
-        return 0, False
-    try:
-        rows = json.loads(file.read_text())
-        done = len(rows) if finished else json.loads(state.read_text())["epoch"]
-    except ValueError:  # cut off in the middle, by a full disk say: the training starts anew
-        shutil.rmtree(home / "backup", ignore_errors=True)
-        file.unlink()
-        return 0, False
-    rule.replay(rows[:done])
-    return done, finished
-
-
-def _keep_start(model: keras.Model, file: Path) -> None:
-    """Keep the weights that a training starts with; where it was interrupted, start with those kept."""
-    if file.is_file():
-        model.set_weights(_load_weights(file))
-    else:
-        _save_weights(model.get_weights(), file)
-
-
-def _mark_finished(home: Path) -> None:
-    """Keep the rows and the best weights; drop the start and the far larger state of the optimiser."""
-    os.replace(home / "epochs.json", home / "finished.json")
-    (home / "start.npz").unlink()
-    shutil.rmtree(home / "backup", ignore_errors=True)
-
-
-def _save_weights(weights: list[np.ndarray], path: Path) -> None:
-    with saving(path) as file:
-        np.savez(file, *weights)
-
-
-def _load_weights(path: Path) -> list[np.ndarray]:
-    with np.load(path) as arrays:
-        return [arrays[name] for name in arrays.files]
-
-
 def _fingerprint(name: str, split: Split, profile: Profile, seed: int, deterministic: bool) -> str:
     parts = [index_hash(part) for part in (split.train, split.validation)]
     copies = split.train["augmentation"].tolist() if "augmentation" in split.train else []
@@ -617,7 +641,7 @@ def _fingerprint(name: str, split: Split, profile: Profile, seed: int, determini
 
 
 def _make_metadata(model, split, profile) -> dict:
-    parts, classes = split.parts, class_order(split.train["label"])
+    parts, classes = split.parts, class_order(split.train)
     return {
         "format": 1,
         "model": model.name,
@@ -637,6 +661,12 @@ def _make_metadata(model, split, profile) -> dict:
         "profile": dataclasses.asdict(profile),
         "parameters": model.count_params(),
         "versions": {name: version(name) for name in ("allkit", "keras", "tensorflow", "numpy")},
+        "keras": {
+            "backend": keras.config.backend(),
+            "floatx": keras.config.floatx(),
+            "data_format": keras.config.image_data_format(),
+            "policy": keras.config.dtype_policy().name,
+        },
         "hardware": _hardware(),
     }
 
@@ -649,7 +679,7 @@ def _hardware() -> dict[str, Any]:
     """Return what the training ran on: system, processor, number of cores, names of graphics processors."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):  # Linux, where Python knows no more than "x86_64"
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
         name = found[1] if found else name
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     gpus = [str(detail.get("device_name", "GPU")) for detail in details]

@@ -1,11 +1,12 @@
 """Both networks: what they are built of, what they take, and how they are saved."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 
-from allkit import AllkitError
+from allkit import AllkitError, models
 from allkit.augment import Augmentation
 from allkit.backend import keras
 from allkit.classify import classify_bytes
@@ -307,3 +308,78 @@ def test_features_are_computed_once_for_the_same_weights_and_images(twin, tmp_pa
     assert {file: file.stat().st_ino for file in tmp_path.glob("features-*")} == before
     other = FusedNetwork(build_model("mobilenet", 32, alpha=0.25, seed=2))
     assert not np.array_equal(load_features(other, rows, image_size=32), plain)
+
+
+def rewritten(path, change) -> None:
+    """Change the configuration inside a .keras file."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    change(config["config"]["layers"])
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def widen(layers) -> None:
+    next(layer for layer in layers if layer["class_name"] == "Dense")["config"]["units"] = 500_000_000
+
+
+def pad(layers) -> None:
+    next(layer for layer in layers if layer["class_name"] == "ZeroPadding2D")["config"]["padding"] = [[0, 90_000]] * 2
+
+
+def enlarge(layers) -> None:
+    layers[3]["class_name"] = "UpSampling2D"
+
+
+def swell(layers) -> None:
+    layers[0]["config"]["note"] = "x" * 9_000_000
+
+
+@pytest.mark.parametrize("change", [widen, pad, enlarge, swell])
+def test_a_model_that_declares_too_much_is_refused_before_anything_is_built(tmp_path, trained, change, monkeypatch):
+    save_model(trained, tmp_path / "m.keras")
+    rewritten(tmp_path / "m.keras", change)
+    monkeypatch.setattr(keras.models, "load_model", lambda *a, **k: pytest.fail("it was built"))
+    with pytest.raises(AllkitError, match="cannot be loaded"):
+        load_model(tmp_path / "m.keras")
+
+
+def test_weights_that_swell_are_refused_unread(tmp_path, trained):
+    save_model(trained, tmp_path / "m.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "m.keras", "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("more.h5", "w", force_zip64=True) as member,
+    ):
+        for _ in range(20):
+            member.write(bytes(1 << 20))
+    with pytest.raises(AllkitError, match="cannot be loaded"):
+        load_model(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_network_of_the_kit_passes_as_one(tmp_path, name):
+    path = tmp_path / "m.keras"
+    build_model(name, depths="several", **SMALL).save(path)
+    models._check_archive(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_no_answer(trained, twin, value):
+    broken = keras.models.clone_model(trained.model)
+    broken.set_weights([np.full_like(weights, value) for weights in trained.model.get_weights()])
+    with open(load_index(twin)["path"][0], "rb") as file:
+        answer = classify_bytes(file.read(), TrainedModel(broken, trained.metadata))
+    assert answer.rejected
+    assert "damaged" in " ".join(answer.reasons.values())
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"\x89HDF\r\n\x1a\n" + bytes(99)])
+def test_damaged_imagenet_weights_are_called_so(tmp_path, monkeypatch, content):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/mobilenet_7_5_224_tf_no_top.h5").write_bytes(content)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(AllkitError, match=r"mobilenet_7_5_224_tf_no_top\.h5 is damaged.*copy or download it again"):
+        build_model("mobilenet", weights="imagenet", alpha=0.75, **SMALL)

@@ -247,7 +247,7 @@ def test_a_full_disk_stops_the_training_with_what_to_do(twin, tmp_path, monkeypa
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keras.callbacks.BackupAndRestore, "_save_model", full)
+    monkeypatch.setattr(np, "savez", full)
     model = build_from_profile("mobilenet", profile, 2, seed=5)
     with pytest.raises(AllkitError, match="disk is full"):
         train_model(model, split, profile, folder=tmp_path, show=False)

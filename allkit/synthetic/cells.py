@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.stats import norm
 
 from allkit import AllkitError
-from allkit.data import load_manifest
+from allkit.data import COLUMNS, load_manifest
 
 VERSION = 5
 """Version of the drawing rules; an embedded twin of another version is made anew."""
@@ -343,8 +343,10 @@ def draw_numbers(
                 traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
                 rows.append({"path": name, "label": label, "subject": subject, "name": name} | traits)
     table = pd.DataFrame(rows)
-    known = table.assign(group=table["subject"], fold=pd.NA, part="train", source="synthetic")
-    return known[["path", "label", "subject", "group", "fold", "part", "name", "source", *_TRAITS]]
+    known = table.assign(
+        group=table["subject"], fold=pd.NA, part="train", source="synthetic", given=None, positive="ALL"
+    )
+    return known[[*COLUMNS, *_TRAITS]]
 
 
 def check_parameters(subject_effect: float, difficulty: float) -> None:

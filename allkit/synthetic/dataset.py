@@ -27,8 +27,9 @@ from PIL import Image
 from scipy.special import expit
 from tqdm import tqdm
 
-from allkit import ROOT, AllkitError
+from allkit import ROOT, AllkitError, disk_trouble
 from allkit.data import load_manifest
+from allkit.folders import locked
 from allkit.synthetic.cells import (
     SIDE,
     VERSION,
@@ -47,6 +48,7 @@ FORMATS = ("png", "bmp")
 
 _FINAL_SHARE = 0.02
 _FEWEST_IMAGES = 40
+_PATIENCE = 600  # s, for another process that draws the same twin
 
 
 def make_twin(
@@ -83,14 +85,25 @@ def make_twin(
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AllkitError(f"{folder} is not empty; name a new folder or remove this one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=_PATIENCE):
+        if _read_record(folder) != parameters:  # else another process was faster
+            try:
+                _write_whole(folder, parameters, progress)
+            except OSError as error:
+                raise disk_trouble(error, folder) from error
+    return folder
+
+
+def _write_whole(folder: Path, parameters: dict, progress: bool) -> None:
+    """Draw a twin beside its place, and move it there when it is complete."""
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         made = Path(temporary) / "twin"
         _write_twin(made, parameters, progress)
         if folder.exists():
             folder.rmdir()
         os.replace(made, folder)
-    return folder
 
 
 def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: bool = False) -> Path:
@@ -104,12 +117,7 @@ def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: b
         return folder
     if record is not None:
         _move_aside(folder, record)
-    try:
-        return make_twin(folder, progress=progress)
-    except OSError:
-        if _read_record(folder) is None:  # else another process was faster
-            raise
-        return folder
+    return make_twin(folder, progress=progress)
 
 
 def _move_aside(folder: Path, record: dict) -> None:
