@@ -44,8 +44,8 @@ test: setup ## lint, every notebook with nbval, then the unit tests (which use t
 	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 --ignore=notebooks/extra notebooks
 	$(QUIET) ALLKIT_TEST_RUN='$(CURDIR)/$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
 
-verify: setup ## the long checks: every hostile file, many more mutated cells
-	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest tests/test_hostile.py tests/test_classify.py
+verify: setup ## the long checks: every hostile file with its time and memory, more mutated cells, killed at every write
+	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest -s tests/test_hostile.py tests/test_classify.py tests/test_killed.py
 
 bench: setup ## speed and memory, as ratios in one run (ARGS=--small: quicker); writes bench/*.json
 	@for script in bench/bench_*.py; do $(QUIET) $(BIN)/python $$script $(ARGS) || exit 1; done

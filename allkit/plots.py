@@ -54,6 +54,7 @@ def use_style() -> None:
         {
             "figure.figsize": (6.4, 3.6),
             "figure.dpi": 100,
+            "text.parse_math": False,  # a class or a subject may be called $x
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,

@@ -248,3 +248,17 @@ def test_in_a_browser_without_network_search_finds_pages_and_pages_fit_a_phone(b
 
 def test_the_list_of_modules_is_complete():
     assert set(load_script("book").list_modules()) == modules(), allkit.__doc__
+
+
+def test_every_promise_names_a_test_that_is_there():
+    page = (ROOT / "docs" / "what-it-promises.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    rows = [line.strip("| \n").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0] != "promise"]
+    assert len(promises) > 10
+    for promise, named in promises:
+        names = re.findall(r"`(\w+(?:\.py)?)`", named)
+        assert names, promise
+        for name in names:
+            found = (ROOT / "tests" / name).is_file() if name.endswith(".py") else f"def {name}(" in tests
+            assert found, f"{promise}: {name}"

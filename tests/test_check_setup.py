@@ -3,6 +3,8 @@
 import sys
 from collections import namedtuple
 
+import h5py
+import numpy as np
 import pytest
 
 from allkit.course import check_setup as setup
@@ -35,9 +37,21 @@ def test_a_machine_that_is_ready(at_home, twin):
 
 def test_weights_are_found_where_keras_looks(at_home, twin):
     (at_home / "keras" / "models").mkdir(parents=True)
-    (at_home / "keras" / "models" / "efficientnetb3_notop.h5").touch()
+    file = at_home / "keras" / "models" / "efficientnetb3_notop.h5"
+    with h5py.File(file, "w") as weights:
+        weights["stem_conv/kernel"] = np.zeros((3, 3, 3, 40), np.float32)
     found = check_setup(str(twin))
     assert _states(found)["ImageNet weights of EfficientNetB3"] == "fine"
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404", b"\x89HDF\r\n\x1a\n" + bytes(40)])
+def test_damaged_weights_are_not_called_fine(at_home, twin, content):
+    (at_home / "keras" / "models").mkdir(parents=True)
+    (at_home / "keras" / "models" / "efficientnetb3_notop.h5").write_bytes(content)
+    found = check_setup(str(twin))
+    assert _states(found)["ImageNet weights of EfficientNetB3"] == "missing"
+    assert "efficientnetb3_notop.h5 is damaged" in " ".join(found["found"])
+    assert "and copy it again" in summarise_setup(found)
 
 
 def test_what_is_missing_is_said_with_what_to_do(at_home, monkeypatch):

@@ -7,7 +7,9 @@ Voilà knows no limit on their number, which is what `CappedKernels` adds.
 from __future__ import annotations
 
 import json
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import nbformat
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError
 from traitlets import Int
+
+from allkit import AllkitError
 
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes in one message from the browser, which may hold several files."""
@@ -39,15 +43,27 @@ class CappedKernels(AsyncMappingKernelManager):
     start_kernel = _async_start_kernel
 
 
-def build_page(run: str, folder: Path, *, kernels: int, idle: int) -> list[str]:
+def check_port(port: int) -> None:
+    """Raise an AllkitError where another program answers at this port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended is no hindrance
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise AllkitError(
+                f"port {port} cannot be used ({error.strerror}): another program is there. Choose another --port."
+            ) from error
+
+
+def build_page(run: str, folder: Path, *, kernels: int, idle: int, hosts: Sequence[str] = ()) -> list[str]:
     """Write what Voilà serves, and its settings, into an empty folder; return the command, without port.
 
     `run` is the path of a run folder or of a .keras file. Code is hidden, errors show no traceback. At most `kernels`
-    visitors are served at once, counting the one kept warm, and an idle one's kernel ends after `idle` seconds. The
-    command has to run in the folder.
+    visitors are served at once, counting the one kept warm, and an idle one's kernel ends after `idle` seconds. Asked
+    for under another name than this machine's own or one of `hosts`, it refuses. The command has to run in the folder.
     """
     nbformat.write(_notebook(run), folder / "classify.ipynb")
-    (folder / "voila.json").write_text(json.dumps(_settings(kernels, idle)))
+    (folder / "voila.json").write_text(json.dumps(_settings(kernels, idle, hosts)), encoding="utf-8")
     return [sys.executable, "-m", "voila", "classify.ipynb"]
 
 
@@ -63,13 +79,19 @@ def _notebook(run: str) -> nbformat.NotebookNode:
     )
 
 
-def _settings(kernels: int, idle: int) -> dict:
+def _settings(kernels: int, idle: int, hosts: Sequence[str]) -> dict:
     return {
         "Voila": {
             "ip": "127.0.0.1",
             "open_browser": False,
+            "port_retries": 0,  # rather no page than one at another address than was said
             "log_level": "WARN",
-            "tornado_settings": {"websocket_max_message_size": MAX_MESSAGE},
+            "tornado_settings": {
+                "websocket_max_message_size": MAX_MESSAGE,
+                # Voilà would answer to any name, and so to a foreign page that has its own name lead here
+                "allow_remote_access": False,
+                "local_hostnames": ["localhost", *hosts],
+            },
         },
         "VoilaConfiguration": {
             "strip_sources": True,

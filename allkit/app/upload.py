@@ -26,6 +26,7 @@ from allkit.classify import (
     threshold_of,
 )
 from allkit.explain import CAVEAT, build_grad_cam, overlay
+from allkit.lists import as_text_cells
 from allkit.models import TrainedModel
 from allkit.synthetic import draw_cell
 
@@ -291,17 +292,12 @@ def _table_html(rows: pd.DataFrame) -> str:
     """Return the answers as a table with a link to its CSV, where there is more than one."""
     if len(rows) < 2:
         return ""
-    link = base64.b64encode(rows.map(_harmless).to_csv(index=False).encode("utf-8", "replace")).decode()
+    link = base64.b64encode(as_text_cells(rows).to_csv(index=False).encode("utf-8", "replace")).decode()
     shown = rows.to_html(index=False, float_format="{:.3f}".format, na_rep="no answer", border=0)
     return (
         f"<div style='overflow-x:auto'>{shown}</div>"
         f"<p><a download='answers.csv' href='data:text/csv;base64,{link}'>Table as CSV</a></p>"
     )
-
-
-def _harmless(value: Any) -> Any:
-    """Keep spreadsheets from taking a file name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def answers_table(answers: list[tuple[str, str, Result | str]]) -> pd.DataFrame:

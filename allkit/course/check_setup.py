@@ -17,7 +17,7 @@ import psutil
 
 from allkit import AllkitError, runs_root
 from allkit.backend import tf
-from allkit.models import BACKBONES, local_weights, title_of
+from allkit.models import BACKBONES, damage_of, local_weights, title_of
 from allkit.runs import load_data
 from allkit.train import get_profile
 
@@ -106,10 +106,12 @@ def _images(data: str) -> _Fact:
 def _weights() -> Iterator[_Fact]:
     for name in BACKBONES:
         profile = get_profile("honest", name)
+        what, needed = f"ImageNet weights of {title_of(name)}", "for the profiles honest and paper"
         file = local_weights(name, profile.alpha, profile.image_size)
-        state = "fine" if file else "optional"
-        found = file.name if file else "not on this machine"
-        yield _Fact(f"ImageNet weights of {title_of(name)}", found, "for the profiles honest and paper", state)
+        if file and (damage := damage_of(file, name, profile.alpha)):
+            yield _Fact(what, f"{file.name} {damage}", needed, "missing", f"delete {file} and copy it again")
+        else:
+            yield _Fact(what, file.name if file else "not on this machine", needed, "fine" if file else "optional")
 
 
 def _fact(what: str, found: str, needed: str, fine: bool, advice: str) -> _Fact:

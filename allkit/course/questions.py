@@ -32,7 +32,7 @@ def _subjects_unknown(train: pd.DataFrame) -> str:
 
 def _column_aucs(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the AUC of each measured number, one row per class; below 0.5, smaller numbers speak for the class."""
-    classes = class_order(measured["label"])
+    classes = class_order(measured)
     classes = classes[:1] if len(classes) == 2 else classes
     numbers = measured.drop(columns="label").dropna(axis=1)
     return pd.DataFrame(

@@ -147,7 +147,8 @@ def _render_cell(context: Mapping[str, Any], source: str) -> str:
 
 def escape_markdown(value: Any) -> str:
     """Return text as Markdown that shows it as it is, on one line, also inside a table."""
-    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(value).split()))
+    escaped = re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(value).split()))
+    return escaped.replace("://", "\\://")  # else an address becomes a link
 
 
 def _exporter() -> HTMLExporter:
