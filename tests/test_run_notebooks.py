@@ -48,6 +48,8 @@ view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1", "version_m
 display({**view, "text/plain": "HBox(children=())"}, raw=True)
 display({**view, "text/plain": "Label(value='x')", "text/html": "<p>the cell is <b>ALL</b></p>"}, raw=True)
 display(HTML('<script src="https://example.org/a.js"></script>'))
+display(HTML('<script>alert(2)</script><svg onload="alert(3)"></svg><a href=" JavaScript:alert(4)">a</a>'))
+display(HTML('<iframe srcdoc="<script>alert(5)</script>"></iframe><b onclick="alert(6)">seen</b>'))
 display({"application/javascript": "alert(1)"}, raw=True)
 display(HTML('<img src="https://example.org/a.png" alt="far">'))
 """
@@ -285,6 +287,14 @@ def test_pages_load_nothing_from_a_network(pages):
         assert not re.search(r"(import|url)\s*\(?\s*['\"]?(https?:)?//", code)
     assert pages["03_third.html"].find("a", href="https://example.org/")
     assert pages["03_third.html"].find("a", href="01_first.html")
+
+
+def test_pages_run_nothing_that_an_output_holds(pages):
+    for page in pages.values():
+        assert not page.find_all(["script", "iframe", "object", "embed", "form", "base"])
+        assert not [name for element in page.find_all(True) for name in element.attrs if name.startswith("on")]
+        assert "alert" not in str(page.find_all("a"))
+    assert pages["03_third.html"].find("b", string="seen")
 
 
 def test_equations_are_mathml_and_code_is_not_touched(pages):

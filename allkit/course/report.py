@@ -31,6 +31,8 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 WIDGET_NOTE = "Interactive controls: open this notebook in JupyterLab to use them."
 
+_RUNS = ("script", "iframe", "object", "embed", "base", "form", "applet")
+
 NO_DESCRIPTION = "No description of this image"
 
 
@@ -171,10 +173,21 @@ def to_mathml(latex: str, display: str) -> str:
 
 
 def _stand_alone(html: str) -> str:
-    """Remove what would load something from elsewhere; links stay, those to notebooks lead to their pages."""
+    """Remove what would run, or load something from elsewhere; links stay, those to notebooks lead to their pages.
+
+    The page needs no script, and a run folder may be somebody else's.
+    """
     page = BeautifulSoup(html, "html.parser")
-    for element in page.find_all(src=True) + page.find_all("link", href=True) + page.find_all("object"):
-        address = element.get("src") or element.get("href") or element.get("data") or ""
+    for element in page.find_all(_RUNS):
+        element.decompose()
+    for element in page.find_all(True):
+        for name in [name for name in element.attrs if name.startswith("on") or name in ("formaction", "ping")]:
+            del element[name]
+        for name in ("href", "xlink:href"):
+            if re.match(r"[\s\x00-\x1f]*(javascript|vbscript):", element.get(name) or "", re.IGNORECASE):
+                del element[name]
+    for element in page.find_all(src=True) + page.find_all("link", href=True):
+        address = element.get("src") or element.get("href") or ""
         if not address.startswith(("data:", "#")):
             element.replace_with(element.get("alt") or "")
     for element in page.find_all(srcset=True):
