@@ -112,6 +112,7 @@ def _scan_folders(source: Source, images: list[Path], left_out: dict[str, list[P
     if not source.layout:
         images, more = _without_no_cells(base, images)
         left_out = left_out | more
+        base = _inside_lone_folders(base, images)
     folders = {image: image.relative_to(base).parts[:-1] for image in images}
     if not any(folders.values()):
         raise AllkitError(
@@ -124,6 +125,8 @@ def _scan_folders(source: Source, images: list[Path], left_out: dict[str, list[P
     others = [image for image in images if image not in fits]
     left_out = left_out | ({"outside the folders of the classes": others} if others else {})
     rows = [_folder_row(image, dict(zip(roles, names, strict=False))) for image, names in fits.items()]
+    if len({row["given"] for row in rows}) == 1:  # one part alone is no division
+        rows = [row | {"given": None} for row in rows]
     if not rows:
         raise AllkitError(f"No image below {base} lies as deep as the layout {'/'.join(roles)} says.")
     below = max(map(len, fits.values())) > len(roles)

@@ -49,7 +49,7 @@ _PERSON_INSIDE = re.compile(rf"(?:^|[_\-. ])({PERSON})(?![a-z0-9])", re.IGNORECA
 
 _LONGEST = 80  # characters of a label or a subject
 
-_MARKUP = re.compile(r"[<>\[\]*`$|\\]")
+_MARKUP = re.compile(r"<[a-z/!?]|\]\(|[*`$]", re.IGNORECASE)
 
 _UNKNOWN = frozenset({"", "nan", "na", "n/a", "none", "null", "?", "-", "unknown", "missing", "<na>", "nat"})
 
@@ -236,7 +236,7 @@ def _check_words(what: str, words: Iterable[str | None], source: Source) -> None
         if word and (len(word) > _LONGEST or not word.isprintable() or _MARKUP.search(word)):
             raise AllkitError(
                 f"{source.path}: the {what} {word[:40]!r} cannot be shown as it is in tables, figures and sentences. "
-                f"Write at most {_LONGEST} letters, digits and signs, but none of < > [ ] * ` $ | \\."
+                f"Write at most {_LONGEST} letters, digits and signs, but no markup (<tag>, [..](..), *, `, $)."
             )
 
 

@@ -572,6 +572,26 @@ def test_words_that_nothing_can_show_are_refused(tmp_path, word):
         assert str(found.value).isprintable()
 
 
+def test_images_beside_masks_of_the_same_classes_are_read_by_their_classes(tmp_path):
+    fill(tmp_path, *cells("images/blast", 4), *cells("images/normal", 4, 9), *cells("masks/blast", 4, 20),
+         *cells("masks/normal", 4, 30))  # fmt: skip
+    assert counts(data.load_index(tmp_path)) == {"blast": 4, "normal": 4}
+
+
+def test_one_part_alone_is_no_division(tmp_path):
+    fill(tmp_path, *cells("Train/ALL", 3), *cells("Train/HEM", 3, 9), *cells("train2/ALL", 3, 20),
+         *cells("train2/HEM", 3, 30))  # fmt: skip
+    index = data.load_index(tmp_path)
+    assert counts(index) == {"ALL": 6, "HEM": 6}
+    assert index["given"].isna().all()
+
+
+def test_names_of_classes_as_people_give_them_are_taken(tmp_path):
+    names = ["Benign", "[Malignant] Pre-B", "[Malignant] early Pre-B", "blasts <5 %", "a|b"]
+    fill(tmp_path, *(file for k, name in enumerate(names) for file in cells(name, 3, 5 * k)))
+    assert set(data.load_index(tmp_path)["label"]) == set(names)
+
+
 def test_names_that_would_steer_a_terminal_are_escaped(tmp_path):
     fill(tmp_path, *cells("blast", 3), *cells("normal", 3, 9))
     (tmp_path / "blast" / "\x1b]0;title\x07.png").write_bytes(b"no image")
