@@ -35,8 +35,8 @@ def contents_of(paths: Iterable[str]) -> list[str]:
     keys = {f"sha256\t{file_state(path)}": path for path in dict.fromkeys(paths)}
 
     def compute(missing: list[str]) -> Iterable[dict]:
-        title = "Reading images" if len(missing) > 500 else ""
-        return ({"sha256": found} for found in in_threads(file_sum, [keys[key] for key in missing], progress=title))
+        files = [keys[key] for key in missing]
+        return ({"sha256": found} for found in in_threads(file_sum, files, progress="Reading images"))
 
     sums = dict(zip(keys.values(), (row["sha256"] for row in cached_rows(list(keys), compute)), strict=True))
     return [sums[path] for path in paths]
@@ -73,8 +73,7 @@ def find_near_duplicates(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _compare(paths: Sequence[str]) -> list[tuple[int, int]]:
-    title = "Looking for near-duplicates" if len(paths) > 500 else ""
-    views = np.array(list(in_threads(_thumbnail_of_file, paths, progress=title)))
+    views = np.array(list(in_threads(_thumbnail_of_file, paths, progress="Looking for near-duplicates")))
     pairs = []
     for start in range(0, len(views), 1024):
         near = np.argwhere(views[start : start + 1024] @ views.T > SAME_VIEW) + np.array([start, 0])

@@ -68,14 +68,14 @@ def first_of(sentences: Sequence[str], most: int = 10) -> str:
 
 
 def in_threads(work: Callable, items: Iterable, *, progress: str = "") -> Iterator:
-    """Yield `work(item)` in order, computed in threads; `progress` is the title of a progress bar.
+    """Yield `work(item)` in order, computed in threads; `progress` titles the bar of what takes over two seconds.
 
     At most a few hundred results wait at a time.
     """
     items = list(items)
     with (
         ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
-        tqdm(total=len(items), desc=progress, unit="image", disable=not progress, leave=False) as bar,
+        tqdm(total=len(items), desc=progress, unit="image", disable=not progress, leave=False, delay=2) as bar,
     ):
         for start in range(0, len(items), 256):
             for result in pool.map(work, items[start : start + 256]):
