@@ -13,7 +13,7 @@ import pandas as pd
 from allkit import ROOT, AllkitError
 from allkit.images import SUFFIXES
 from allkit.lists import read_table
-from allkit.source import FOLD, LABEL_OF, UID, Scan, frame_of, given_part, uid_of
+from allkit.source import FOLD, LABEL_OF, UID, Scan, frame_of, given_part, own_division, uid_of
 
 _MANIFEST = ROOT / "data" / "cnmc-manifest.csv.xz"
 
@@ -81,7 +81,7 @@ def scan_cnmc(
     if not label_files and any(part == "prelim" for _, part, _ in found):
         label_files = _label_files_above(root)
     originals = _prelim_originals(label_files, source, problems)
-    given = _own_parts([image for image, part, _ in found if part == "train"])
+    given = _own_parts([image for image, part, _ in found if part == "train"], root)
     rows = [{**_cnmc_row(*place, originals, given), "source": source} for place in found]
     for row in rows:
         above = LABEL_OF.get(Path(row["path"]).parent.name.lower())
@@ -99,11 +99,11 @@ def scan_cnmc(
     return Scan(root, source, frame_of(rows), reading, left_out, label_files, problems, notes)
 
 
-def _own_parts(images: Sequence[Path]) -> dict[Path, str | None]:
+def _own_parts(images: Sequence[Path], root: Path) -> dict[Path, str | None]:
     """Return into which part their user's folders put images with C-NMC's names; None where there is no division."""
-    parts = {image: next((p for f in reversed(image.parts[:-1]) if (p := given_part(f))), None) for image in images}
-    divided = len(set(parts.values()) - {None}) > 1
-    return {image: part if divided else None for image, part in parts.items()}
+    folders = [image.relative_to(root).parts[-2::-1] for image in images]  # from the image upwards
+    parts = [next((part for name in names if (part := given_part(name))), None) for names in folders]
+    return dict(zip(images, own_division(parts, root), strict=True))
 
 
 def _is_synthetic(root: Path, images: list[Path]) -> bool:

@@ -240,7 +240,10 @@ def subjects_in_two(index: pd.DataFrame, column: str) -> list[str]:
 def relative_paths(paths: Iterable[str]) -> list[str]:
     """Return the paths below the deepest folder that holds them all, with forward slashes."""
     paths = list(paths)
-    base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    try:
+        base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    except ValueError:  # on several drives
+        return [path.replace(os.sep, "/") for path in paths]
     start = len(os.path.join(base, ""))
     return [path[start:].replace(os.sep, "/") for path in paths]
 

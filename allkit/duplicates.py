@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from allkit.images import ImageError, cached_rows, file_state, in_threads, read_image
 
@@ -21,6 +24,8 @@ knows to be the same. Copies that were turned by a few degrees, or cut out anew,
 """
 
 _SIDE = 32  # px, of a thumbnail
+
+_FEW = 20  # images, of which half may well be copies
 
 _COPY = re.compile(
     r"(?P<source>.+?)(?: \(\d+\)| - [Cc]opy(?: \(\d+\))?|[ _-]copy\d*|"
@@ -36,10 +41,17 @@ def contents_of(paths: Iterable[str]) -> list[str]:
 
     def compute(missing: list[str]) -> Iterable[dict]:
         files = [keys[key] for key in missing]
-        return ({"sha256": found} for found in in_threads(file_sum, files, progress="Reading images"))
+        return ({"sha256": found} for found in in_threads(_sum_of_image, files, progress="Reading images"))
 
     sums = dict(zip(keys.values(), (row["sha256"] for row in cached_rows(list(keys), compute)), strict=True))
     return [sums[path] for path in paths]
+
+
+def _sum_of_image(path: str) -> str:
+    try:
+        return file_sum(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be opened: {error.strerror or error}. Check path and rights.") from error
 
 
 def file_sum(path: str) -> str:
@@ -62,24 +74,35 @@ def copies_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def find_near_duplicates(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the pairs of images (positions in `paths`) that show nearly the same, see `SAME_VIEW`.
+    """Return pairs (positions in `paths`): each image that shows nearly the same as others, and the first of these.
 
-    Empty, too, where a tenth of all images is near to a single one: then the images are too alike to say. Images that
-    cannot be read are near to none. Kept in the cache until a file changes.
+    See `SAME_VIEW`. Images that cannot be read are near to none. Where more than half of all images are near to each
+    other, they are too alike to say: a warning, and no pairs. Kept in the cache until a file changes.
     """
     key = hashlib.sha256("\n".join(map(file_state, paths)).encode()).hexdigest()
-    row = cached_rows([f"near {SAME_VIEW}\t{key}"], lambda missing: ({"pairs": _compare(paths)} for _ in missing))[0]
-    return [(one, other) for one, other in row["pairs"]]
+    firsts = cached_rows([f"near {SAME_VIEW}\t{key}"], lambda missing: ({"first": _compare(paths)} for _ in missing))
+    first = firsts[0]["first"]
+    if len(first) > _FEW and np.unique(first, return_counts=True)[1].max() > len(first) / 2:
+        warnings.warn(
+            "More than half of the images are too alike to tell near-duplicates from others: check yourself that no "
+            "copy of a test image is in training.",
+            stacklevel=2,
+        )
+        return []
+    return [(place, other) for place, other in enumerate(first) if other != place]
 
 
-def _compare(paths: Sequence[str]) -> list[tuple[int, int]]:
+def _compare(paths: Sequence[str]) -> list[int]:
+    """Return for each image the position of the first that it is near to, also through others."""
     views = np.array(list(in_threads(_thumbnail_of_file, paths, progress="Looking for near-duplicates")))
-    pairs = []
-    for start in range(0, len(views), 1024):
-        near = np.argwhere(views[start : start + 1024] @ views.T > SAME_VIEW) + np.array([start, 0])
-        pairs += near[near[:, 0] < near[:, 1]].tolist()
-    most = np.bincount(np.ravel(pairs).astype(int)).max(initial=0) if pairs else 0
-    return pairs if most <= max(20, len(views) / 10) else []
+    first = np.arange(len(paths))
+    for start in range(0, len(views), 1024):  # block by block, so that memory stays bounded
+        rows, columns = np.nonzero(views[start : start + 1024] @ views.T > SAME_VIEW)
+        ends = np.concatenate([rows + start, np.arange(len(first))]), np.concatenate([columns, first])
+        graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(len(first), len(first)))
+        component = connected_components(graph, directed=False)[1]
+        first = np.unique(component, return_index=True)[1][component]
+    return first.tolist()
 
 
 def _thumbnail_of_file(path: str) -> np.ndarray:

@@ -39,10 +39,11 @@ def data_path(data: str | Path) -> Path | None:
     """Return the absolute path that `data` means (tried from here, then from the clone); None: the twin."""
     if str(data) == SYNTHETIC:
         return None
-    path = Path(data).expanduser()
-    for candidate in (path, ROOT / path):
-        if candidate.exists():
-            return candidate.resolve()
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name that is too long, a user that is not there
+        path = Path(data).expanduser()
+        for candidate in (path, ROOT / path):
+            if candidate.exists():
+                return candidate.resolve()
     raise AllkitError(
         f"data={str(data)!r}: there is no such file or folder (looked in {Path.cwd()} and {ROOT}); "
         "give the path of a data set, or data='synthetic' for drawn cells."

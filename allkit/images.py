@@ -54,6 +54,8 @@ _BLACK = 15  # JPEG copies of black are not quite 0
 
 _PREPARE_VERSION = 2  # part of the cache key: raise it when prepare_image changes its pixels
 
+_SAVE_8 = "Save it with 8 bits per channel."
+
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -87,9 +89,9 @@ def read_image(source: str | Path | bytes, name: str = "", *, at_least: int = 0)
     """Return an image as RGB, uint8 (height, width, 3), 0–255.
 
     `source` is a path or the bytes of a file (BMP, PNG, JPEG, TIFF, WebP); `name` is what messages call it.
-    EXIF orientation is applied; greyscale and palette become RGB; transparency is laid over black, C-NMC's
-    background; 16-bit values are scaled so that 65,535 becomes 255. Of several frames the first is taken. A JPEG may be
-    read smaller, but no side below `at_least` px where that is given: it takes a fraction of the time.
+    EXIF orientation is applied; greyscale and palette become RGB; transparency is laid over black, C-NMC's background;
+    values of 16 or 12 bits are scaled so that 65,535 or 4,095 becomes 255. Of several frames the first is taken. A JPEG
+    may be read smaller, but no side below `at_least` px where that is given: it takes a fraction of the time.
     Raises `ImageError` for anything that is missing, truncated, too large or not an image.
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
@@ -116,7 +118,7 @@ def decode_image(data: bytes, name: str, *, at_least: int = 0) -> tuple[np.ndarr
             pixels = _to_rgb(image, name)
             if image.format == "PNG" and data[24] == 16 and 0 < pixels.max(initial=0) < 16:
                 # Pillow keeps the upper 8 bits of 16 in colour; those of a camera of 12 bits are all but empty
-                raise ImageError(f"{name} holds 12 bits in 16, which makes it black. Save it with 8 bits per channel.")
+                raise ImageError(f"{name} holds 8 or 12 bits in 16, which makes it black. {_SAVE_8}")
             return pixels, image.format or ""
     except ImageError:
         raise
@@ -215,11 +217,12 @@ def _scaled_to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
         highest = values.max(initial=0)
         if values.dtype.kind not in "ui" or values.min(initial=0) < 0 or highest > 65535:
             raise ImageError(
-                f"{name} holds {values.dtype} values beyond 16 bits, whose black and white are not known. "
-                "Save it with 8 bits per channel."
+                f"{name} holds {values.dtype} values beyond 16 bits, whose black and white are not known. {_SAVE_8}"
             )
+        if 0 < highest <= 255:
+            raise ImageError(f"{name} holds 8 bits in {8 * values.dtype.itemsize}, which makes it black. {_SAVE_8}")
         # a camera of 12 bits leaves the upper four empty: taken for 16 bits, its cells would be black
-        white = 4095 if 255 < highest <= 4095 else 65535
+        white = 4095 if highest <= 4095 else 65535
         table = np.round(np.arange(65536) * (255 / white)).astype(np.uint8)  # far less memory than arithmetic
         values = table[values]
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
@@ -312,7 +315,7 @@ def common_side(paths: Iterable[str], most: int = 60) -> int | None:
         try:
             with Image.open(path) as image:
                 sides.add(image.size)
-        except (OSError, ValueError):  # said where it is read
+        except (OSError, ValueError, Image.DecompressionBombError):  # said where it is read
             continue
     squares = {COMMON_SIDE if side == _FINAL_SIDE else side for side, height in sides if side == height}
     return squares.pop() if len(squares) == 1 and all(w == h for w, h in sides) else None

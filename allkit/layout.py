@@ -16,7 +16,7 @@ from allkit import AllkitError
 from allkit.cnmc import cnmc_place, scan_cnmc
 from allkit.images import SUFFIXES, first_of
 from allkit.lists import scan_list
-from allkit.source import FOLD, PERSON, Scan, Source, finish_scan, frame_of, given_part, read_source
+from allkit.source import FOLD, PERSON, Scan, Source, finish_scan, frame_of, given_part, own_division, read_source
 
 _PERSON = re.compile(PERSON, re.IGNORECASE)
 
@@ -29,7 +29,7 @@ _VERSION_OF_IMAGES = re.compile(
 _BY_SYSTEMS = re.compile(r"\..*|__macosx|@eadir|#recycle|\$recycle\.bin|lost\+found|system volume information", re.I)
 
 _NO_CELLS = re.compile(
-    r"masks?|annotations?|labels?|ground[ _-]?truth|gt|segmentations?|seg|bbox(?:es)?|overlays?|heatmaps?|predictions?|"
+    r"masks?|annotations?|labels?|ground[ _-]?truth|gt|segmentations?|bbox(?:es)?|overlays?|heatmaps?|predictions?|"
     r"results?|outputs?|logs?|runs|checkpoints?|thumb(?:nail)?s?|augmented|augmentations?|aug",
     re.IGNORECASE,
 )
@@ -66,7 +66,12 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], dict[str, list[Path]]]:
     """Return image files and tables below `root`, sorted, and what was passed over by reason."""
     images, tables, seen = [], [], set()
     left_out: dict[str, list[Path]] = defaultdict(list)
-    for folder, below, files in os.walk(root, followlinks=True):
+    unread: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unread.append(Path(error.filename))
+
+    for folder, below, files in os.walk(root, followlinks=True, onerror=note):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             below.clear()
@@ -88,6 +93,7 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], dict[str, list[Path]]]:
                 images.append(file)
             elif suffix in _OTHER_IMAGES or (not suffix and _starts_like_an_image(file)):
                 left_out["images of another kind: save them as PNG"].append(file)
+    left_out["folders that may not be read"] += unread
     return sorted(images, key=str), sorted(tables, key=str), {why: files for why, files in left_out.items() if files}
 
 
@@ -125,24 +131,28 @@ def _scan_folders(source: Source, images: list[Path], left_out: dict[str, list[P
     others = [image for image in images if image not in fits]
     left_out = left_out | ({"outside the folders of the classes": others} if others else {})
     rows = [_folder_row(image, dict(zip(roles, names, strict=False))) for image, names in fits.items()]
-    if len({row["given"] for row in rows}) == 1:  # one part alone is no division
-        rows = [row | {"given": None} for row in rows]
     if not rows:
         raise AllkitError(f"No image below {base} lies as deep as the layout {'/'.join(roles)} says.")
+    division = own_division([row["given"] for row in rows], base)
+    rows = [row | {"given": part} for row, part in zip(rows, division, strict=True)]
     below = max(map(len, fits.values())) > len(roles)
     reading = f"folders {'/'.join(roles)} below {base}" + ("; folders further down mean nothing" if below else "")
     return Scan(source.path, "folders", frame_of(rows), reading, left_out)
 
 
 def _folder_row(image: Path, names: Mapping[str, str]) -> dict:
-    fold = FOLD.fullmatch(names["fold"]) if "fold" in names else None
+    part, fold = given_part(names.get("part", "")), re.fullmatch(r"\D*(\d+)", names.get("fold", "0"))
+    if ("part" in names and not part) or not fold:
+        role, name = ("fold", names["fold"]) if part or "part" not in names else ("part", names["part"])
+        known = "train, validation or test" if role == "part" else "one with a number, such as fold_0"
+        raise AllkitError(f"{image}: the folder {name!r} is to be a {role}, and is not called {known}.")
     return {
         "path": str(image),
         "label": names["class"],
         "subject": names.get("subject"),
-        "fold": int(fold[1]) if fold else None,
+        "fold": int(fold[1]) if "fold" in names else None,
         "part": "train",
-        "given": given_part(names["part"]) if "part" in names else None,
+        "given": part,
         "name": image.name,
         "source": "folders",
     }
@@ -185,13 +195,27 @@ def read_levels(base: Path, folders: Sequence[tuple[str, ...]]) -> tuple[str, ..
     shown, lower = first_of(top, 4), first_of(sorted(inner), 4)
     for role, is_one in (("part", given_part), ("fold", FOLD.fullmatch)):
         matching = [name for name in top if is_one(name)]
-        if len(matching) == len(top) or (len(matching) > 1 and role == "part"):
-            if len(matching) < len(top) or any("" in names for names in below.values()):
+        if matching and len(matching) < len(top) and role == "part":
+            raise AllkitError(
+                f"Of the folders of {base} ({shown}) some look like parts ({first_of(matching)}) and others do not. "
+                "Put all images into such folders, or list them in a CSV with path, label and part; if all are "
+                "classes, say it by the layout class."
+            )
+        if len(matching) == len(top):
+            if any("" in names for names in below.values()):
                 raise AllkitError(
                     f"The folders of {base} ({shown}) look like {role}s, not classes. Point at one of them, or list "
                     "all images in a CSV with path, label and part."
                 )
             return role, *read_levels(base, [names[1:] for names in folders])
+    no_classes = (_PERSON, _VERSION_OF_IMAGES)
+    for role, is_one in (("part", given_part), ("fold", FOLD.fullmatch)):
+        if inner and all(map(is_one, inner)) and not any(all(map(kind.fullmatch, top)) for kind in no_classes):
+            if any("" in names for names in below.values()):
+                raise AllkitError(
+                    f"Some images of {base} lie beside folders that look like {role}s ({lower}): put all into one."
+                )
+            return "class", role
     repeated = [name for name in inner if sum(name in names for names in below.values()) > 1]
     one_each = len(top) > len(inner) > 1 and all(len(names) == 1 and "" not in names for names in below.values())
     if len(repeated) > 1 or one_each:
@@ -204,7 +228,7 @@ def read_levels(base: Path, folders: Sequence[tuple[str, ...]]) -> tuple[str, ..
             )
         raise AllkitError(
             f"The folders of {base} ({shown}) hold the same folders ({lower}): which level is the class? Say it by the "
-            "layout */class (or subject/class, fold/class), or class/* for the upper one."
+            "layout */class (or subject/class, fold/class), or class/* (or class/subject) for the upper one."
         )
     if len(top) > 1 and all(_VERSION_OF_IMAGES.fullmatch(name) for name in top):
         raise AllkitError(f"The folders of {base} ({shown}) look like collections, not classes. Point at one of them.")
@@ -221,10 +245,6 @@ def _levels_below_class(below: Mapping[str, set[str]]) -> tuple[str, ...]:
     inner = set().union(*below.values()) - {""}
     if not inner or any("" in names for names in below.values()):
         return ()
-    if all(given_part(name) for name in inner):
-        return ("part",)
-    if all(FOLD.fullmatch(name) for name in inner):
-        return ("fold",)
     apart = sum(map(len, below.values())) == len(inner)
     people = all(_PERSON.fullmatch(name) for name in inner)
     if people or (apart and min(map(len, below.values())) >= 4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
@@ -15,7 +16,7 @@ import pandas as pd
 
 from allkit import AllkitError
 from allkit.images import first_of
-from allkit.source import LABEL_OF, PARTS, Scan, Source, frame_of, given_part, is_unknown, uid_of
+from allkit.source import LABEL_OF, PARTS, Scan, Source, frame_of, given_part, is_unknown, own_division, uid_of
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -76,16 +77,18 @@ def _parts_of_list(table: pd.DataFrame, path: Path) -> list[str | None]:
             f"{path}: part {first_of(list(map(repr, wrong)))} is not known. Use train, validation and test (your own "
             "division), prelim (a separate test set) or final (unlabelled), or leave the column out."
         )
-    divided = len(set(found) - {None}) > 1  # "train" alone is no division
-    return found if divided else [None] * len(table)
+    own = [word.lower() not in PARTS[1:] for word in words]  # those of C-NMC are no part of a division
+    divided = iter(own_division([part for part, is_own in zip(found, own, strict=True) if is_own], path))
+    return [next(divided) if is_own else None for is_own in own]
 
 
 def _listed_image(text: str, path: Path) -> Path | None:
     """Return the file that a list names, relative to the list; backslashes are read as separators."""
     for form in dict.fromkeys((text, text.replace("\\", "/"))):
-        image = Path(os.path.abspath(path.parent / Path(form).expanduser()))
-        if image.is_file():
-            return image
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long, no such user, a zero in it
+            image = Path(os.path.abspath(path.parent / Path(form).expanduser()))
+            if image.is_file():
+                return image
     return None
 
 
@@ -109,7 +112,10 @@ def _problems_of_list(
     problems = []
     if missing:
         of_all = f"{len(missing)} of {len(missing) + len(frame)} files listed in {path.name} do not exist"
-        what = f"{of_all} ({first_of(missing, 3)}): {_where_they_may_be(missing[0], path)}"
+        where = "paths are relative to the list"
+        with contextlib.suppress(OSError, ValueError):  # no path at all
+            where = _where_they_may_be(missing[0], path) or where
+        what = f"{of_all} ({first_of([text[:200] for text in missing], 3)}): {where}"
         problems.append(("missing", what))
     without = [row.path for row in frame.itertuples() if row.part != "final" and is_unknown(row.label)]
     if without:
@@ -142,7 +148,7 @@ def _where_they_may_be(text: str, path: Path) -> str:
     inside = sorted(path.parent.glob(f"*/{parts[-1]}")) if parts else []
     if inside:
         return f"{inside[0].relative_to(path.parent).as_posix()} is there, so write the folder too"
-    return "paths are relative to the list"
+    return ""
 
 
 def _whole_number(text: str | None, path: Path) -> int | None:
@@ -163,21 +169,21 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     Raises AllkitError for a file that is no CSV, rows that do not fit the header, and columns that are missing, that
     are there twice, or that look like one of those wanted.
     """
-    header, *lines = _read_lines(path)
+    (_, header), *lines = _read_lines(path)
     wanted = {name.lower(): name for name in (*required, *optional)}
     names = [wanted.get(name.strip().lower(), name.strip()) for name in header]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         both = " and ".join(repr(given) for given, name in zip(header, names, strict=True) if name == twice[0])
         raise AllkitError(f"{path}: the columns {both} would both be {twice[0]!r}. Rename one of them.")
-    for number, line in enumerate(lines, 2):
+    for number, line in lines:
         if len(line) != len(names):
             raise AllkitError(
                 f"{path}, row {number}: {len(line)} fields, but the header has {len(names)} ({', '.join(names)}). "
                 "Correct it; text with commas stands in quotes."
             )
     _check_columns(path, names, required, optional)
-    return pd.DataFrame(lines, columns=names, dtype=object).map(str.strip)
+    return pd.DataFrame([line for _, line in lines], columns=names, dtype=object).map(str.strip)
 
 
 def as_text_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -192,15 +198,19 @@ def without_apostrophes(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _read_lines(path: Path) -> list[list[str]]:
-    """Return the cells of a CSV, separated by comma, semicolon or tab; UTF-8, or UTF-16 where the file says so."""
+def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Return number and cells of each line of a CSV in which anything stands.
+
+    Separated by comma, semicolon or tab; UTF-8, or UTF-16 where the file says so.
+    """
     try:
         data = path.read_bytes()
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         said = re.match(r"sep=(.)\r?\n", text)  # a note to spreadsheets
         text = text[said.end() :] if said else text
         separator = said[1] if said else max(",;\t", key=text.partition("\n")[0].count)
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if line]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except (OSError, UnicodeError, csv.Error) as error:
         raise AllkitError(f"{path} cannot be read as a CSV: {error}. Save it as UTF-8 with commas.") from error
     if not lines:

@@ -29,7 +29,7 @@ def as_kind(name: str, value: Any, kind: type | UnionType) -> Any:
     if isinstance(value, bool) and bool not in kinds:
         raise AllkitError(_sentence(name, value, kinds, optional))
     for one in kinds:
-        with contextlib.suppress(ValidationError, ValueError):
+        with contextlib.suppress(ValidationError, ValueError, TypeError, OverflowError):
             if one is str:
                 return str(value)
             if one is int:

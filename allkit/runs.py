@@ -44,7 +44,7 @@ from allkit.layout import scan_source
 from allkit.lists import as_text_cells, without_apostrophes
 from allkit.models import TrainedModel, load_model, predict_index, save_model
 from allkit.parameters import as_kind
-from allkit.splits import Split, split_data
+from allkit.splits import Split, fitting_split, split_data
 from allkit.train import Profile, Training, build_from_profile, changed_settings, get_profile, train_model
 
 
@@ -222,8 +222,8 @@ def open_lesson(
     for name in [models] if isinstance(models, str) else models:
         its_own = {"alpha": changes.get("alpha") if name == "mobilenet" else None}
         settings[name] = get_profile(profile, name, index, split=split, **changes | its_own)
-    if split is None and index["given"].notna().any():
-        settings = {name: dataclasses.replace(of_model, split="given") for name, of_model in settings.items()}
+        its_split = fitting_split(split, settings[name].split, index)
+        settings[name] = dataclasses.replace(settings[name], split=its_split)
     how = next(iter(settings.values())).split
     parts = split_data(index, how, seed=seed, hold_out=hold_out, fold=fold)
     return run, index, parts, settings[models] if isinstance(models, str) else settings

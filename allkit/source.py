@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,16 @@ def read_source(
 
     Raises AllkitError for a path that does not exist, and for a description that cannot be understood.
     """
-    root = Path(os.path.abspath(Path(path).expanduser()))
-    if not root.exists():
+    root = _absolute(path)
+    if not _is_there(root):
         near = difflib.get_close_matches(root.name, _names_in(root.parent), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "Check the spelling, or the folder you are in."
         raise AllkitError(f"{root} does not exist. {hint}")
     said: dict[str, Any] = {"layout": layout, "positive": positive, "labels": dict(labels or {})}
     if root.suffix.lower() == ".toml":
         inside = _read_description(root)
-        root = Path(os.path.abspath(root.parent / Path(inside["path"]).expanduser()))
-        if not root.exists():
+        root = _absolute(inside["path"], root.parent)
+        if not _is_there(root):
             raise AllkitError(f"{path} describes {root}, which does not exist. Correct its path.")
         said = {word: said[word] or inside.get(word, said[word]) for word in said}
     levels = tuple(said["layout"].lower().split("/")) if said["layout"] else ()
@@ -113,6 +113,21 @@ def read_source(
             f"/, each level one of {', '.join(LEVELS)}, with class once: for instance part/class or class/subject."
         )
     return Source(root, levels, said["positive"], {str(k): str(v) for k, v in said["labels"].items()})
+
+
+def _absolute(path: str | Path, base: Path | None = None) -> Path:
+    try:
+        full = Path(path).expanduser()
+        return Path(os.path.abspath(base / full if base else full))
+    except (RuntimeError, ValueError) as error:
+        raise AllkitError(f"{str(path)[:200]!r} is no path ({error}). Check its spelling.") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long
+        return False
 
 
 def _read_description(file: Path) -> dict[str, Any]:
@@ -164,6 +179,22 @@ def given_part(name: str) -> str | None:
     return next(part for part, word in zip(GIVEN, found.groups(), strict=True) if word) if found else None
 
 
+def own_division(given: Sequence[str | None], root: Path) -> list[str | None]:
+    """Return the parts of a user's own division, or None for all images where there is none.
+
+    One part alone is no division, and "train" beside images in no part neither. Raises AllkitError where some images
+    are in another part and others in none.
+    """
+    found = set(given)
+    if None in found and found - {None, "train"}:
+        missing, named = sum(part is None for part in given), " and ".join(sorted(found - {None}))
+        raise AllkitError(
+            f"{root}: {missing} images are in no part, and others in {named}. Put every image into train, validation "
+            "or test, or take the parts away."
+        )
+    return list(given) if len(found - {None}) > 1 else [None] * len(given)
+
+
 def uid_of(name: str) -> re.Match | None:
     """Return what C-NMC's names say (subject, image, cell, class), wherever they stand in a file name, or None."""
     return _UID_INSIDE.search(name)
@@ -196,7 +227,7 @@ def guess_positive(labels: Iterable[str]) -> str:
 def finish_scan(scan: Scan, source: Source) -> Scan:
     """Clean labels and subjects of the rows, name the positive class, and note what was changed."""
     rows, notes, problems = scan.rows, list(scan.notes), list(scan.problems)
-    rows["label"] = pd.Series(_clean_labels(rows["label"], source, notes), rows.index, dtype=object)
+    rows["label"] = pd.Series(_clean_labels(rows, source, notes), rows.index, dtype=object)
     rows["subject"] = pd.Series(_clean_subjects(rows, source, notes, problems), rows.index, dtype=object)
     labels = sorted({label for label in rows["label"] if label})
     if source.positive and source.positive not in labels:
@@ -208,9 +239,13 @@ def finish_scan(scan: Scan, source: Source) -> Scan:
     return Scan(scan.root, scan.source, rows, scan.reading, scan.left_out, scan.label_files, problems, notes)
 
 
-def _clean_labels(labels: Iterable[str | None], source: Source, notes: list[str]) -> list[str | None]:
+def _clean_labels(rows: pd.DataFrame, source: Source, notes: list[str]) -> list[str | None]:
     """Return labels without blanks around them, in one spelling each; AllkitError for bare numbers."""
-    known = [None if is_unknown(text) else " ".join(text.split()) for text in labels]
+    of_list = rows["source"].isin(["csv"])  # a folder called "none" is a class, a cell of a table says nothing
+    known = [
+        None if not text or (in_list and is_unknown(text)) else " ".join(text.split())
+        for text, in_list in zip(rows["label"], of_list, strict=True)
+    ]
     unused = sorted(set(source.labels) - set(known))
     if unused:
         raise AllkitError(f"labels names {unused[0]!r}, which is no label at {source.path}. Correct the description.")

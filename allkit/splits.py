@@ -252,6 +252,13 @@ def split_by_fold(index: pd.DataFrame, test_fold: int = 0, seed: int = 123, *, d
     return Split(f"fold {test_fold}", train, validation, _sorted(test), leaks, note, by_image)
 
 
+def fitting_split(wanted: str | None, otherwise: str, index: pd.DataFrame) -> str:
+    """Return how to split: as is wanted, or else as the data come divided, or else as a profile says."""
+    if wanted is not None:
+        return wanted
+    return "given" if index["given"].notna().any() else otherwise
+
+
 def split_as_given(index: pd.DataFrame, seed: int = 123) -> Split:
     """Return the division that the data come with: folders or a column named train, validation and test.
 

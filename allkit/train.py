@@ -89,7 +89,7 @@ class Profile:
     """Everything that a training run decides, in one place.
 
     Attributes:
-        split: "image" (as in the paper) or "subject"; see `allkit.splits.split_data`.
+        split: "subject", "image" (as in the paper), "given", "folds" or "hold-out"; see `allkit.splits.split_data`.
         allow_leak: consent to a split that shares subjects.
         image_size: side of the network's input, px.
         crop: side of the centre square cut out of a 450-px C-NMC image first, px; None: the whole image.
@@ -357,7 +357,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> int:
         """Give model and rule the state of the last whole epoch; return how many are done. Begins with epoch 0."""
-        kept = _read_checkpoint(self.last) or _read_checkpoint(self.before)
+        kept = _read_checkpoint(self.last)
+        if kept is None:
+            self.last.unlink(missing_ok=True)  # else it would take the place of the one before
+            kept = _read_checkpoint(self.before)
         if kept is None:
             self._save(model)  # an interrupted first epoch begins again with these weights
             return 0
@@ -394,6 +397,10 @@ class Checkpoints(keras.callbacks.Callback):
         )
 
 
+# what NumPy and zipfile raise on damaged bytes, which may claim encryption or an unknown compression
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
 def _write_checkpoint(file: Path, rows: list[dict], states: dict[str, list[np.ndarray]]) -> None:
     arrays = {f"{name}-{k:04}": values for name, state in states.items() for k, values in enumerate(state)}
     with saving(file) as temporary:
@@ -410,8 +417,8 @@ def _read_checkpoint(file: Path) -> tuple[list[dict], dict[str, list[np.ndarray]
             rows = json.loads(str(stored["rows"]))
             for name in sorted(set(stored.files) - {"rows"}):
                 states[name.partition("-")[0]].append(stored[name])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        print(f"The checkpoint {file} is damaged ({error}) and not used; the training goes on from an earlier one.")
+    except _DAMAGE as error:
+        print(f"The checkpoint {file} is damaged ({error}) and not used; what is missing is trained again.")
         return None
     return rows, states
 

@@ -229,7 +229,8 @@ def test_images_that_are_all_alike_are_not_taken_for_one(tmp_path):
     for number, pixels in enumerate(alike):
         pixels[:3, :3] = number
     in_two_classes(tmp_path, list(map(Image.fromarray, alike)))
-    assert data.load_index(tmp_path)["group"].nunique() == 60
+    with pytest.warns(UserWarning, match="too alike to tell"):
+        assert data.load_index(tmp_path)["group"].nunique() == 60
 
 
 def test_subjects_in_file_names_are_said_to_be_lost(tmp_path):
@@ -537,7 +538,7 @@ def test_twelve_bits_in_a_colour_png_are_refused_rather_than_black():
         )
 
     values = np.random.default_rng(0).integers(0, 4096, (20, 20, 3)).astype(np.uint16)
-    with pytest.raises(images.ImageError, match="12 bits in 16"):
+    with pytest.raises(images.ImageError, match="8 or 12 bits in 16"):
         images.read_image(png(values))
     assert images.read_image(png(values * 16)).max() > 250
 
@@ -600,3 +601,82 @@ def test_names_that_would_steer_a_terminal_are_escaped(tmp_path):
     assert done.returncode == 1
     assert "\x1b" not in done.stdout + done.stderr.split("\r")[-1]
     assert "\\x1b]0;title\\x07.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (cells("train/ALL", 3) + cells("train/HEM", 3, 9) + cells("test/ALL", 3, 20) + cells("x", 2, 40), "look like"),
+        (cells("blast", 3) + cells("normal", 3, 9) + cells("test", 3, 20), "some look like parts"),
+        (
+            [*cells("blast/train", 3), *cells("blast/test", 3, 9), *cells("normal/train", 3, 20), "normal/50.png"],
+            "beside folders that look like parts",
+        ),
+        (
+            uid("fold_0/all", "all", "1 2 3") + uid("fold_0/hem", "hem", "H1 H2 H3") + uid("test/all", "all", "7 8"),
+            "images are in no part, and others in test",
+        ),
+    ],
+)
+def test_a_division_that_is_not_of_all_images_is_refused(tmp_path, files, words):
+    with pytest.raises(AllkitError, match=words):
+        data.load_index(fill(tmp_path, *files))
+
+
+def test_parts_below_the_classes_are_the_split(tmp_path):
+    both = [(label, part) for label in ("blast", "normal") for part in ("train", "test")]
+    files = [file for k, (label, part) in enumerate(both) for file in cells(f"{label}/{part}", 3, 10 * k)]
+    index = data.load_index(fill(tmp_path, *files))
+    assert index["given"].value_counts().to_dict() == {"train": 6, "test": 6}
+
+
+def test_a_list_in_which_some_images_are_in_no_part_is_refused(tmp_path):
+    fill(tmp_path, *cells("images", 12))
+    rows = [f"images/{k}.png,{('blast', 'normal')[k % 2]},{'test' if k < 4 else ''}" for k in range(12)]
+    with pytest.raises(AllkitError, match="8 images are in no part, and others in test"):
+        data.load_index(listed(tmp_path, "path,label,part", *rows))
+
+
+def test_a_layout_whose_parts_are_none_is_refused(tmp_path):
+    fill(tmp_path, *cells("A/blast", 3), *cells("A/normal", 3, 9), *cells("B/blast", 3, 20), *cells("B/normal", 3, 30))
+    with pytest.raises(AllkitError, match="'A' is to be a part"):
+        data.load_index(tmp_path, layout="part/class")
+    with pytest.raises(AllkitError, match="'A' is to be a fold"):
+        data.load_index(tmp_path, layout="fold/class")
+
+
+def test_a_folder_called_none_is_a_class_and_one_that_may_not_be_read_is_named(tmp_path):
+    fill(tmp_path, *cells("blast", 3), *cells("none", 3, 9))
+    assert counts(data.load_index(tmp_path)) == {"blast": 3, "none": 3}
+
+
+@pytest.mark.parametrize("path", ["~nobodyx/a.png", "x" * 5000, "a\0b", ""])
+def test_paths_that_are_none_end_in_a_sentence(tmp_path, path):
+    fill(tmp_path, *cells("images", 4))
+    rows = [f"images/{k}.png,{('blast', 'normal')[k % 2]}" for k in range(4)]
+    if path:
+        with pytest.raises(AllkitError, match="do not exist"):
+            data.load_index(listed(tmp_path, "path,label", *rows, f"{path},blast"))
+        with pytest.raises(AllkitError):
+            data.load_index(path)
+    else:  # lines of commas alone, as spreadsheets leave them
+        assert len(data.load_index(listed(tmp_path, "path,label", *rows, ",", ""))) == 4
+
+
+def test_many_copies_of_few_images_are_found(tmp_path):
+    for number in range(8):
+        for copy in range(25):
+            file = tmp_path / ("blast" if number < 4 else "normal") / f"{number * 25 + copy}.png"
+            file.parent.mkdir(exist_ok=True)
+            photograph(number).resize((200 - copy, 200 - copy)).save(file)
+    assert data.load_index(tmp_path)["group"].nunique() <= 12, "three of a hundred copies may be missed"
+
+
+@pytest.mark.parametrize("kind", ["I;16", "I"])
+def test_eight_bits_in_sixteen_are_refused_rather_than_black(kind):
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(256).reshape(16, 16).astype(np.uint16 if kind == "I;16" else np.int32)).save(
+        buffer, "TIFF"
+    )
+    with pytest.raises(images.ImageError, match="makes it black"):
+        images.read_image(buffer.getvalue())

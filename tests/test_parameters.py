@@ -42,6 +42,12 @@ def test_what_cannot_be_meant_is_refused_by_name(value, kind):
         as_kind("epochs", value, kind)
 
 
+@pytest.mark.parametrize("value", [[1, 2], 10**400, {}])
+def test_what_cannot_be_a_number_ends_in_a_sentence(value):
+    with pytest.raises(AllkitError, match="the parameter fold is"):
+        as_kind("fold", value, int | None)
+
+
 def test_a_cell_declares_names_defaults_and_kinds():
     lines = ["data = 'synthetic'", "epochs: int | None = None", "alpha: 'float | None' = None", "rate = 1e-3",
              "other = f(x)", "flag = False"]  # fmt: skip

@@ -253,6 +253,17 @@ def test_a_second_outdated_twin_does_not_take_the_place_of_the_first(outdated):
     assert (outdated.with_name("embedded-version-1-2") / "notes.txt").is_file()
 
 
+def test_what_lies_beside_a_twin_is_left_alone(tmp_path):
+    precious = tmp_path / ".config-backup" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    left = tmp_path / ".config.allkit-drawing-1"
+    left.mkdir()
+    make_twin(tmp_path / "config", images=40)
+    assert precious.read_text() == "mine"
+    assert not left.exists()
+
+
 def test_an_interrupted_twin_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")

@@ -7,6 +7,7 @@ Voilà knows no limit on their number, which is what `CappedKernels` adds.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ class CappedKernels(AsyncMappingKernelManager):
 def check_port(port: int) -> None:
     """Raise an AllkitError where another program answers at this port of this machine."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended is no hindrance
+        if os.name == "posix":  # one that has just ended is no hindrance; on Windows a used port would do as well
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:

@@ -151,6 +151,8 @@ def run_notebooks(
     data = str(data_path(data) or SYNTHETIC)
     path = run_path(out or "latest")
     declared = {source: _declared(source) for source in _select_notebooks(Path(notebooks), only)}
+    if data == SYNTHETIC and (layout or positive):
+        raise AllkitError("--layout and --positive are about data of your own; the synthetic ones are known.")
     described = path / "data.toml" if layout or positive else data
     shared = {"data": str(described), "profile": profile, "run_folder": str(path)}
     plan = _plan_values(declared, parameters or {}, shared)
@@ -423,7 +425,7 @@ def run_sweep(
     _check_data(data, layout, positive, None)
     points = _grid_points(grid, parameters or {}, _select_notebooks(Path(notebooks), only))
     results = {}
-    with _connect(scheduler, workers, len(points)) as client:
+    with locked(path), _connect(scheduler, workers, len(points)) as client:
         _prepare_folder(path, "sweep.json", options | {"grid": grid}, resume)
         if data == SYNTHETIC:
             make_data(SYNTHETIC)  # once, before many processes want it

@@ -36,7 +36,7 @@ from allkit.evaluate import evaluate_predictions
 from allkit.models import TrainedModel, head_of, predict_index
 from allkit.parameters import as_kind
 from allkit.runs import Run, load_data, open_run
-from allkit.splits import Split, assert_disjoint, split_data
+from allkit.splits import Split, assert_disjoint, fitting_split, split_data
 from allkit.train import (
     PROFILES,
     MonitorSwitchLR,
@@ -386,6 +386,7 @@ def start_tuning(
     hold_out = as_kind("hold_out", given.pop("hold_out", ""), str)
     index = load_data(data)
     wanted = get_profile(profile, model, index, **given)
+    wanted = dataclasses.replace(wanted, split=fitting_split(given.get("split"), wanted.split, index))
     split = split_data(index, wanted.split, seed=seed, hold_out=hold_out, fold=fold)
     assert_disjoint(split, allow_leak=wanted.allow_leak)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):

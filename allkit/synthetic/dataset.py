@@ -96,9 +96,11 @@ def make_twin(
 
 def _write_whole(folder: Path, parameters: dict, progress: bool) -> None:
     """Draw a twin beside its place, and move it there when it is complete."""
-    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+    prefix = f".{folder.name}.allkit-drawing-"
+    for left in folder.parent.iterdir():  # by a process that was killed
+        if left.name.startswith(prefix):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as temporary:
         made = Path(temporary) / "twin"
         _write_twin(made, parameters, progress)
         if folder.exists():
