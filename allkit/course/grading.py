@@ -47,6 +47,7 @@ class Exercise:
       returns one of these. For a *function*: a function that does it right, called on each of `inputs`
     - `why`: said when the answer is right; `hint`: said of a wrong answer that fits no mistake
     - `mistakes`: pairs of a wrong answer, written like `truth`, and the hint that fits it
+    - `names`: of an answer that is a *name*, all that there are, as a function of the objects in `given`
     - `given`: names of the notebook's objects that `check` is handed
     - `unless`: function of the same objects that returns why the question cannot be posed with them, or ""
     - `tolerance`: how far a number may be from the truth
@@ -60,6 +61,7 @@ class Exercise:
     why: str
     hint: str
     mistakes: tuple[tuple[Any, str], ...] = ()
+    names: Callable[..., Iterable[str]] | None = None
     given: tuple[str, ...] = ()
     unless: Callable[..., str] | None = None
     tolerance: float = 0.0
@@ -116,7 +118,10 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
     try:
         found = _read(exercise, answer)
     except UnreadableAnswer as error:
-        return Verdict(exercise.id, "unread", f"{error} Nothing was counted; try again.")
+        return Verdict(exercise.id, "unread", f"{error} This try does not count.")
+    unknown = exercise.names and _unknown_name(found, [str(name) for name in exercise.names(*objects.values())])
+    if unknown:
+        return Verdict(exercise.id, "unread", f"{unknown} This try does not count.")
     truth = _expected(exercise, exercise.truth, objects)
     mistakes = [(_expected(exercise, value, objects), hint) for value, hint in exercise.mistakes]
     if not _same(exercise, found, truth):
@@ -130,17 +135,44 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
 
 def _hint(exercise: Exercise, found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
     """Return the hint that fits a wrong answer; `mistakes` are pairs of what was answered, as read, and its hint."""
-    forms = [found]
-    if exercise.kind == "share" and abs(found) > 1:
-        forms.append(found / 100)
-        if _same(exercise, forms[1], truth):
+    if hint := _nearest_mistake(exercise, found, mistakes):
+        return hint
+    if _may_be_percent(exercise, found, truth):
+        if _same(exercise, found / 100, truth):
             return "The number is right as a percentage; a share lies between 0 and 1, so divide by 100."
-    for wrong, hint in mistakes:
-        if any(_same(exercise, form, wrong) for form in forms):
+        if hint := _nearest_mistake(exercise, found / 100, mistakes):
             return hint
     if exercise.kind == "list" and len(found) != len(truth):
         return f"{len(truth)} values are expected, and these are {len(found)}. {exercise.hint}"
     return exercise.hint
+
+
+def _nearest_mistake(exercise: Exercise, found: Any, mistakes: list[tuple[Any, str]]) -> str:
+    """Return the hint of the mistake that was made, of several the nearest; "" for none."""
+    fitting = [(wrong, hint) for wrong, hint in mistakes if _same(exercise, found, wrong)]
+    if fitting and all(isinstance(wrong, float) for wrong, _ in fitting):
+        fitting.sort(key=lambda pair: abs(found - pair[0]))
+    return fitting[0][1] if fitting else ""
+
+
+def _may_be_percent(exercise: Exercise, found: Any, truth: Any) -> bool:
+    shares = exercise.kind == "share" or (exercise.kind == "number" and isinstance(truth, float) and abs(truth) < 1)
+    return shares and abs(found) > 1
+
+
+def _unknown_name(found: str, names: list[str]) -> str:
+    """Return a sentence where an answer is none of the names that there are, "" where it is."""
+    if any(_same_name(found, _read_name(name)) for name in names):
+        return ""
+    if _PLAIN.fullmatch(found):
+        return "A name is asked for, and this is a number."
+    return f"There is no such name here. There are {', '.join(names)}."
+
+
+def _same_name(found: str, expected: str) -> bool:
+    """Return whether two names are the same but for blanks and signs; "13" is short for "block 13"."""
+    found, expected = (re.sub(r"[\W_]+", "", name) for name in (found, expected))
+    return found == expected or (found.isdigit() and re.fullmatch(rf"\D*{found}", expected) is not None)
 
 
 def _nearer(found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
@@ -168,6 +200,8 @@ def _same(exercise: Exercise, found: Any, expected: Any) -> bool:
         return any(_same(exercise, found, each) for each in expected.values)
     if isinstance(expected, Between):
         return bool(_near(found, max(expected.low, min(found, expected.high)), exercise.tolerance))
+    if exercise.kind == "name":
+        return _same_name(found, expected)
     if isinstance(found, str | bool | frozenset):
         return found == expected
     return np.shape(found) == np.shape(expected) and bool(np.all(_near(found, expected, exercise.tolerance)))
@@ -191,7 +225,7 @@ def _read(exercise: Exercise, answer: Any) -> Any:
 def _flat(answer: Any) -> list[Any]:
     """Return the elements of whatever holds some (list, set, array, Series, tensor, text with commas), in order."""
     if isinstance(answer, str):
-        answer = [part.strip() for part in answer.strip("[](){} ").split(",") if part.strip()]
+        answer = [part.strip() for part in re.split(r",|;|\band\b", answer.strip("[](){} ")) if part.strip()]
     if hasattr(answer, "__array__"):
         return np.asarray(answer).ravel().tolist()
     if isinstance(answer, Mapping):
@@ -210,9 +244,11 @@ def _single(answer: Any, expected: str) -> Any:
 
 _PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
 
 def _read_number(answer: Any) -> float:
-    """Return one number: 0.83, "0.83", "0,83", "83 %", "1,234", an array or a tensor of one element, …"""
+    """Return one number: 0.83, "0.83", "0,83", "83 %", "1,234", "1/3", "3.2x", "six", an array of one element, …"""
     value = _single(answer, "One number")
     if isinstance(value, bool):
         raise UnreadableAnswer("A number is expected, not True or False.")
@@ -228,7 +264,13 @@ def _read_number(answer: Any) -> float:
 
 
 def _number_in(text: str) -> float:
-    bare = re.sub(r"[\s_'’]", "", text).lower().replace("−", "-")
+    if text.strip().lower() in _WORDS:
+        return float(_WORDS.index(text.strip().lower()))
+    bare = re.sub(r"[\s_'’]", "", text).lower().replace("−", "-").replace("×", "x")
+    bare = re.sub(r"(?<=[\d.])(°|[a-df-z][a-z]*)$", "", bare)  # a unit: 3.2x, 717 images, 90°
+    above, _, below = bare.partition("/")
+    if _PLAIN.fullmatch(above) and _PLAIN.fullmatch(below) and float(below):
+        return float(above) / float(below)
     percent, bare = bare.endswith("%"), bare.rstrip("%")
     # "1,234" is a thousand, "0,83" a decimal comma
     bare = bare.replace(",", "") if re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+", bare) else bare.replace(",", ".")

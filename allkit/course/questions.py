@@ -27,6 +27,8 @@ def _of_smallest(train: pd.DataFrame) -> pd.DataFrame:
 
 
 def _subjects_unknown(train: pd.DataFrame) -> str:
+    if train["subject"].notna().any() and train["subject"].isna().any():
+        return "some of these images have no subject. Hand over the training part: `train=train`."
     return "whose images these are is unknown." if train["subject"].isna().any() else ""
 
 
@@ -76,6 +78,12 @@ def _called(predictions: dict[str, pd.DataFrame], threshold: float, positive: bo
     return float(called[first].mean() if positive else (~called[~first]).mean())
 
 
+def _count_called(predictions: dict[str, pd.DataFrame]) -> int:
+    table = next(iter(predictions.values()))
+    first = table["label"] == classes_of(table)[0]
+    return int((probabilities_of(table)[:, 0] >= 0.9)[first].sum())
+
+
 def _sure(predictions: pd.DataFrame) -> np.ndarray:
     return probabilities_of(predictions).max(axis=1) >= 0.9
 
@@ -105,6 +113,7 @@ def _by_split_kind(found: pd.DataFrame, baseline: str = "nearest neighbours") ->
 
 
 _PAPER, _IMAGE, _SUBJECT = "augment, then split", "by image", "by subject, duplicates merged"
+_NAMED = "by subject, as named"
 
 
 def _step(first: str, second: str, baseline: str = "nearest neighbours") -> Callable[..., float]:
@@ -138,8 +147,8 @@ def _threshold_at(predictions: dict[str, pd.DataFrame], wanted: float, of: str =
     return Between(float(np.nextafter(below, 1)), float(cuts[place]))
 
 
-def _map_score(scores: pd.DataFrame, method: str, column: str = "pointing") -> float:
-    return scores[(scores["mask"] == "cell") & (scores["method"] == method)][column].mean()
+def _map_score(scores: pd.DataFrame, method: str, column: str = "pointing", mask: str = "cell") -> float:
+    return scores[(scores["mask"] == mask) & (scores["method"] == method)][column].mean()
 
 
 def _no_outlines(scores: pd.DataFrame) -> str:
@@ -185,6 +194,14 @@ _START = (
         mistakes=(
             (lambda index: int(index["subject"].count()), "These are images whose subject is known, not subjects."),
             (lambda index: index["label"].nunique(), "That is the number of classes."),
+            (
+                lambda index: index["subject"].nunique(dropna=False),
+                "One too many: *unknown* is listed among the different values, and is nobody.",
+            ),
+            (
+                lambda index: index.loc[index["subject"].notna(), "group"].nunique(),
+                "These are groups: names that share an image may be one person. Here the names are counted.",
+            ),
         ),
         why="Images come in plenty, subjects are few. Keep this number in mind: most of the course is about it.",
         hint='The subjects are the different values of one column: `index["subject"].nunique()`.',
@@ -210,6 +227,10 @@ _EXPLORE = (
         mistakes=(
             (lambda train: len(_of_smallest(train)), "These are its images. How many different names of `subject`?"),
             (lambda train: train["subject"].nunique(), "These are the subjects of all classes together."),
+            (
+                lambda train: _of_smallest(train)["group"].nunique(),
+                "These are groups: names that share an image may be one person. Here the names are counted.",
+            ),
         ),
         why="However many cells there are, what is known about this class is known from these few subjects.",
         hint="Take the rows of the class with the fewest images and count the different values of `subject`.",
@@ -235,6 +256,7 @@ _EXPLORE = (
         level="change",
         kind="name",
         given=("measured",),
+        names=lambda measured: measured.columns.drop("label"),
         truth=_best_columns,
         mistakes=(
             (
@@ -270,7 +292,7 @@ _ROTATE = (
         id="02.1",
         level="look",
         kind="set",
-        truth=(90, 180, 270),
+        truth=OneOf(((90, 180, 270), (np.pi / 2, np.pi, 3 * np.pi / 2))),
         mistakes=(
             ((90, 270), "Half a turn is exact as well: sine 0, cosine -1."),
             ((180,), "At quarter turns sine and cosine are whole numbers, too."),
@@ -301,13 +323,13 @@ _ROTATE = (
         level="change",
         kind="share",
         given=("index", "seed"),
-        tolerance=0.0006,
+        tolerance=0.006,
         truth=_leaked,
         mistakes=(
             (lambda index, seed: _leaked(index, seed, step=0), "That is the share with the old seed. Pass `seed + 1`."),
             (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. Give the share."),
         ),
-        why="The seed decides which cells leak, and hardly how many: that follows from how many copies are made.",
+        why="Another seed, other cells, another share, and all else is the same: one split is one draw.",
         hint="Split with `splits.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
     ),
     _explain(
@@ -327,6 +349,7 @@ _MOBILENET = (
         level="look",
         kind="name",
         given=("stages",),
+        names=lambda stages: stages["stage"],
         truth=lambda stages: _stage(stages, "parameters"),
         mistakes=(
             (
@@ -366,6 +389,8 @@ _MOBILENET = (
             (9 * 512 / (9 + 512), "That is for a window of 3 × 3. A window of 5 × 5 has 25 places."),
             (25.0, "The pointwise convolution is not free: add its M · N."),
             (512.0, "Mixing channels and filtering add up: 25 · M + M · N."),
+            ((25 + 512) / (25 * 512), "Upside down: how many times as *much* work is the ordinary convolution?"),
+            (24.0, "Right to the whole number. Give one decimal."),
         ),
         why="The larger the window, the more is saved. The limit is the number of its places.",
         hint="25 · M · N over 25 · M + M · N, with M = N = 512.",
@@ -438,7 +463,7 @@ _EFFICIENTNET = (
         "b",
         "The loss is answers plus penalty, and the penalty can shrink without one better answer.",
         misconception="a falling loss as proof of better answers",
-        a="Then more answers would be right, and the validation accuracy would rise.",
+        a="A network may grow surer of the same answers, but hardly by so much without one more being right.",
         c="Learning by heart looks otherwise: the training loss falls, and the validation loss does not.",
         d="A learning rate changes how fast a loss falls, not what it is made of.",
     ),
@@ -485,6 +510,7 @@ _COMPARE = (
         tolerance=0.006,
         truth=lambda predictions: _called(predictions, 0.9),
         mistakes=(
+            (_count_called, "That is how many images. Give their share of all images of the first class."),
             (lambda predictions: _called(predictions, 0.5), "That is for the threshold 0.5."),
             (lambda predictions: _called(predictions, 0.9, positive=False), "That is specificity: the other class."),
             (
@@ -512,6 +538,7 @@ _CLASSIFY = (
         level="look",
         kind="name",
         given=("rejections",),
+        names=lambda rejections: rejections.index,
         truth=_slips_through,
         mistakes=(
             (lambda rejections: rejections.index[0], "It should answer these images. Look at the rows below."),
@@ -623,6 +650,7 @@ _PAPER_READ = (
                 lambda best: 0.05 * best[0, 0] / best[0].sum(),
                 "These are the true alarms among all people. Divide by all alarms, the false ones included.",
             ),
+            (0.05, "That is how many of all people are ill. Of those for whom it sounds an alarm, how many are?"),
         ),
         why="Where the disease is rare, most alarms are false, although the printed precision looked good.",
         hint="Out of 1,000 people 50 are ill. How many of the 50, and how many of the 950, are called ill?",
@@ -646,10 +674,11 @@ _LEAKAGE = (
         kind="name",
         given=("found",),
         unless=_splits_missing,
+        names=lambda found: found["split_kind"].unique(),
         truth=_shares_files,
         mistakes=(
             (_IMAGE, "That split shares subjects and microscope images. Read the column `file`."),
-            ("by subject, as named", "That one shares bytes, because some names share images. Read the column `file`."),
+            (_NAMED, "That one shares bytes, because some names share images. Read the column `file`."),
         ),
         why="The very cells of the test were trained on, merely turned or mirrored.",
         hint="In the table of what training and test share, find the largest number of the column `file`.",
@@ -666,6 +695,7 @@ _LEAKAGE = (
             (_step(_PAPER, _IMAGE), "That is what the copies add. Add what knowing the subjects adds."),
             (_step(_IMAGE, _SUBJECT), "That is what knowing the subjects adds. Add what the copies add."),
             (_step(_PAPER, _SUBJECT, "logistic regression"), "That is for logistic regression, which cannot remember."),
+            (_step(_PAPER, _NAMED), "The other row of subjects: take the one in which duplicates are merged."),
             (_step(_SUBJECT, _PAPER), "The right size with the wrong sign: first minus second."),
         ),
         why="The classifier is the same. All of this comes from how the data were split.",
@@ -759,13 +789,21 @@ _LOOKS = (
         given=("scores",),
         unless=_no_outlines,
         tolerance=0.006,
-        truth=lambda scores: _map_score(scores, "centre blob"),
+        truth=lambda scores: _map_score(scores, "centre blob", "overlap"),
         mistakes=(
-            (lambda scores: _map_score(scores, "random map"), "That is the random map."),
-            (lambda scores: _map_score(scores, "centre blob", "overlap"), "That is the overlap. Read `pointing`."),
+            (lambda scores: _map_score(scores, "random map", "overlap"), "That is the random map."),
+            (lambda scores: _map_score(scores, "centre blob"), "That is how often it points inside. Read `overlap`."),
+            (
+                lambda scores: _map_score(scores, "centre blob", "overlap", mask="nucleus"),
+                "That is its overlap with the nucleus. Take the rows whose mask is the cell.",
+            ),
+            (
+                lambda scores: scores.loc[scores["method"] == "centre blob", "overlap"].mean(),
+                "The rows of two masks, cell and nucleus, are mixed in this mean.",
+            ),
         ),
         why="And it knows nothing of the image. This is the number that a network's map has to beat.",
-        hint="In `scores`: the rows with mask cell and method centre blob, mean of the column `pointing`.",
+        hint="In `scores`: the rows with mask cell and method centre blob, mean of the column `overlap`.",
         misconception="saliency as proof",
     ),
     Exercise(

@@ -38,4 +38,4 @@ def exercise_04_4():
 
 
 def wrong_04_4():
-    return [("a", "validation accuracy would rise"), ("c", "by heart")]
+    return [("a", "surer of the same answers"), ("c", "by heart")]
