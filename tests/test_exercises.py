@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import re
 import runpy
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from allkit import ROOT, cli
 from allkit.course import exercises
-from allkit.course.exercises import check, load_progress, progress_path, summarise_progress
+from allkit.course.exercises import check, load_progress, progress_path, solution, summarise_progress
 from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
@@ -405,8 +406,39 @@ def test_what_was_forgotten_or_broken_is_said(objects):
 
 def test_verdict_is_markdown_in_a_notebook_and_plain_text_elsewhere():
     verdict = check("2.1", [90, 180])
-    assert verdict._repr_markdown_() == f"**02.1** · {verdict.text}"
+    assert verdict._repr_markdown_().startswith("**02.1** <span")
+    assert verdict._repr_markdown_().endswith(f"**✗**</span> {verdict.text}")
+    assert "✓" in check("2.1", [90, 180, 270])._repr_markdown_()
     assert repr(verdict) == str(verdict) == f"02.1: {verdict.text}"
+
+
+def test_after_two_tries_a_solution_is_shown_as_it_would_stand_in_the_cell():
+    assert "Try it 2 times first" in solution("02.1").text
+    check("02.1", [90])
+    assert "solution" in check("02.1", [45]).text
+    shown = solution("2.1")
+    assert shown.id == "02.1"
+    code = re.search(r"```python\n(.*?)```", shown.text, re.DOTALL)[1]
+    space = {"math": math}
+    exec(code, space)  # the kit's own file
+    assert check("02.1", space["answer"]).state == "right"
+    assert "There is no such exercise" in solution("02.9").text
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_every_solution_is_code_that_answers(number):
+    progress_path().parent.mkdir(parents=True, exist_ok=True)
+    entry = {"tries": 2, "first_try": False, "begun": "", "done": None}
+    progress_path().write_text(json.dumps({"format": 1, "exercises": {number: entry}}), encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", solution(number).text, re.DOTALL)[1]
+    assert "answer = " in code
+    compile(code, number, "exec")
+
+
+def test_a_right_answer_says_how_many_are_done():
+    assert "1 of 4 done" in check("02.1", [90, 180, 270]).text
+    assert "2 of 4 done" in check("02.4", "d").text
+    assert "2 of 4 done" in check("02.4", "d").text
 
 
 def test_progress_counts_tries_until_solved():

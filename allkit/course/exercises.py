@@ -17,19 +17,25 @@ To add an exercise, as an instructor:
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from allkit import AllkitError, runs_root
+from allkit import ROOT, AllkitError, runs_root
 from allkit.course.grading import Verdict, judge
 from allkit.course.questions import EXERCISES
 from allkit.folders import read_json, save_json, timestamp
 
 FORMAT = 1
 """Version of the layout of progress.json."""
+
+TRIES = 2
+"""Wrong answers after which a solution is shown."""
 
 
 def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
@@ -58,6 +64,41 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
     return _noted(verdict)
 
 
+@dataclass(frozen=True)
+class Solution:
+    """A worked solution, as a notebook shows it."""
+
+    id: str
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.id}** · {self.text}"
+
+
+def solution(exercise: str) -> Solution:
+    """Return one way to solve an exercise, with why it is right; a request for two tries first, where there were none.
+
+    Never raises. Other ways may be as good: `check` takes every correct answer.
+    """
+    number = _full_number(str(exercise))
+    if number not in EXERCISES:
+        return Solution(number, f"There is no such exercise; notebook {number[:2]} has {_siblings(number)}.")
+    tried = load_progress()[0].set_index("exercise").loc[number]
+    if tried["tries"] < TRIES and not tried["done"]:
+        return Solution(number, f"Try it {TRIES} times first, with `check`: its hints are made for you.")
+    return Solution(number, f"One way:\n\n```python\n{_worked(number)}\n```\n\n{EXERCISES[number].why}")
+
+
+def _worked(number: str) -> str:
+    """Return the body of a worked solution, as it would stand in the notebook's cell."""
+    file = next((ROOT / "notebooks" / "solutions").glob(f"{number[:2]}_*.py"))
+    text = file.read_text(encoding="utf-8")
+    name = f"exercise_{number.replace('.', '_')}"
+    found = next(node for node in ast.parse(text).body if getattr(node, "name", "") == name)
+    lines = textwrap.dedent("\n".join(text.splitlines()[found.lineno : found.end_lineno]))
+    return re.sub(r"^return ", "answer = ", lines, flags=re.MULTILINE)
+
+
 def _full_number(number: str) -> str:
     """Return "02.3" for "2.3" as well."""
     match = re.fullmatch(r"\s*(\d{1,2})\.(\d+)\s*", number)
@@ -81,14 +122,27 @@ def _noted(verdict: Verdict) -> Verdict:
         kept, moved = _read_progress()
         entry = kept.get(verdict.id, {"tries": 0, "first_try": verdict.state == "right", "begun": timestamp()})
         if entry.get("done"):  # solved is solved: running the notebook again changes nothing
-            return verdict
+            return verdict if verdict.state == "wrong" else _with(verdict, _how_many_done(verdict.id, kept))
         entry["tries"] += 1
         entry["done"] = timestamp() if verdict.state == "right" else None
-        save_json(progress_path(), {"format": FORMAT, "exercises": dict(sorted((kept | {verdict.id: entry}).items()))})
-        trouble = moved
+        kept = dict(sorted((kept | {verdict.id: entry}).items()))
+        save_json(progress_path(), {"format": FORMAT, "exercises": kept})
+        more = _how_many_done(verdict.id, kept)
+        if verdict.state == "wrong":
+            more = f'`solution("{verdict.id}")` shows one way.' if entry["tries"] >= TRIES else ""
+        return _with(verdict, f"{more} ({moved})" if moved else more)
     except (AllkitError, OSError) as error:
-        trouble = f"Progress was not noted: {error}"
-    return Verdict(verdict.id, verdict.state, f"{verdict.text} ({trouble})") if trouble else verdict
+        return _with(verdict, f"(Progress was not noted: {error})")
+
+
+def _with(verdict: Verdict, more: str) -> Verdict:
+    return Verdict(verdict.id, verdict.state, f"{verdict.text} {more}".strip())
+
+
+def _how_many_done(number: str, kept: dict[str, dict[str, Any]]) -> str:
+    siblings = [key for key in EXERCISES if key.partition(".")[0] == number[:2]]
+    done = sum(bool(kept.get(key, {}).get("done")) for key in siblings)
+    return f"{done} of {len(siblings)} done." if done < len(siblings) else f"All {done} of this notebook are done."
 
 
 def _read_progress() -> tuple[dict[str, dict[str, Any]], str]:

@@ -92,7 +92,11 @@ class Verdict:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
-        return f"**{self.id}** · {self.text}"
+        colour, sign = _SIGNS.get(self.state, ("inherit", "·"))
+        return f'**{self.id}** <span style="color: {colour}">**{sign}**</span> {self.text}'
+
+
+_SIGNS = {"right": ("#0A7E62", "✓"), "wrong": ("#C2352B", "✗")}
 
 
 class UnreadableAnswer(AllkitError):

@@ -26,7 +26,7 @@ def wrong_02_2():
 
 
 def exercise_02_3(index, seed):
-    # Another seed draws other copies and another split. The share hardly moves.
+    # Another seed draws other copies and another split, and so another share.
     wrong = augment_then_split(index, seed=seed + 1)
     return count_leaked_copies(wrong).set_index("part").loc["test", "share"]
 
