@@ -64,8 +64,8 @@ results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours,
 book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
 	$(QUIET) $(BIN)/python docs/book.py
 
-lab: setup ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+lab: setup ## JupyterLab on your own copy of the notebooks, in my-notebooks/
+	$(BIN)/allkit lab
 
 notebooks: setup ## execute the notebooks again and save them with their outputs
 	rm -rf build/notebook-runs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from allkit import AllkitError, __version__, printable
+from allkit import ROOT, AllkitError, __version__, printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -242,6 +242,23 @@ def _start_again(*options: str) -> subprocess.Popen:
     import subprocess
 
     return subprocess.Popen([sys.executable, "-c", "from allkit.cli import main; main()", *sys.argv[1:], *options])
+
+
+@app.command()
+def lab(
+    folder: Annotated[Path, typer.Option(help="Where your copies lie.")] = ROOT / "my-notebooks",
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Open JupyterLab there.")] = True,
+) -> None:
+    """Copy the notebooks to a folder of your own, and open it in JupyterLab; what you edited there is kept."""
+    import subprocess
+
+    from allkit.course.my_notebooks import copy_notebooks
+
+    for name, what in copy_notebooks(folder).items():
+        _say(f"{name:<40} {what}")
+    if start:
+        command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}"]
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()
