@@ -92,11 +92,13 @@ class Verdict:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
-        colour, sign = _SIGNS.get(self.state, ("inherit", "·"))
-        return f'**{self.id}** <span style="color: {colour}">**{sign}**</span> {self.text}'
+        return f"**{self.id}** {_SIGNS.get(self.state, '·')} {self.text}"
 
 
-_SIGNS = {"right": ("#0A7E62", "✓"), "wrong": ("#C2352B", "✗")}
+_SIGNS = {
+    "right": '<span style="color: #0A7E62">**✓**</span>',
+    "wrong": '<span style="color: #C2352B">**✗**</span>',
+}
 
 
 class UnreadableAnswer(AllkitError):
