@@ -429,7 +429,7 @@ def _model_path(model: str) -> Path:
 
 
 def _as_line(name: str, answer: Result | AllkitError) -> str:
-    shown = _one_line(name)
+    shown = printable(name).replace("\n", "\\n")
     if isinstance(answer, AllkitError):
         return f"{shown}: no answer: {_one_line(str(answer))}"
     first, probability = next(iter(answer.probabilities.items()))
