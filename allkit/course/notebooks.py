@@ -425,7 +425,7 @@ def run_sweep(
     _check_data(data, layout, positive, None)
     points = _grid_points(grid, parameters or {}, _select_notebooks(Path(notebooks), only))
     results = {}
-    with locked(path), _connect(scheduler, workers, len(points)) as client:
+    with _connect(scheduler, workers, len(points)) as client, locked(path):
         _prepare_folder(path, "sweep.json", options | {"grid": grid}, resume)
         if data == SYNTHETIC:
             make_data(SYNTHETIC)  # once, before many processes want it
