@@ -129,7 +129,8 @@ def _noted(verdict: Verdict) -> Verdict:
         save_json(progress_path(), {"format": FORMAT, "exercises": kept})
         more = _how_many_done(verdict.id, kept)
         if verdict.state == "wrong":
-            more = f'`solution("{verdict.id}")` shows one way.' if entry["tries"] >= TRIES else ""
+            shows = f'`from allkit.course import solution`, then `solution("{verdict.id}")` shows one way.'
+            more = shows if entry["tries"] >= TRIES else ""
         return _with(verdict, f"{more} ({moved})" if moved else more)
     except (AllkitError, OSError) as error:
         return _with(verdict, f"(Progress was not noted: {error})")
