@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from allkit import AllkitError
-from allkit.cnmc import load_manifest, official_fold
+from allkit.cnmc import load_manifest
 from allkit.duplicates import contents_of, copies_by_name, find_near_duplicates
 from allkit.images import first_of
 from allkit.layout import scan_source
-from allkit.source import COLUMNS, PARTS, Scan, guess_positive, people_in_names, read_source, uid_of
-
-__all__ = ["COLUMNS", "PARTS", "load_manifest", "official_fold"]  # read from here as well
+from allkit.source import Scan, guess_positive, people_in_names, read_source, uid_of
 
 
 def class_order(rows: pd.DataFrame | Iterable[object]) -> tuple[str, ...]:
@@ -44,16 +42,14 @@ def class_order(rows: pd.DataFrame | Iterable[object]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda label: (label != positive, label)))
 
 
-def load_index(
-    path: str | Path, *, layout: str = "", positive: str = "", labels: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+def load_index(path: str | Path, *, layout: str = "", positive: str = "") -> pd.DataFrame:
     """Return the index of all images at `path`: one row per image, sorted by path.
 
     `path` is C-NMC 2019 (its root, the folder above or any folder below it), a synthetic data set, a folder that
     holds one folder per class, a CSV with the columns path and label and optionally subject, part and fold (paths
     relative to the CSV), or a TOML file that describes one of them. `layout` says what the levels of folders mean
-    ("part/class/subject"), `positive` which class is to be found, `labels` how labels are to be called; without them
-    names decide, see `allkit.layout`. Columns of the result:
+    ("part/class/subject"), `positive` which class is to be found; without them names decide, see
+    `allkit.layout`. Columns of the result:
 
     - `path` absolute path; `name` original file name; `source` "cnmc", "synthetic", "folders" or "csv"
     - `label` "ALL"/"HEM", the folder's name, or None (the final test part of C-NMC was never labelled)
@@ -67,7 +63,7 @@ def load_index(
     Raises `AllkitError` for a missing path, an empty folder, one class only, a CSV without its columns, what fits two
     readings, labels that contradict each other and a subject in two parts.
     """
-    scan = scan_source(read_source(path, layout, positive, labels))
+    scan = scan_source(read_source(path, layout, positive))
     index = with_groups(scan)
     problems = [sentence for _, sentence in scan.problems] or [what for _, what in find_problems(index)]
     if problems:
@@ -176,9 +172,13 @@ def _links_of_copies(
     """
     unit_of = dict(zip(names, units, strict=True))
     pairs = [(unit_of[copy], unit_of[original]) for copy, original in copies_by_name(names)]
-    if source in ("csv", "folders"):
-        pairs += [(units[one], units[other]) for one, other in find_near_duplicates(list(rows["path"]))]
+    pairs += [(units[one], units[other]) for one, other in near_duplicates_of(rows, source)]
     return [(unit, f"pair {number}") for number, pair in enumerate(pairs) for unit in pair]
+
+
+def near_duplicates_of(rows: pd.DataFrame, source: str) -> list[tuple[int, int]]:
+    """Return the pairs of rows that show nearly the same, where nothing but the pixels can tell."""
+    return find_near_duplicates(list(rows["path"])) if source in ("csv", "folders") else []
 
 
 def _linked(links: list[tuple[str, str]], subjects: set[str]) -> dict[str, str]:

@@ -192,6 +192,39 @@ def read_levels(base: Path, folders: Sequence[tuple[str, ...]]) -> tuple[str, ..
     for names in folders:
         below[names[0]].add(names[1] if len(names) > 1 else "")
     top, inner = sorted(below), set().union(*below.values()) - {""}
+    divided = _levels_of_division(base, folders, below)
+    if divided:
+        return divided
+    shown, lower = first_of(top, 4), first_of(sorted(inner), 4)
+    repeated = [name for name in inner if sum(name in names for names in below.values()) > 1]
+    one_each = len(top) > len(inner) > 1 and all(len(names) == 1 and "" not in names for names in below.values())
+    if len(repeated) > 1 or one_each:
+        if all(_PERSON.fullmatch(name) for name in top):
+            return "subject", "class"
+        if all(_VERSION_OF_IMAGES.fullmatch(name) for name in top):
+            raise AllkitError(
+                f"The folders of {base} ({shown}) hold the same folders ({lower}): the same cells twice? Point at one "
+                "of them."
+            )
+        raise AllkitError(
+            f"The folders of {base} ({shown}) hold the same folders ({lower}): which level is the class? Say it by the "
+            "layout */class (or subject/class, fold/class), or class/* (or class/subject) for the upper one."
+        )
+    if len(top) > 1 and all(_VERSION_OF_IMAGES.fullmatch(name) for name in top):
+        raise AllkitError(f"The folders of {base} ({shown}) look like collections, not classes. Point at one of them.")
+    if len(top) > 2 and all(_PERSON.fullmatch(name) for name in top):
+        raise AllkitError(
+            f"The {len(top)} folders of {base} ({shown}) look like people, not classes: what is the class? List the "
+            "images in a CSV with path, label and subject; if they are classes, say it by the layout class."
+        )
+    return "class", *_levels_below_class(below)
+
+
+def _levels_of_division(
+    base: Path, folders: Sequence[tuple[str, ...]], below: Mapping[str, set[str]]
+) -> tuple[str, ...]:
+    """Return what the levels mean where parts or folds lie above or below the classes; empty where none do."""
+    top, inner = sorted(below), set().union(*below.values()) - {""}
     shown, lower = first_of(top, 4), first_of(sorted(inner), 4)
     for role, is_one in (("part", given_part), ("fold", FOLD.fullmatch)):
         matching = [name for name in top if is_one(name)]
@@ -216,28 +249,7 @@ def read_levels(base: Path, folders: Sequence[tuple[str, ...]]) -> tuple[str, ..
                     f"Some images of {base} lie beside folders that look like {role}s ({lower}): put all into one."
                 )
             return "class", role
-    repeated = [name for name in inner if sum(name in names for names in below.values()) > 1]
-    one_each = len(top) > len(inner) > 1 and all(len(names) == 1 and "" not in names for names in below.values())
-    if len(repeated) > 1 or one_each:
-        if all(_PERSON.fullmatch(name) for name in top):
-            return "subject", "class"
-        if all(_VERSION_OF_IMAGES.fullmatch(name) for name in top):
-            raise AllkitError(
-                f"The folders of {base} ({shown}) hold the same folders ({lower}): the same cells twice? Point at one "
-                "of them."
-            )
-        raise AllkitError(
-            f"The folders of {base} ({shown}) hold the same folders ({lower}): which level is the class? Say it by the "
-            "layout */class (or subject/class, fold/class), or class/* (or class/subject) for the upper one."
-        )
-    if len(top) > 1 and all(_VERSION_OF_IMAGES.fullmatch(name) for name in top):
-        raise AllkitError(f"The folders of {base} ({shown}) look like collections, not classes. Point at one of them.")
-    if len(top) > 2 and all(_PERSON.fullmatch(name) for name in top):
-        raise AllkitError(
-            f"The {len(top)} folders of {base} ({shown}) look like people, not classes: what is the class? List the "
-            "images in a CSV with path, label and subject; if they are classes, say it by the layout class."
-        )
-    return "class", *_levels_below_class(below)
+    return ()
 
 
 def _levels_below_class(below: Mapping[str, set[str]]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class Run:
         """
         file = self.path / f"predictions-{_checked(name)}.csv"
         expected = self._metadata_of(name).get("predictions_sha256")
-        if file.is_file() and expected and file_sum(str(file)) != expected:
+        if file.is_file() and expected and file_sum(file) != expected:
             raise AllkitError(
                 f"{self.path}: the results of {name} were not saved to the end; run the notebook that trains it again."
             )
@@ -132,7 +132,7 @@ class Run:
         model, table = self.model_path(name), self.path / f"predictions-{name}.csv"
         known = self._metadata_of(name)
         return bool(known) and all(
-            file.is_file() and known.get(key) in (None, file_sum(str(file)))
+            file.is_file() and known.get(key) in (None, file_sum(file))
             for key, file in {"model_sha256": model, "predictions_sha256": table}.items()
         )
 
@@ -313,7 +313,7 @@ def save_training(run: Run, training: Training, predictions: pd.DataFrame, valid
     # the upload cell says how the model did, and when it says nothing. The model comes last: it says of which
     # predictions it is, so that what was interrupted is found out
     known = metadata | {"limits": limits, "scores": {"images": len(predictions)} | scores}
-    known["predictions_sha256"] = file_sum(str(run.path / f"predictions-{name}.csv"))
+    known["predictions_sha256"] = file_sum(run.path / f"predictions-{name}.csv")
     save_model(dataclasses.replace(training.trained, metadata=known), run.model_path(name))
 
 

@@ -87,10 +87,8 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
 
-def read_source(
-    path: str | Path, layout: str = "", positive: str = "", labels: Mapping[str, str] | None = None
-) -> Source:
-    """Return a path with what is said about it, here or in a description: a TOML file with the same four words.
+def read_source(path: str | Path, layout: str = "", positive: str = "") -> Source:
+    """Return a path with what is said about it, here or in a description: a TOML file with the same words and labels.
 
     Raises AllkitError for a path that does not exist, and for a description that cannot be understood.
     """
@@ -99,7 +97,7 @@ def read_source(
         near = difflib.get_close_matches(root.name, _names_in(root.parent), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "Check the spelling, or the folder you are in."
         raise AllkitError(f"{root} does not exist. {hint}")
-    said: dict[str, Any] = {"layout": layout, "positive": positive, "labels": dict(labels or {})}
+    said: dict[str, Any] = {"layout": layout, "positive": positive, "labels": {}}
     if root.suffix.lower() == ".toml":
         inside = _read_description(root)
         root = _absolute(inside["path"], root.parent)

@@ -6,9 +6,10 @@ import pytest
 
 from allkit import AllkitError, baselines
 from allkit.augment import balance
-from allkit.data import COLUMNS, load_index
+from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
 from allkit.lessons import leakage
+from allkit.source import COLUMNS
 from allkit.splits import split_by_image, split_data
 from allkit.synthetic import draw_numbers
 

@@ -14,6 +14,7 @@ from PIL import Image
 from allkit import AllkitError, data, images
 from allkit.course.check_data import check_data
 from allkit.duplicates import contents_of
+from allkit.source import COLUMNS
 
 
 def picture(seed: int, size: int = 12) -> Image.Image:
@@ -90,7 +91,7 @@ def test_class_order_puts_all_first():
 def test_every_layout_gives_the_same_index(tmp_path, layout, inner, given, suffix):
     make_cnmc(tmp_path / inner, layout, suffix)
     index = data.load_index(tmp_path / given)
-    assert tuple(index.columns) == data.COLUMNS
+    assert tuple(index.columns) == COLUMNS
     assert index["path"].is_monotonic_increasing
     assert (index["source"] == "cnmc").all()
     assert index["part"].value_counts().to_dict() == {"train": 8, "prelim": 2, "final": 1}

@@ -23,6 +23,7 @@ from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
 from allkit.lessons import paper
+from allkit.plots import PALETTE
 
 SOLUTIONS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.py"))}
 NOTEBOOKS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
@@ -408,7 +409,10 @@ def test_verdict_is_markdown_in_a_notebook_and_plain_text_elsewhere():
     verdict = check("2.1", [90, 180])
     assert verdict._repr_markdown_().startswith("**02.1** <span")
     assert verdict._repr_markdown_().endswith(f"**✗**</span> {verdict.text}")
-    assert "✓" in check("2.1", [90, 180, 270])._repr_markdown_()
+    assert PALETTE["red"] in verdict._repr_markdown_()
+    right = check("2.1", [90, 180, 270])._repr_markdown_()
+    assert "✓" in right
+    assert PALETTE["green"] in right
     assert repr(verdict) == str(verdict) == f"02.1: {verdict.text}"
 
 

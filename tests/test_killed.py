@@ -134,6 +134,23 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
         for found, expected in zip(other.get_weights(), after_two, strict=True):
             np.testing.assert_array_equal(found, expected)
         assert "is damaged" in capsys.readouterr().out
+        assert not kept.last.exists(), "the next save would put it in place of the whole one"
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 99), (6, 1)])  # an unknown compression, a claim of encryption
+def test_a_checkpoint_that_claims_what_it_is_not_is_damaged(tmp_path, capsys, place, value):
+    from allkit.train import _read_checkpoint, _write_checkpoint
+
+    file = tmp_path / "last.npz"
+    _write_checkpoint(file, [], {"model": [np.zeros(3)], "optimiser": [], "best": []})
+    data = bytearray(file.read_bytes())
+    for start, offset in ((b"PK\3\4", place), (b"PK\1\2", place + 2)):
+        at = -1
+        while (at := data.find(start, at + 1)) >= 0:
+            data[at + offset] = value
+    file.write_bytes(data)
+    assert _read_checkpoint(file) is None
+    assert "is damaged" in capsys.readouterr().out
 
 
 # two at once

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from allkit import AllkitError, data, images, layout, source, splits
+from allkit import AllkitError, data, duplicates, images, layout, source, splits
 from allkit.course.check_data import check_data
 from allkit.train import get_profile
 
@@ -443,11 +443,11 @@ def test_numbers_are_no_labels_until_somebody_says_what_they_mean(pictures):
     file = listed(pictures, "path,label", *(f"images/{k}.png,{k % 2}" for k in range(24)))
     with pytest.raises(AllkitError, match=r"labels .* are numbers \(0, 1\)"):
         data.load_index(file)
-    index = data.load_index(file, labels={"0": "HEM", "1": "ALL"})
-    assert data.class_order(index) == ("ALL", "HEM")
     described = pictures / "cells.toml"
     described.write_text('path = "list.csv"\npositive = "HEM"\n[labels]\n0 = "HEM"\n1 = "ALL"\n', encoding="utf-8")
     assert data.class_order(data.load_index(described)) == ("HEM", "ALL")
+    described.write_text('path = "list.csv"\n[labels]\n0 = "HEM"\n1 = "ALL"\n', encoding="utf-8")
+    assert data.class_order(data.load_index(described)) == ("ALL", "HEM")
 
 
 def test_a_label_against_the_name_is_refused(tmp_path):
@@ -645,9 +645,21 @@ def test_a_layout_whose_parts_are_none_is_refused(tmp_path):
         data.load_index(tmp_path, layout="fold/class")
 
 
-def test_a_folder_called_none_is_a_class_and_one_that_may_not_be_read_is_named(tmp_path):
+def test_a_folder_called_none_is_a_class(tmp_path):
     fill(tmp_path, *cells("blast", 3), *cells("none", 3, 9))
     assert counts(data.load_index(tmp_path)) == {"blast": 3, "none": 3}
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def scandir(path, real=os.scandir):
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    fill(tmp_path, *cells("blast", 3), *cells("normal", 3, 9), *cells("secret", 3, 20))
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.warns(UserWarning, match=r"1 folders that may not be read \(secret\)"):
+        assert counts(data.load_index(tmp_path)) == {"blast": 3, "normal": 3}
 
 
 @pytest.mark.parametrize("path", ["~nobodyx/a.png", "x" * 5000, "a\0b", ""])
@@ -680,3 +692,28 @@ def test_eight_bits_in_sixteen_are_refused_rather_than_black(kind):
     )
     with pytest.raises(images.ImageError, match="makes it black"):
         images.read_image(buffer.getvalue())
+
+
+def test_near_duplicates_of_genuine_cells_are_their_copies_and_no_others(cnmc_folder):
+    """The measurement behind `duplicates.SAME_VIEW`."""
+    index = data.load_index(cnmc_folder)
+    index = index[index["subject"].notna()].reset_index(drop=True)
+    views = np.array(
+        list(images.in_threads(lambda path: duplicates.thumbnail_of(images.read_image(path)), index["path"]))
+    )
+    one, other = np.nonzero(np.triu(views @ views.T > duplicates.SAME_VIEW, 1))
+    assert len(one) > 50
+    assert (index["group"].to_numpy()[one] == index["group"].to_numpy()[other]).all()
+    chosen = np.random.default_rng(0).choice(len(index), 100, replace=False)
+    changes = {
+        "smaller": lambda image: image.resize((100, 100)),
+        "brighter": lambda image: image.point(lambda value: min(255, round(1.2 * value))),
+        "turned": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+        "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    }
+    for name, change in changes.items():
+        copies = [change(Image.fromarray(images.read_image(index["path"][row]))) for row in chosen]
+        near = [
+            views[row] @ duplicates.thumbnail_of(np.asarray(copy)) for row, copy in zip(chosen, copies, strict=True)
+        ]
+        assert np.mean(np.array(near) > duplicates.SAME_VIEW) >= 0.95, name

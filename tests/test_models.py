@@ -161,6 +161,11 @@ def test_damaged_or_contradictory_models_are_refused(tmp_path, trained):
     metadata.write_text(json.dumps({**trained.metadata, "classes": ["a", "b", "c"]}))
     with pytest.raises(AllkitError, match="2 outputs"):
         load_model(path)
+    save_model(trained, path)
+    words = json.loads(path.with_suffix(".json").read_text())
+    metadata.write_text(json.dumps({**words, "model_sha256": "of the one before"}))
+    with pytest.raises(AllkitError, match=r"is of another \.keras file"):
+        load_model(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(AllkitError, match="damaged"):
         load_model(path)

@@ -25,6 +25,8 @@ from allkit.course import notebooks as running
 from allkit.course.notebooks import run_notebooks
 from allkit.course.report import publish_report
 from allkit.data import class_order
+from allkit.duplicates import file_sum
+from allkit.folders import save_json
 from allkit.runs import Run, load_data, open_lesson, open_run, run_path
 from allkit.train import get_profile
 
@@ -426,6 +428,24 @@ def test_metrics_of_different_notebooks_are_merged(run):
     run.save_metrics("mobilenet", {"f1": 0.75})
     expected = {"mobilenet": {"auc": 0.5, "interval": [0.25, None], "f1": 0.75}, "efficientnetb3": {"auc": 1}}
     assert json.loads((run.path / "metrics.json").read_text()) == expected
+
+
+def test_predictions_of_another_training_than_the_model_beside_them_are_refused(run):
+    frame = pd.DataFrame({"path": ["a", "b"], "p_ALL": [0.1, 0.9]})
+    run.save_predictions("mobilenet", frame)
+    words = {"predictions_sha256": file_sum(run.path / "predictions-mobilenet.csv")}
+    save_json(run.path / "models" / "mobilenet.json", words)
+    assert len(run.load_predictions("mobilenet")) == 2
+    assert not run.is_whole("mobilenet"), "the network itself is not there"
+    run.save_predictions("mobilenet", frame.iloc[:1])
+    with pytest.raises(AllkitError, match="not saved to the end"):
+        run.load_predictions("mobilenet")
+
+
+def test_words_on_data_of_ones_own_are_refused_for_the_synthetic_ones(tmp_path):
+    with pytest.raises(AllkitError, match="about data of your own"):
+        run_notebooks(only="00", out=tmp_path / "run", positive="ALL")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_text_of_a_saved_table_is_a_formula(run):

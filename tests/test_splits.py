@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allkit import AllkitError, data, splits
+from allkit.source import COLUMNS
 
 GENUINE_GROUPS = {"20": "20+21", "21": "20+21", "H3": "H3+H10", "H10": "H3+H10"}
 
@@ -23,7 +24,7 @@ def make_index(images: dict[tuple[str, str], int], fold: dict[str, int] | None =
             rows.append(
                 (path, label, subject or None, group, (fold or {}).get(subject), "train", None, "", "csv", None)
             )
-    index = pd.DataFrame(rows, columns=list(data.COLUMNS))
+    index = pd.DataFrame(rows, columns=list(COLUMNS))
     return index.astype({"subject": object, "fold": "Int64"})
 
 
@@ -40,7 +41,7 @@ def cnmc() -> pd.DataFrame:
         joined = "+".join(sorted({part for name in names for part in name.split("+")}))
         group.update({subject: joined for subject in group if group[subject] in names})
     index = manifest.assign(group=manifest["subject"].map(group), name=manifest["original"], source="cnmc")
-    return index.assign(given=None, positive="ALL")[list(data.COLUMNS)]
+    return index.assign(given=None, positive="ALL")[list(COLUMNS)]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.distributions import IntDistribution
+from PIL import Image
 
 from allkit import AllkitError, cli
 from allkit.backend import keras
@@ -370,3 +372,18 @@ def test_nothing_left_to_search_is_one_sentence(twin, tmp_path):
         tuning.start_tuning(
             "../a", data=str(twin), parameters={"split": "image", "allow_leak": True}, out=str(tmp_path)
         )
+
+
+def test_the_users_own_division_is_searched_on_too(tmp_path, monkeypatch):
+    for number, (part, label) in enumerate((p, c) for p in ("train", "test") for c in ("blast", "normal")):
+        for image in range(8):
+            file = tmp_path / "cells" / part / label / f"{image}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng((number, image)).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file)
+    searched = []
+    monkeypatch.setattr(tuning, "build_score", lambda split, *_, **__: searched.append(split))
+    options = {"data": str(tmp_path / "cells"), "out": str(tmp_path / "run")}
+    tuning.start_tuning("a", parameters={"allow_leak": "yes"}, **options)
+    assert {Path(path).parts[-3] for path in searched[0].test["path"]} == {"test"}
+    assert {Path(path).parts[-3] for path in searched[0].train["path"]} == {"train"}

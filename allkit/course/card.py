@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from allkit import AllkitError, saving
 from allkit.classify import abstain_band, threshold_of
+from allkit.cnmc import official_fold
 from allkit.course.ledger import trained_models
 from allkit.course.report import TEMPLATES, escape_markdown, render_markdown
-from allkit.data import official_fold
 from allkit.evaluate import (
     FEWEST_UNITS,
     classes_of,

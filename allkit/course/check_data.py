@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,11 +20,12 @@ from allkit.data import (
     describe_reading,
     find_problems,
     natural_key,
+    near_duplicates_of,
     require_positive,
     subjects_in_two,
     with_groups,
 )
-from allkit.duplicates import file_sum, find_near_duplicates
+from allkit.duplicates import file_sum
 from allkit.images import (
     CELL_SIDE,
     COMMON_SIDE,
@@ -90,9 +91,7 @@ _SOURCES = {
 }
 
 
-def check_data(
-    path: str | Path, *, layout: str = "", positive: str = "", labels: Mapping[str, str] | None = None
-) -> DataCheck:
+def check_data(path: str | Path, *, layout: str = "", positive: str = "") -> DataCheck:
     """Read every image at `path` once, and return what is there and what is wrong with it.
 
     The options are those of `allkit.data.load_index`, and so is what counts as wrong, with pixels read besides.
@@ -101,7 +100,7 @@ def check_data(
     or parts. A subset and converted file types are fine. Raises `AllkitError` where there is nothing to
     check (see `load_index`).
     """
-    scan = scan_source(read_source(path, layout, positive, labels))
+    scan = scan_source(read_source(path, layout, positive))
     images = _inspect_all(scan)
     duplicates = _duplicates(images)
     unlisted = list(images.loc[images["state"] == "unlisted", "path"])
@@ -190,7 +189,7 @@ def _problems(scan: Scan, images: pd.DataFrame, duplicates: pd.DataFrame) -> lis
         found.append(("corrupt", f"{path} differs from the published file. Download it again."))
     if scan.source == "cnmc" and scan.label_files:
         published = load_manifest().query("part == 'labels'")["sha256"].iloc[0]
-        if file_sum(str(scan.label_files[0])) != published:
+        if file_sum(scan.label_files[0]) != published:
             found.append(("corrupt", f"{scan.label_files[0]} differs from the published file."))
     found += find_problems(images, images["pixels"])
     found += [("subject in two folds", what) for what in subjects_in_two(images, "fold")]
@@ -239,7 +238,7 @@ def _notes_on_pixels(images: pd.DataFrame) -> list[str]:
 
 def _notes_on_near_duplicates(scan: Scan, images: pd.DataFrame) -> list[str]:
     """Say which images show nearly the same, where nothing but the pixels can tell."""
-    pairs = find_near_duplicates(list(images["path"])) if scan.source in ("csv", "folders") else []
+    pairs = near_duplicates_of(images, scan.source)
     pairs = [pair for pair in pairs if images["sha256"].iloc[list(pair)].nunique() == 2]
     if not pairs:
         return []

@@ -20,7 +20,6 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,29 +63,18 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
     return _noted(verdict)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """A worked solution, as a notebook shows it."""
-
-    id: str
-    text: str
-
-    def _repr_markdown_(self) -> str:
-        return f"**{self.id}** · {self.text}"
-
-
-def solution(exercise: str) -> Solution:
+def solution(exercise: str) -> Verdict:
     """Return one way to solve an exercise, with why it is right; a request for two tries first, where there were none.
 
     Never raises. Other ways may be as good: `check` takes every correct answer.
     """
     number = _full_number(str(exercise))
     if number not in EXERCISES:
-        return Solution(number, f"There is no such exercise; notebook {number[:2]} has {_siblings(number)}.")
+        return Verdict(number, "solution", f"There is no such exercise; notebook {number[:2]} has {_siblings(number)}.")
     tried = load_progress()[0].set_index("exercise").loc[number]
     if tried["tries"] < TRIES and not tried["done"]:
-        return Solution(number, f"Try it {TRIES} times first, with `check`: its hints are made for you.")
-    return Solution(number, f"One way:\n\n```python\n{_worked(number)}\n```\n\n{EXERCISES[number].why}")
+        return Verdict(number, "solution", f"Try it {TRIES} times first, with `check`: its hints are made for you.")
+    return Verdict(number, "solution", f"One way:\n\n```python\n{_worked(number)}\n```\n\n{EXERCISES[number].why}")
 
 
 def _worked(number: str) -> str:

@@ -79,7 +79,8 @@ class Verdict:
     """What became of an answer.
 
     `state` is "right", "wrong", "blank", "unread" (another kind of answer is expected) or "not posed" (the question
-    is not possible, or cannot be checked, with what was handed over); `text` says it in a sentence or two.
+    is not possible, or cannot be checked, with what was handed over), or "solution" where one was asked for; `text`
+    says it.
     """
 
     id: str

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 from pathlib import Path
 
-from allkit import ROOT, saving
+from allkit import ROOT, AllkitError, saving
 from allkit.duplicates import file_sum
+from allkit.folders import read_json, save_json
 
 _RECORD = ".copied.json"  # name of a notebook -> sum of the one that was copied
 
@@ -20,15 +21,17 @@ def copy_notebooks(folder: Path = ROOT / "my-notebooks", source: Path = ROOT / "
     """
     folder.mkdir(parents=True, exist_ok=True)
     record_file = folder / _RECORD
-    record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
+    record = {}
+    with contextlib.suppress(AllkitError):  # none yet, or damaged: then every copy counts as edited
+        record = read_json(record_file)
     done = {}
     for notebook in sorted(source.glob("[0-9][0-9]_*.ipynb")):
-        copy, now = folder / notebook.name, file_sum(str(notebook))
+        copy, now = folder / notebook.name, file_sum(notebook)
         if not copy.is_file():
             done[notebook.name] = "copied"
         elif record.get(notebook.name) == now:
             continue
-        elif file_sum(str(copy)) == record.get(notebook.name):
+        elif file_sum(copy) == record.get(notebook.name):
             done[notebook.name] = "replaced by a newer one"
         else:
             copy = copy.with_name(f"{notebook.stem}-new.ipynb")
@@ -36,6 +39,5 @@ def copy_notebooks(folder: Path = ROOT / "my-notebooks", source: Path = ROOT / "
         with saving(copy) as temporary:
             shutil.copyfile(notebook, temporary)
         record[notebook.name] = now
-    with saving(record_file) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    save_json(record_file, record)
     return done

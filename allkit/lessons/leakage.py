@@ -9,9 +9,10 @@ import pandas as pd
 
 from allkit import AllkitError
 from allkit.baselines import evaluate_baseline, row_keys
-from allkit.data import COLUMNS, source_images
+from allkit.data import source_images
 from allkit.duplicates import contents_of
 from allkit.evaluate import evaluate_predictions, evaluate_with_intervals
+from allkit.source import COLUMNS
 from allkit.splits import (
     SUBJECT_FRACTIONS,
     Split,

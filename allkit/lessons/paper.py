@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.stats import chi2, norm
 
 from allkit import ROOT, AllkitError
-from allkit.data import load_manifest, source_images
+from allkit.cnmc import load_manifest
+from allkit.data import source_images
 from allkit.splits import Split, split_by_image
 from allkit.train import LearningRateRule
 

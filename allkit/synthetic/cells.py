@@ -18,7 +18,8 @@ from scipy import ndimage
 from scipy.stats import norm
 
 from allkit import AllkitError
-from allkit.data import COLUMNS, load_manifest
+from allkit.cnmc import load_manifest
+from allkit.source import COLUMNS
 
 VERSION = 5
 """Version of the drawing rules; an embedded twin of another version is made anew."""

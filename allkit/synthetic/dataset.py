@@ -2,7 +2,7 @@
 
 The twin stands in for the genuine images where those are not at hand: same subjects, same imbalance, same traps
 (duplicates across subjects, a lower-case `h3`). Which subjects there are, with how many images and how many
-duplicates, is read from the list of C-NMC's files (`allkit.data.load_manifest`).
+duplicates, is read from the list of C-NMC's files (`allkit.cnmc.load_manifest`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from allkit import ROOT, AllkitError, disk_trouble
-from allkit.data import load_manifest
+from allkit.cnmc import load_manifest
 from allkit.folders import locked
 from allkit.synthetic.cells import (
     SIDE,
