@@ -15,11 +15,11 @@ BIN := $(VENV)/bin
 TEST_RUNS := build/test-runs
 READY := $(VENV)/.ready
 # keeps library chatter out of the outputs
-QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1
+QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1 ALLKIT_HEADLESS=1
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test verify bench twin-report weights results book lab notebooks lock clean
+.PHONY: help setup run test verify bench twin-report weights results book slides lab notebooks times lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,9 +60,13 @@ weights: setup ## train the weights in data/weights anew, from drawn cells: an h
 results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours, resumable; writes docs/results
 	@test -n "$(DATA)" || { echo "genuine cells are needed: make results DATA=PATH, the folder of C-NMC 2019"; exit 1; }
 	$(QUIET) $(BIN)/python docs/make_results.py "$(DATA)" $(if $(SMEARS),--smears "$(SMEARS)")
+	@test -s docs/results/learning-curve.csv || $(QUIET) $(BIN)/python docs/make_learning_curve.py
 
 book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
 	$(QUIET) $(BIN)/python docs/book.py
+
+slides: setup ## notebooks 01, 03 and 09 as slides, offline: build/slides/*.html
+	$(BIN)/python docs/slides.py
 
 lab: setup ## JupyterLab on your own copy of the notebooks, in my-notebooks/
 	$(BIN)/allkit lab
@@ -73,6 +77,9 @@ notebooks: setup ## execute the notebooks again and save them with their outputs
 	  $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
 	    $(NOTEBOOKS)
+
+times: ## note how long the last `make run` took, and how fast this machine is, for notebook 00
+	$(BIN)/python -m allkit.course.times
 
 lock: ## solve the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --extra dev --extra book pyproject.toml --upgrade \

@@ -4,6 +4,7 @@ The core, which a student reads; a module imports only those that stand before i
 
 - `folders`: where run folders lie, and their JSON files
 - `parameters`: values as users write them, read as what they are meant to be
+- `progress`: one line that says how far something has come
 - `images`: reading one image of any kind, preparing it, loading many through a cache
 - `source`: what a user says about data, and labels, subjects and parts as users spell them
 - `lists`: a list of images (CSV), and reading tables without losing anything

@@ -213,6 +213,17 @@ def stamp_mark(image: np.ndarray, corner: str = "top left", *, share: float = 0.
     return marked
 
 
+def plant_shortcut(part: pd.DataFrame, labels: Sequence[str], *, share: float = 0.9, seed: int = 0) -> pd.DataFrame:
+    """Have this share of the images of some classes stamped top left when loaded (`stamp_mark`): a shortcut.
+
+    Returns the rows, which must not be balanced, with the column `augmentation`, "mark:top left" or "".
+    """
+    if "augmentation" in part and (part["augmentation"] != "").any():
+        raise AllkitError("These images are changed already (column 'augmentation'): mark the originals.")
+    chosen = part["label"].isin(labels).to_numpy() & (np.random.default_rng(seed).random(len(part)) < share)
+    return part.assign(augmentation=np.where(chosen, "mark:top left", ""))
+
+
 def balance(index_part: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Fill every class up to the largest with rotated, flipped and zoomed copies (paper, section III.B.1).
 

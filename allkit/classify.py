@@ -36,6 +36,12 @@ MAX_BYTES = 32 * 1024 * 1024
 ABSTAIN_SHARE = 0.03
 """The share of validation images, those nearest to the threshold, whose probabilities make the abstain band."""
 
+NEAR_BEST = 0.02
+"""The threshold is the one nearest to one half whose balanced accuracy on the validation images is so near the highest.
+
+The very highest is luck where there are few subjects, and may lie at a probability of one hundredth.
+"""
+
 SLACK = 0.15
 """The limits of a measure lie this part of its range on the validation images beyond their smallest and largest."""
 
@@ -120,7 +126,7 @@ def classify_files(
             return error
 
     waiting: list[PreparedImage | ImageError] = []
-    for prepared in in_threads(prepare, paths):
+    for prepared in in_threads(prepare, paths, what="classifying images"):
         waiting.append(prepared)
         if len(waiting) == _BATCH_SIZE:
             yield from _answer_all(waiting, trained, threshold)
@@ -308,7 +314,7 @@ def build_limits(trained: TrainedModel, validation: pd.DataFrame, probabilities:
 
     `probabilities` are the predictions of the rows of `validation`, (n, classes); the rows count as in the training
     (see `allkit.splits.sample_weights`). The result holds `images`, their
-    number; `threshold`, with two classes, that of the highest balanced accuracy; `abstain`, half the width of the band
+    number; `threshold`, with two classes, see `NEAR_BEST`; `abstain`, half the width of the band
     around it in logits (with more classes: the least probability); `quality`, measure -> [low, high]; `unlike`, centre,
     precision and largest Mahalanobis distance of the measures.
     """
@@ -334,10 +340,11 @@ def _limits_of_probability(
     fall_out, recall, cuts = roc_curve(
         validation["label"] == classes[0], first, sample_weight=weights, drop_intermediate=False
     )
-    best = int(np.argmax(recall - fall_out))
-    below = first[first < cuts[best]]
+    balanced = (1 + recall - fall_out) / 2
     # half-way to the next lower probability, so that no validation image lies on the threshold
-    threshold = round(float(min(cuts[best], 1.0) + (below.max() if below.size else 0.0)) / 2, 6)
+    places = (np.minimum(cuts, 1.0) + np.append(cuts[1:], 0.0)) / 2
+    good = places[balanced >= balanced.max() - NEAR_BEST]
+    threshold = round(float(good[np.abs(_logit(good)).argmin()]), 6)
     away = np.abs(_logit(first) - _logit(threshold))
     return {"threshold": threshold, "abstain": _quantile(away, weights)}
 

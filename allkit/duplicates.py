@@ -42,7 +42,7 @@ def contents_of(paths: Iterable[str]) -> list[str]:
 
     def compute(missing: list[str]) -> Iterable[dict]:
         files = [keys[key] for key in missing]
-        return ({"sha256": found} for found in in_threads(_sum_of_image, files, progress="Reading images"))
+        return ({"sha256": found} for found in in_threads(_sum_of_image, files, what="reading images"))
 
     sums = dict(zip(keys.values(), (row["sha256"] for row in cached_rows(list(keys), compute)), strict=True))
     return [sums[path] for path in paths]
@@ -95,7 +95,7 @@ def find_near_duplicates(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 def _compare(paths: Sequence[str]) -> list[int]:
     """Return for each image the position of the first that it is near to, also through others."""
-    views = np.array(list(in_threads(_thumbnail_of_file, paths, progress="Looking for near-duplicates")))
+    views = np.array(list(in_threads(_thumbnail_of_file, paths, what="looking for near-duplicates")))
     first = np.arange(len(paths))
     for start in range(0, len(views), 1024):  # block by block, so that memory stays bounded
         rows, columns = np.nonzero(views[start : start + 1024] @ views.T > SAME_VIEW)

@@ -14,6 +14,7 @@ from allkit.augment import background_colour
 from allkit.backend import keras, tf
 from allkit.features import cell_mask
 from allkit.models import TrainedModel, predict_images
+from allkit.plots import brighten, brightening
 
 Explainer = Callable[[np.ndarray, str], np.ndarray]
 """Takes an image, uint8 (s, s, 3), as the network sees it, and a class; gives a map, float32 (s, s), 0–1.
@@ -26,11 +27,14 @@ CAVEAT = (
     "is right, nor why, and a plausible map is no proof of a sound reason."
 )
 
+LEAST = 7
+"""Places a side of a map that can be read: as many as Grad-CAM has on the 224-pixel images that it was made for."""
+
 PLACES = 7
 """Positions of the occluding patch a side: as many as Grad-CAM has places on images of 224 pixels."""
 
 
-def build_grad_cam(trained: TrainedModel, *, least: int = 1) -> Explainer:
+def build_grad_cam(trained: TrainedModel, *, least: int = LEAST) -> Explainer:
     """Return Grad-CAM (Selvaraju et al., 2017) for one network, compiled on the first call.
 
     Of a head on several depths it shows all of them together: each map as far as the head itself looks at it, so that
@@ -146,8 +150,9 @@ def _cover(image: np.ndarray, fill: str) -> np.ndarray:
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay a map, float (s, s), 0–1, over an image, uint8 (s, s, 3), in the colours of viridis.
 
-    They grow evenly lighter. The image turns grey, so that colour belongs to the map alone.
+    The image is brightened (`allkit.plots.brightening`) and grey, so that colour belongs to the map alone. Where the
+    map is 0 the image shows as it is, where it is 1 a light yellow covers most of it.
     """
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    colours = colormaps["viridis"](heat)[..., :3] * 255
-    return np.round(0.45 * grey + 0.55 * colours).astype(np.uint8)
+    grey = brighten(image, brightening([image])).mean(axis=2, keepdims=True)
+    share = 0.75 * heat[..., None]
+    return np.round((1 - share) * grey + share * 255 * colormaps["viridis"](heat)[..., :3]).astype(np.uint8)

@@ -167,6 +167,6 @@ def measure_files(
     task_of = dict(zip(keys, tasks, strict=True))
 
     def measure_all(missing: list[str]) -> Iterator[dict]:
-        return in_threads(lambda key: measure(*task_of[key]), missing)
+        return in_threads(lambda key: measure(*task_of[key]), missing, what="measuring cells")
 
     return pd.DataFrame(cached_rows(keys, measure_all), dtype="float64")

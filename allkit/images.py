@@ -21,9 +21,9 @@ import pandas as pd
 import tifffile
 from numpy.typing import DTypeLike
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from allkit import AllkitError, DiskError, cache_folder, saving
+from allkit.progress import track
 
 SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 
@@ -69,15 +69,15 @@ def first_of(sentences: Sequence[str], most: int = 10) -> str:
     return "; ".join(str(sentence) for sentence in sentences[:most]) + more
 
 
-def in_threads(work: Callable, items: Iterable, *, progress: str = "") -> Iterator:
-    """Yield `work(item)` in order, computed in threads; `progress` titles the bar of what takes over two seconds.
+def in_threads(work: Callable, items: Iterable, *, what: str = "") -> Iterator:
+    """Yield `work(item)` in order, computed in threads; `what` titles the progress of what takes over two seconds.
 
     At most a few hundred results wait at a time.
     """
     items = list(items)
     with (
         ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
-        tqdm(total=len(items), desc=progress, unit="image", disable=not progress, leave=False, delay=2) as bar,
+        track(what=what, total=len(items), unit="image", disable=not what) as bar,
     ):
         for start in range(0, len(items), 256):
             for result in pool.map(work, items[start : start + 256]):
@@ -362,7 +362,7 @@ def _prepared(paths: Sequence[str], image_size: int, crop: int | None) -> Iterat
             return error
 
     failed = []
-    for result in in_threads(prepare, paths):
+    for result in in_threads(prepare, paths, what="preparing images"):
         if isinstance(result, ImageError):
             failed.append(str(result))
         elif not failed:

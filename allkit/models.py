@@ -24,6 +24,7 @@ from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.duplicates import file_sum
 from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
+from allkit.progress import track
 
 DRAWN_WEIGHTS = ROOT / "data" / "weights"
 """Weights that the kit carries, learned from drawn images."""
@@ -521,7 +522,7 @@ def find_models(run_or_file: str | Path) -> list[Path]:
     present = [file for file in found if file.is_file()]
     if not present:
         raise AllkitError(
-            f"there is no trained model at {path}; run notebook 03 or 04 first (allkit run --only 03), or name a "
+            f"there is no trained model at {path}; run notebook 04 or 05 first (allkit run --only 04), or name a "
             "run folder or a .keras file."
         )
     return present
@@ -545,7 +546,7 @@ def load_model(path: Path) -> TrainedModel:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise AllkitError(
             f"{path} needs both the .keras file and the .json beside it; train the model first "
-            "(notebooks 03 and 04) or give another path."
+            "(notebooks 04 and 05) or give another path."
         )
     try:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -625,7 +626,7 @@ def predict_images(trained: TrainedModel, images: np.ndarray, *, batch_size: int
     """Return class probabilities, float32 (n, classes), of prepared images, uint8 (n, s, s, 3)."""
     if not len(images):
         return np.zeros((0, len(trained.classes)), np.float32)
-    starts = range(0, len(images), batch_size)
+    starts = track(range(0, len(images), batch_size), "answers of the network", unit="batch")
     return np.concatenate([trained.fused.predict(images[start : start + batch_size]) for start in starts])
 
 
@@ -648,12 +649,12 @@ def load_features(
     images = load_part(rows, image_size=image_size, crop=crop)
 
     def compute() -> Iterator[np.ndarray]:
-        for copy in range(copies):
-            for start in range(0, len(images), BATCH_SIZE):
-                batch = images[start : start + BATCH_SIZE]
-                if augmentation is not None:
-                    batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
-                yield network.features(batch)
+        pieces = [(copy, start) for copy in range(copies) for start in range(0, len(images), BATCH_SIZE)]
+        for copy, start in track(pieces, "features of images", unit="batch"):
+            batch = images[start : start + BATCH_SIZE]
+            if augmentation is not None:
+                batch = augment_batch(batch, augmentation, seed=(seed, copy, start))
+            yield network.features(batch)
 
     changed = rows["augmentation"].tolist() if "augmentation" in rows else []
     body = [layer for layer in network.network.layers if not layer.name.startswith(_HEAD) or "_pool" in layer.name]
@@ -685,7 +686,7 @@ def _load_changed(paths: Iterable[str], change: Callable, *, image_size: int, cr
     def load(path: str) -> np.ndarray:
         return prepare_image(change(to_common_size(read_image(path)), path), image_size, crop)
 
-    images = list(in_threads(load, paths))
+    images = list(in_threads(load, paths, what="preparing images"))
     return np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
 
 

@@ -11,6 +11,13 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from allkit import AllkitError
 
+SETTINGS = {
+    "split": str | None, "hold_out": str, "fold": int | None, "allow_leak": bool | None, "weights": str | None,
+    "alpha": float | None, "image_size": int | None, "crop": int | None, "epochs": int | None,
+    "batch_size": int | None, "learning_rate": float | None,
+}  # fmt: skip
+"""What a notebook's `settings` may hold, with its kind: how data are divided, and single fields of a profile."""
+
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -2,13 +2,17 @@
 
 `plot_…` takes its data and an optional `ax`, and returns the Axes (an array of them for a grid of pictures). Nothing
 is shown or saved here: `Run.show` does both. Lines, marks and bars take the colours of one palette and, beside them,
-a marker or line style, so that figures can be read without colour.
+a marker or line style, so that figures can be read without colour. Every figure carries its description in words,
+for readers who cannot see it: the labels of its Axes (`describe`, `description_of`).
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice, pairwise
+from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
+from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from allkit.data import class_order
@@ -44,6 +49,8 @@ PARTS = {"train": "#8E8E8E", "validation": "#0F3B52", "test": "#9B30B0"}
 MARKERS = ("o", "X", "s", "^", "D", "v")
 """Shapes of marks, in the order of the palette."""
 
+_LARGE = 60_000  # bytes of a figure from which on its colours are counted
+
 DASHES = ("", (5, 2), (1, 1), (5, 2, 1, 2), (2, 1), (8, 3))
 """Dashes and gaps of lines in points, in the order of the palette."""
 
@@ -59,6 +66,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": "medium",
+            "axes.formatter.limits": (-5, 12),  # plain numbers
             "axes.grid": False,
             "axes.prop_cycle": plt.cycler(color=list(PALETTE.values())),
             "font.size": 10,
@@ -76,6 +84,35 @@ def class_colours(labels: Iterable[object]) -> dict[str, tuple[float, float, flo
     if len(classes) > len(PALETTE):  # the darker part of a map that colour blindness does not change
         return dict(zip(classes, sns.color_palette("cividis", 5 * len(classes) // 3), strict=False))
     return dict(zip(classes, map(to_rgb, PALETTE.values()), strict=False))
+
+
+def describe(ax: Axes, text: str) -> Axes:
+    """Give Axes a sentence that describes them; return them."""
+    ax.set_label(text)
+    return ax
+
+
+def figure_of(drawn: Any) -> Any:
+    """Return the Figure of a Figure, Axes, array of Axes or seaborn grid."""
+    return drawn.flat[0].figure if hasattr(drawn, "flat") else drawn.figure
+
+
+def description_of(drawn: Any) -> str:
+    """Return the descriptions of all Axes of a figure, one after the other; "" where there are none."""
+    labels = [ax.get_label() for ax in figure_of(drawn).axes]
+    return " ".join(label for label in labels if label and not label.startswith("<"))
+
+
+def figure_png(drawn: Any, *, dpi: int = 200, alt: str = "") -> bytes:
+    """Return a figure as a PNG file, twice as fine as it is shown, and close it."""
+    figure, out = figure_of(drawn), io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, bbox_inches="tight", metadata={"Description": alt})
+    plt.close(figure)
+    if out.tell() > _LARGE:  # pictures of cells: 256 colours look the same in a third of the space
+        small = Image.open(out).convert("RGB").quantize(256)
+        out = io.BytesIO()
+        small.save(out, "PNG", optimize=True, dpi=(dpi, dpi))
+    return out.getvalue()
 
 
 def contrast(colour: object, ground: object = "white") -> float:
@@ -98,6 +135,17 @@ def ink(colour: object) -> tuple[float, float, float]:
     return tuple(shade)
 
 
+def brightening(images: Sequence[np.ndarray]) -> float:
+    """Return the factor that makes the brightest pixel of some images white, 1 or more; cells on black are dark."""
+    brightest = max((int(np.max(image)) for image in images), default=255)
+    return max(1.0, 255 / max(brightest, 1))
+
+
+def brighten(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image whose grey levels are multiplied, uint8."""
+    return np.clip(factor * np.asarray(image, dtype=float), 0, 255).astype(np.uint8)
+
+
 def plot_images(
     images: Sequence[np.ndarray],
     titles: Sequence[str] = (),
@@ -105,27 +153,28 @@ def plot_images(
     columns: int = 5,
     size: float = 1.5,
     colours: Sequence | None = None,
-    brighten: float = 1.0,
+    factor: float | None = None,
     rows: Sequence[str] = (),
     outlines: Sequence[Sequence[np.ndarray]] = (),
+    alt: str = "",
 ) -> np.ndarray:
     """Show images in a grid, each `size` inches wide, without axes; return the array of Axes.
 
-    An image is uint8 (h, w, 3) or (h, w). `titles` stand above the first images, in `colours` (darkened where they
-    would be hard to read); `rows` stand left of the rows. `outlines` holds bool masks (h, w) for each image: the
-    border of the first is drawn white, of the second black. `brighten` multiplies every grey level; say so beside
-    the figure when it is not 1.
+    An image is uint8 (h, w, 3) or (h, w). All are shown brighter by the same `factor`, by default `brightening`; the
+    figure says so. `titles` stand above the first images, in `colours` (darkened where they would be hard to read);
+    `rows` stand left of the rows. `outlines` holds bool masks (h, w) for each image: the border of the first is drawn
+    white, of the second black. `alt` describes the figure.
     """
-    columns = min(columns, len(images))
+    columns, factor = min(columns, len(images)), brightening(images) if factor is None else factor
     count = -(-len(images) // columns)
     titled = -(-len(titles) // columns)
     height = count * size + titled * 0.25 * max((title.count("\n") + 1 for title in titles), default=0)
-    _, axes = plt.subplots(count, columns, figsize=(columns * size, height), squeeze=False)
+    figure, axes = plt.subplots(count, columns, figsize=(columns * size, height), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     for ax, image in zip(axes.flat, images, strict=False):
-        ax.imshow(np.clip(brighten * np.asarray(image, dtype=float), 0, 255).astype(np.uint8), vmin=0, vmax=255)
+        ax.imshow(brighten(image, factor), vmin=0, vmax=255)
     for k, (ax, title) in enumerate(zip(axes.flat, titles, strict=False)):
         ax.set_title(title, fontsize=9, color=ink(colours[k]) if colours is not None else "black")
     for ax, masks in zip(axes.flat, outlines, strict=False):
@@ -133,6 +182,10 @@ def plot_images(
             ax.contour(mask, [0.5], colors=colour, linewidths=0.9)
     for ax, name in zip(axes[:, 0], rows, strict=False):
         ax.set_ylabel(name, fontsize=9)
+    if factor > 1.05:
+        note = {"x": 0.005, "ha": "left", "fontsize": 8, "color": "0.35"}
+        figure.supxlabel(f"shown {factor:.1f} times as bright", **note)
+    describe(axes.flat[0], alt)
     return axes
 
 
@@ -163,7 +216,9 @@ def plot_bars(
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     else:
         ax.get_legend().remove()
-    return ax
+    if stacked:
+        ax.set_ylim(top=1.06 * counts.sum(axis=1).max())
+    return describe(ax, f"Bars: {_in_words(counts, xlabel if not stacked else ylabel)}.")
 
 
 def plot_distribution(table: pd.DataFrame, column: str, *, xlabel: str = "", ax: Axes | None = None) -> Axes:
@@ -173,7 +228,9 @@ def plot_distribution(table: pd.DataFrame, column: str, *, xlabel: str = "", ax:
     ax = sns.histplot(table, x=column, stat="percent", element="step", alpha=0.35, ax=_axes(ax), **classes)
     ax.set(xlabel=xlabel or column, ylabel="images of the class (%)")
     ax.get_legend().set_title("")
-    return ax
+    means = table.groupby("label")[column].mean()
+    listed = ", ".join(f"{label} {means[label]:,.4g}" for label in colours)
+    return describe(ax, f"Histogram of the {xlabel or column} by class; means: {listed}.")
 
 
 def plot_lines(
@@ -218,15 +275,28 @@ def plot_lines(
     ax.set(xlabel=xlabel or x, ylabel=f"{ylabel or y} (%)" if percent else ylabel or y)
     ax.legend()
     _set_ticks(ax, log=log, whole=pd.api.types.is_integer_dtype(table[x]), percent=percent)
-    return ax
+    ends = table.dropna(subset=y).groupby(by, sort=False)[y].last()
+    listed = "; ".join(
+        f"{name} {100 * value:.0f} %" if percent else f"{name} {value:.3g}" for name, value in ends.items()
+    )
+    return describe(ax, f"Lines of {ylabel or y} over {xlabel or x}; at the end: {listed}.")
 
 
-def plot_history(history: pd.DataFrame, measure: str, *, ax: Axes | None = None) -> Axes:
-    """Draw "accuracy" (0–1) or "loss" of training and validation images over the epochs (Figs. 8, 9, 13, 14)."""
-    names = {measure: "training", f"val_{measure}": "validation"}
-    share = measure == "accuracy"
-    label = measure if share else "loss (nats, penalties included)"
-    return plot_lines(history, "epoch", names, ylabel=label, percent=share, ax=_axes(ax, 4.8, 3.2))
+def plot_history(history: pd.DataFrame) -> np.ndarray:
+    """Draw accuracy (0–1) and loss of training and validation images over the epochs (Figs. 8, 9, 13, 14).
+
+    Where the loss without the penalty on the weights is known (columns `answers`, `val_answers`), it is drawn beside
+    the whole loss: what lies between is penalty.
+    """
+    _, axes = plt.subplots(1, 2, figsize=(8.4, 3.2))
+    names = {"accuracy": "training", "val_accuracy": "validation"}
+    plot_lines(history, "epoch", names, ylabel="accuracy", percent=True, ax=axes[0])
+    parts = {"loss": "training", "val_loss": "validation"}
+    if "answers" in history:
+        parts = {"answers": "training, answers", "val_answers": "validation, answers", "loss": "training, with penalty"}
+    plot_lines(history, "epoch", parts, ylabel="loss (nats)", ax=axes[1])
+    axes[1].set_ylim(bottom=0)
+    return axes
 
 
 def plot_points(
@@ -245,14 +315,16 @@ def plot_points(
     ax.set_axisbelow(True)
     ax.set_xlabel(xlabel or x)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return ax
+    return describe(ax, f"{len(table)} points of {y} over {xlabel or x}, by {by}: {', '.join(map(str, colours))}.")
 
 
-def plot_intervals(table: pd.DataFrame, *, xlabel: str, ylabel: str = "", ax: Axes | None = None) -> Axes:
+def plot_intervals(
+    table: pd.DataFrame, *, xlabel: str, ylabel: str = "", line: float | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw each row's value with its interval, the first row at the top.
 
     Columns `value`, `low`, `high` (NaN: no interval can be given; the mark is hollow). An index of two levels holds
-    the row and what is compared in it.
+    the row and what is compared in it. `line` is a value to compare with, such as that of guessing.
     """
     if table.index.nlevels == 1:
         table = pd.concat({"value with interval": table}).swaplevel()
@@ -269,96 +341,128 @@ def plot_intervals(table: pd.DataFrame, *, xlabel: str, ylabel: str = "", ax: Ax
         ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="no interval")
     ax.set_yticks(range(len(rows)), [str(name) for name in rows])
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(rows) - 0.5, -0.5))
+    ax.margins(x=0.08)
     ax.grid(axis="x", color="0.9")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return ax
+    if line is not None:
+        ax.axvline(line, color="0.3", linewidth=1)
+    names = [name if one == kinds[0] and len(kinds) == 1 else f"{name}, {one}" for name, one in table.index]
+    listed = "; ".join(f"{name} {value:.3g}" for name, value in zip(names, table["value"], strict=True))
+    return describe(ax, f"Values with intervals, {xlabel}: {listed}.")
 
 
 def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None = None) -> Axes:
-    """Draw a confusion matrix (Figs. 10 and 15), in images or, with `rates`, each row in percent of its sum."""
+    """Draw a confusion matrix (Figs. 10 and 15), in images or, with `rates`, each row in percent of its sum.
+
+    The colour is the share of the row either way, from 0 to 100 %, so that a large class does not look better.
+    """
     ax = _axes(ax, 3.8, 3.4)
     matrix = counts.to_numpy()
-    values = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if rates else matrix
-    display = ConfusionMatrixDisplay(values, display_labels=list(counts.index))
-    display.plot(ax=ax, cmap="cividis", values_format=".1f" if rates else "d", colorbar=False)
-    for value, text in zip(values.flat, display.text_.flat, strict=True):
-        ground = display.im_.to_rgba(value)[:3]
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    display = ConfusionMatrixDisplay(shares, display_labels=list(counts.index))
+    display.plot(ax=ax, cmap="cividis", values_format=".1f", colorbar=False, im_kw={"vmin": 0, "vmax": 100})
+    for share, value, text in zip(shares.flat, matrix.flat, display.text_.flat, strict=True):
+        ground = display.im_.to_rgba(share)[:3]
         text.set_color(max(("black", "white"), key=lambda shade: contrast(shade, ground)))
+        text.set_text(f"{share:.1f}" if rates else f"{value}")
     ax.set(xlabel="predicted class", ylabel="true class", title="% of the true class" if rates else "images")
-    return ax
+    right = int(np.trace(matrix))
+    return describe(ax, f"Confusion matrix: {right} of {matrix.sum()} test images are classified correctly.")
+
+
+def plot_confusions(counts: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """Draw the confusion matrices of title -> counts side by side, in percent of the true class."""
+    _, axes = plt.subplots(1, len(counts), figsize=(3.9 * len(counts), 3.5), squeeze=False)
+    for ax, (title, table) in zip(axes.flat, counts.items(), strict=True):
+        plot_confusion(table, rates=True, ax=ax).set_title(f"{title} (% of the true class)")
+        describe(ax, f"{title}: {ax.get_label()}")
+    return axes
 
 
 def plot_roc(predictions: Mapping[str, pd.DataFrame], positive: str, *, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of one class against the rest, one curve per title -> predictions (Figs. 12 and 17)."""
-    ax = _axes(ax, 4.8, 4.4)
+    ax, areas = _axes(ax, 4.8, 4.4), []
     for title, style in _styles(predictions).iterrows():
         table = predictions[title]
-        RocCurveDisplay.from_predictions(
-            table["label"] == positive,
-            table[f"p_{positive}"],
-            name=title,
-            ax=ax,
-            plot_chance_level=not ax.lines,
-            curve_kwargs={"linestyle": style["linestyle"], "color": style["colour"]},
+        look = {"linestyle": style["linestyle"], "color": style["colour"]}
+        drawn = RocCurveDisplay.from_predictions(
+            table["label"] == positive, table[f"p_{positive}"], name=title, ax=ax, curve_kwargs=look
         )
+        areas.append(f"{title} {drawn.roc_auc:.2f}")
+    ax.plot([0, 1], [0, 1], ":", color="0.4", label="guessing (AUC = 0.50)")
+    ax.legend(loc="lower right")
     ax.set(xlabel="false positive rate (1 − specificity)", ylabel=f"true positive rate (sensitivity for {positive})")
-    return ax
+    return describe(ax, f"ROC curves for {positive}; areas under them: {'; '.join(areas)}.")
 
 
-def plot_calibration(curves: Mapping[str, pd.DataFrame], *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
-    """Draw reliability diagrams of title -> table from `allkit.evaluate.evaluate_calibration`.
+def plot_calibration(curves: Mapping[str, pd.DataFrame], *, xlabel: str, ylabel: str) -> np.ndarray:
+    """Draw reliability diagrams of title -> table from `allkit.evaluate.evaluate_calibration`, images below.
 
-    The area of a mark grows with its images, whose number stands beside it.
+    The area of a mark grows with its images; the lower panel counts them.
     """
-    ax = _axes(ax, 4.6, 4.4)
-    sides = cycle([((-5, 6), "right"), ((5, -12), "left")])  # numbers of two curves do not meet
-    for (title, style), (shift, side) in zip(_styles(curves).iterrows(), sides, strict=False):
+    _, axes = plt.subplots(2, 1, figsize=(4.4, 5.0), sharex=True, height_ratios=(4, 1))
+    for title, style in _styles(curves).iterrows():
         table, colour = curves[title], style["colour"]
-        ax.plot(table["predicted"], table["observed"], linestyle=style["linestyle"], color=colour, linewidth=1)
+        axes[0].plot(table["predicted"], table["observed"], linestyle=style["linestyle"], color=colour, linewidth=1)
         area = 8 + 110 * table["images"] / max(table["images"].max(), 1)
         mark = {"marker": style["marker"], "color": colour, "alpha": 0.75, "label": title}
-        ax.scatter(table["predicted"], table["observed"], area, **mark)
-        for row in table.itertuples():
-            text = {"textcoords": "offset points", "ha": side, "fontsize": 7, "color": ink(colour)}
-            ax.annotate(f"{row.images}", (row.predicted, row.observed), shift, **text)
-    ax.plot([0, 1], [0, 1], ":", color="0.4", label="predicted = observed")
-    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.06, 1.06), ylim=(-0.08, 1.08), aspect="equal")
-    ax.legend()
-    return ax
+        axes[0].scatter(table["predicted"], table["observed"], area, **mark)
+        starts = [float(name.partition("–")[0]) for name in table.index]
+        look = {"linestyle": style["linestyle"], "edgecolor": colour, "facecolor": "none"}
+        axes[1].bar(starts, table["images"], width=0.1, align="edge", **look)
+    axes[0].plot([0, 1], [0, 1], ":", color="0.4", label="predicted = observed")
+    axes[0].set(ylabel=ylabel, xlim=(-0.04, 1.04), ylim=(-0.06, 1.06))
+    axes[0].legend()
+    axes[1].set(xlabel=xlabel, ylabel="images")
+    gaps = "; ".join(
+        f"{title} {np.average((t['predicted'] - t['observed']).abs(), weights=t['images']):.2f}"
+        for title, t in curves.items()
+    )
+    describe(axes[0], f"Reliability diagram; mean gap between predicted and observed: {gaps}.")
+    return axes
 
 
 def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the share of right answers of every subject, from `allkit.evaluate.evaluate_subjects`.
 
-    One column per class, subjects side by side in the order given, named if there are at most 30; the area of a mark
-    grows with the subject's images.
+    One column per class, subjects side by side in the order given; the three with the lowest share are named, and the
+    area of a mark grows with the subject's images.
     """
-    ax = _axes(ax, 3.4, 3.6)
+    ax = _axes(ax, 3.8, 3.6)
     classes = class_colours(table["label"])
+    lowest = set(table.nsmallest(3, "right").index)
     for k, (label, colour) in enumerate(classes.items()):
         rows = table[table["label"] == label]
         across = k + (np.linspace(-0.36, 0.36, len(rows)) if len(rows) > 1 else np.zeros(1))
         area = 15 + 200 * rows["images"] / table["images"].max()
         ax.scatter(across, 100 * rows["right"], area, color=colour, alpha=0.6, edgecolor="0.2", linewidth=0.6)
-        for x, name, right, size in zip(across, rows.index, rows["right"], area, strict=True):
-            if len(table) <= 30:
-                text = {"textcoords": "offset points", "ha": "center", "va": "top", "rotation": 90, "fontsize": 7}
-                ax.annotate(str(name), (x, 100 * right), (0, -2 - (size / np.pi) ** 0.5), **text)
+        for x, name, right in zip(across, rows.index, rows["right"], strict=True):
+            if name in lowest:
+                text = {"textcoords": "offset points", "ha": "left", "va": "center", "fontsize": 8}
+                ax.annotate(str(name), (x, 100 * right), (9, 0), **text)
     ax.set_xticks(range(len(classes)), [f"{name} ({(table['label'] == name).sum()})" for name in classes])
     ax.set(xlabel="class (number of subjects)", ylabel="right answers (% of the subject's images)")
-    ax.set(xlim=(-0.5, len(classes) - 0.5), ylim=(-16, 108))
+    low = 100 * table["right"].min()
+    ax.set(xlim=(-0.5, len(classes) - 0.5), ylim=(low - 0.1 * (105 - low), 105))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
-    return ax
+    span = f"from {low:.0f} % to {100 * table['right'].max():.0f} %"
+    return describe(ax, f"Share of right answers of each of {len(table)} subjects: {span}.")
 
 
 def plot_flow(
-    steps: Sequence[str], *, per_row: int = 4, skip: tuple[int, int] | None = None, ax: Axes | None = None
+    steps: Iterable[str],
+    *,
+    per_row: int = 4,
+    numbers: bool = False,
+    skip: tuple[int, int] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw steps as boxes joined by arrows, row by row, as the paper does in Figs. 3, 5 and 6.
 
-    `skip` numbers the two boxes of the first row that a skip connection joins.
+    `numbers` puts one before each, from 0 on; `skip` says which two boxes of the first row a skip connection joins.
     """
+    steps = [fill(f"{k} · {step}" if numbers else step, 17) for k, step in enumerate(steps)]
     columns, rows = min(per_row, len(steps)), -(-len(steps) // per_row)
     ax = _axes(ax, 1.75 * columns, 0.95 * rows + (0.6 if skip else 0))
     places = [(k % per_row, -(k // per_row)) for k in range(len(steps))]
@@ -377,7 +481,17 @@ def plot_flow(
         ax.text((x + u) / 2, 0.85, "skip connection", color=ink(RED), ha="center", fontsize=8)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(-rows + 0.6, 1.05 if skip else 0.4))
     ax.set_axis_off()
-    return ax
+    names = ", then ".join(" ".join(step.split()) for step in steps)
+    return describe(ax, f"Steps: {names}{'; a skip connection joins two of them' if skip else ''}.")
+
+
+def _in_words(table: pd.DataFrame, unit: str) -> str:
+    """Return the numbers of a small table in words, or of a large one the smallest and the largest row."""
+    if table.size > 24:
+        sums = table.sum(axis=1)
+        return f"{len(table)} rows, from {sums.min():,.4g} to {sums.max():,.4g} {unit}"
+    rows = [", ".join(f"{column} {value:,.4g}" for column, value in row.items()) for _, row in table.iterrows()]
+    return "; ".join(f"{name}: {row}" for name, row in zip(table.index, rows, strict=True)) + f" ({unit})"
 
 
 def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:

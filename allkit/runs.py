@@ -7,7 +7,6 @@ folders.
 from __future__ import annotations
 
 import dataclasses
-import io
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image, display
+from IPython.display import Image, Markdown, display
 
 from allkit import AllkitError, saving
 from allkit.classify import build_limits
-from allkit.data import describe_reading, index_hash, load_index, relative_paths, require_positive
+from allkit.data import class_order, describe_reading, index_hash, load_index, relative_paths, require_positive
 from allkit.duplicates import file_sum
 from allkit.evaluate import LEVEL, evaluate_predictions, evaluate_with_intervals, probabilities_of
 from allkit.folders import (
@@ -42,8 +40,9 @@ from allkit.folders import (
 )
 from allkit.layout import scan_source
 from allkit.lists import as_text_cells, without_apostrophes
-from allkit.models import TrainedModel, load_model, predict_index, save_model
+from allkit.models import TrainedModel, load_model, predict_index, save_model, title_of
 from allkit.parameters import as_kind
+from allkit.plots import description_of, figure_of, figure_png
 from allkit.splits import Split, fitting_split, split_data
 from allkit.train import Profile, Training, build_from_profile, changed_settings, get_profile, train_model
 
@@ -86,6 +85,20 @@ class Run:
     def kind(self) -> str:
         """What the images are, in words for a sentence."""
         return "**synthetic** cells, drawn by a program" if self.synthetic else "genuine images"
+
+    @property
+    def stamp(self) -> str:
+        """What stands below pictures of the run's cells: "synthetic cells", or nothing."""
+        return "synthetic cells" if self.synthetic else ""
+
+    def describe(self, index: pd.DataFrame, parts: Split | None = None) -> Markdown:
+        """Return what the images are, and how they are divided, as a sentence or two for the notebook."""
+        classes = ", ".join(class_order(index))
+        text = f"{len(index):,} {self.kind}; classes: {classes}. Results go to the run folder `{self.path.name}`."
+        if parts is not None:
+            sizes = ", ".join(f"{len(part):,} for {name}" for name, part in parts.parts.items())
+            text += f"\n\nDivided **by {parts.name}**: {sizes}. {parts.note}"
+        return Markdown(text)
 
     def save_history(self, name: str, table: pd.DataFrame) -> None:
         """Save the table of a training, one row per epoch, as history-<name>.csv."""
@@ -146,26 +159,25 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def show(self, figure: Any, name: str, alt: str, *, of_data: bool = True) -> None:
-        """Save a figure as figures/<name>.png, show it in the notebook with `alt`, and close it.
+    def show(self, figure: Any, name: str, alt: str = "", *, of_data: bool = True) -> None:
+        """Save a figure as figures/<name>.png, show it in the notebook with its description, and close it.
 
-        `figure` is a Figure, Axes, array of Axes or a seaborn grid. `alt` describes it for readers who
-        cannot see it, and must not be empty. `of_data` is False for drawings and for other people's figures,
-        which are not made from the run's cells and are never stamped.
+        `figure` is a Figure, Axes, array of Axes or a seaborn grid. `alt` describes it for readers who cannot see it,
+        where the figure does not do that itself (`allkit.plots.describe`). `of_data` is False for drawings and for
+        other people's figures, which are not made from the run's cells and are never stamped.
         """
-        if not alt.strip():
+        alt = alt.strip() or description_of(figure)
+        if not alt:
             raise AllkitError(f"figure {name!r} has no alternative text; describe it in `alt`.")
-        figure = _figure_of(figure)
+        figure = figure_of(figure)
         if self.synthetic and of_data:
             figure.draw_without_rendering()  # the layout moves things; the stamp goes below all of them
             bottom = figure.get_tightbbox().y0 / figure.get_figheight() - 0.01
             figure.text(0.995, bottom, "synthetic cells", ha="right", va="top", fontsize=8, color="0.35")
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=100, bbox_inches="tight", metadata={"Description": alt})
-        plt.close(figure)
+        png = figure_png(figure, alt=alt)
         with saving(self.path / "figures" / f"{_checked(name)}.png") as temporary:
-            temporary.write_bytes(png.getvalue())
-        _display_png(png.getvalue(), alt)
+            temporary.write_bytes(png)
+        _display_png(png, alt)
 
     def _save_table(self, file: str, table: pd.DataFrame) -> None:
         with saving(self.path / file) as temporary:
@@ -339,22 +351,30 @@ def load_or_train(
     return trained, run.load_predictions(name)
 
 
+def load_or_train_models(
+    run: Run, split: Split, profiles: Mapping[str, Profile], *, seed: int = 123
+) -> tuple[dict[str, TrainedModel], dict[str, pd.DataFrame]]:
+    """Return `load_or_train` of several models: title -> model, and title -> test predictions of the split's files."""
+    trained, predictions = {}, {}
+    for name, profile in profiles.items():
+        found, table = load_or_train(run, name, split, profile, seed=seed)
+        trained[title_of(name)] = found
+        predictions[title_of(name)] = table.assign(path=split.test["path"].to_numpy())  # the data may have moved
+    return trained, predictions
+
+
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise AllkitError(f"{name!r} cannot be part of a file name; use letters, digits, '.', '_' and '-'.")
     return name
 
 
-def _figure_of(drawn: Any) -> Any:
-    """Return the Figure of a Figure, Axes, array of Axes or seaborn grid."""
-    return drawn.flat[0].figure if hasattr(drawn, "flat") else drawn.figure
-
-
 def _display_png(png: bytes, alt: str) -> None:
     """Put the image into the notebook's output; does nothing outside IPython."""
     if get_ipython() is None:
         return
-    bundle, metadata = Image(data=png, format="png", alt=alt)._repr_mimebundle_()
+    width = int.from_bytes(png[16:20], "big") // 2  # twice as fine as it is shown
+    bundle, metadata = Image(data=png, format="png", alt=alt, width=width)._repr_mimebundle_()
     # JupyterLab does not read the alternative text of an image; as the output's plain text it is at hand
     # for terminals, diffs and readers that do not draw images
     display({**bundle, "text/plain": alt}, raw=True, metadata=metadata)

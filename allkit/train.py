@@ -41,6 +41,7 @@ from allkit.models import (
     title_of,
 )
 from allkit.parameters import as_kind
+from allkit.plots import figure_png, plot_history
 from allkit.splits import Split, assert_disjoint, sample_weights
 
 
@@ -296,8 +297,12 @@ class MonitorSwitchLR(keras.callbacks.Callback):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per epoch, columns as in Tables I and II: accuracies 0–1, improvement in percent, lr as set."""
+        """One row per epoch, columns as in Tables I and II: accuracies 0–1, improvement in percent, lr as set.
+
+        Besides, `answers` and `val_answers`: the loss without the penalty on the weights, nats.
+        """
         more = [] if self.best_by == "rule" else ["val_balanced_accuracy"]
+        more += ["answers", "val_answers"] if any("answers" in row for row in self.rows) else []
         return pd.DataFrame(self.rows, columns=[*self.columns, *more])
 
     def replay(self, rows: list[dict]) -> None:
@@ -439,8 +444,8 @@ class EpochSeed(keras.callbacks.Callback):
                 generator.state.assign(key)
 
 
-class GrowingTable(keras.callbacks.Callback):
-    """The table of a `MonitorSwitchLR` as it grows, and where the epoch stands: one output of a notebook."""
+class GrowingCurve(keras.callbacks.Callback):
+    """Accuracy and loss of a `MonitorSwitchLR` as curves that grow, and at the end as a table: one output of a cell."""
 
     def __init__(self, rule: MonitorSwitchLR, what: str, epochs: int) -> None:
         super().__init__()
@@ -448,8 +453,7 @@ class GrowingTable(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Make the output."""
-        self.handle = display({"text/plain": "starting"}, raw=True, display_id=True)
-        self._update()
+        self.handle = display({"text/plain": f"{self.what}: starting"}, raw=True, display_id=True)
 
     def on_train_batch_end(self, batch, logs=None):
         """Say where the epoch stands, once a second."""
@@ -457,17 +461,22 @@ class GrowingTable(keras.callbacks.Callback):
             self._update(f"batch {batch + 1} of {self.params['steps']}")
 
     def on_epoch_end(self, epoch, logs=None):
-        """Add the epoch's row."""
-        self._update()
+        """Go on with the curves, once a second."""
+        if time.monotonic() - self.shown > 1:
+            self._update()
 
     def on_train_end(self, logs=None):
         """Show all rows."""
-        self._update()
+        title = f"{self.what}: {len(self.rule.rows)} of {self.epochs} epochs"
+        self.handle.update(format_history(self.rule.table, self.epochs).set_index("Epoch").rename_axis(title))
 
     def _update(self, where: str = "") -> None:
         self.shown = time.monotonic()
-        title = f"{self.what}: {len(self.rule.rows)} of {self.epochs} epochs {where}".strip()
-        self.handle.update(format_history(self.rule.table, self.epochs).set_index("Epoch").rename_axis(title))
+        words = f"{self.what}: {len(self.rule.rows)} of {self.epochs} epochs {where}".strip()
+        bundle = {"text/plain": words}
+        if self.rule.rows:
+            bundle |= {"image/png": figure_png(plot_history(self.rule.table))}
+        self.handle.update(bundle, raw=True, metadata={"image/png": {"alt": words, "width": 700}})
 
 
 def format_history(table: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
@@ -554,9 +563,11 @@ def train_model(
     start = time.perf_counter()
     if folder is not None:
         folder = Path(folder) / f"{model.name}-{_fingerprint(model.name, split, profile, seed, deterministic)}"
-    network = FusedNetwork(model)
+    # made only where features are wanted: it takes a second or two
+    network = FusedNetwork(model) if profile.frozen_copies or _standardises(model) else None
     batches = _build_both(split, profile, seed, network if profile.frozen_copies else None)
-    _standardise(network, split, profile, batches["train"])
+    if network is not None:
+        _standardise(network, split, profile, batches["train"])
     if profile.class_weight and profile.weigh == "subject" and split.train["subject"].isna().any():
         print("Subjects are unknown, so every image counts the same within its class.")
     prepared = time.perf_counter() - start
@@ -580,9 +591,13 @@ def _build_both(split: Split, profile: Profile, seed: int, network: FusedNetwork
     }  # fmt: skip
 
 
+def _standardises(model: keras.Model) -> bool:
+    return any(layer.name == "head_standardise" for layer in model.layers)
+
+
 def _standardise(network: FusedNetwork, split: Split, profile: Profile, batches: Batches) -> None:
     """Give a head on several depths the statistics of the training part's features."""
-    if not any(layer.name == "head_standardise" for layer in network.network.layers):
+    if not _standardises(network.network):
         return
     features = batches.images
     if not profile.frozen_copies:
@@ -597,7 +612,10 @@ def _fit(model, batches, profile, home, seed, show, more=()) -> tuple[MonitorSwi
         optimizer=keras.optimizers.Adamax(profile.learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
-        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="balanced_accuracy")],
+        weighted_metrics=[
+            keras.metrics.CategoricalAccuracy(name="balanced_accuracy"),
+            keras.metrics.CategoricalCrossentropy(name="answers"),
+        ],
         # a step of a head is over sooner than a return to Python
         steps_per_execution=len(batches["train"]) if profile.frozen_copies else 1,
     )
@@ -623,7 +641,7 @@ def _fit(model, batches, profile, home, seed, show, more=()) -> tuple[MonitorSwi
 
 def _progress(rule: MonitorSwitchLR, what: str, epochs: int) -> keras.callbacks.Callback:
     if hasattr(get_ipython(), "kernel"):
-        return GrowingTable(rule, what, epochs)
+        return GrowingCurve(rule, what, epochs)
     return TqdmCallback(desc=what)
 
 

@@ -19,7 +19,9 @@ import nbformat
 from sphinx.cmd.build import build_main
 
 import allkit
-from allkit.course.report import NO_DESCRIPTION, read_offline
+from allkit.course.exercises import worked
+from allkit.course.questions import EXERCISES
+from allkit.course.report import NO_DESCRIPTION, read_offline, title_of
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
@@ -38,18 +40,43 @@ def build_book(out: Path) -> int:
 def collect_pages(folder: Path, run: Path) -> None:
     """Write all pages of the book into an empty folder, with the times of a run folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    settings = ("conf.py", "book.py", "make_results.py", "*.csv", "static", "templates", "__pycache__")
+    settings = ("conf.py", "book.py", "slides.py", "make_*.py", "*.csv", "static", "templates", "__pycache__")
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
     (folder / "notebooks").mkdir()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         notebook = read_offline(path)
         if NO_DESCRIPTION in nbformat.writes(notebook):
             raise allkit.AllkitError(f"{path}: a figure has no alternative text; show it with run.show(…, alt=…).")
+        _fold_in_solutions(notebook)
         nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "generated").mkdir()
     (folder / "generated" / "times.md").write_text(times_table(NOTEBOOKS, run), encoding="utf-8")
+    (folder / "generated" / "shows.md").write_text(what_is_shown(NOTEBOOKS), encoding="utf-8")
     _list_guides(folder)
     _write_api(folder)
+
+
+def _fold_in_solutions(notebook: nbformat.NotebookNode) -> None:
+    """Put one way to solve each exercise below it, folded."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if asked := re.search(r'check\("([\d.]+)", answer', cell.source if cell.cell_type == "code" else ""):
+            text = f"<details><summary>One way to solve {asked[1]}</summary>\n\n```python\n{worked(asked[1])}\n```\n\n"
+            cells.append(nbformat.v4.new_markdown_cell(f"{text}{EXERCISES[asked[1]].why}\n\n</details>"))
+    notebook.cells = cells
+
+
+def what_is_shown(notebooks: Path) -> str:
+    """Return by notebook the sentences that its cells display, which the data decide: a definition list in Markdown."""
+    lines = []
+    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        said = [output.get("data", {}).get("text/markdown", "").strip() for output in outputs]
+        said = [" ".join(text.split()) for text in said if text and not re.match(r"\*\*\d\d\.\d", text)]
+        lines += [f"{int(path.name[:2])} · {title_of(notebook)}", *(f": {text}\n" for text in said), ""]
+    return "\n".join(lines)
 
 
 def times_table(notebooks: Path, run: Path) -> str:

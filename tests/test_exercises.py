@@ -81,6 +81,28 @@ def _scores():
     return pd.DataFrame(rows)
 
 
+def _kept():
+    rows = [("cells", "pre-trained", n, n // 5, 0.7 + n / 4000) for n in (48, 480, 960)]
+    rows += [("subjects", "pre-trained", 240, n, 0.8 + n / 2000) for n in (4, 24, 240)]
+    rows += [("subjects", "area alone", 240, n, 0.7 + n / 9000) for n in (4, 24, 240)]
+    return pd.DataFrame(rows, columns=["curve", "technique", "cells", "subjects", "auc"])
+
+
+def _strong():
+    measured = {
+        "nearest neighbours": (0.03, 0.06, 0.08, 0.09, 0.12),
+        "logistic regression": (0.0, 0.02, 0.06, 0.01, 0.0),
+    }
+    rows = [(name, value, value + 0.01) for name, values in measured.items() for value in values]
+    return pd.DataFrame(rows, columns=["baseline", "measured", "true"])
+
+
+def _tiny():
+    counts = (0, 608, 0, 1168, 0, 4640, 0, 66)
+    layers = [SimpleNamespace(count_params=lambda count=count: count) for count in counts]
+    return SimpleNamespace(layers=layers, count_params=lambda: sum(counts), get_weights=lambda: [0] * 8)
+
+
 def _simulated():
     rows = [
         (5, "subjects", 0.85, 0.2),
@@ -107,16 +129,19 @@ def objects(twin):
         "00": {"index": index},
         "01": {"train": index[(index["part"] == "train") & index["label"].notna()], "measured": _measured()},
         "02": {"index": index, "seed": 1},
-        "03": {"stages": _stages(), "predictions": test},
-        "04": {"stages": _stages(7).assign(multiply_adds=1000), "small": _stages()},
-        "05": {"difference": told, "parts": SimpleNamespace(train=train, test=test), "predictions": both},
-        "06": {"rejections": rejected.to_frame(), "predictions": test},
-        "07": {"audit": paper.audit_paper(), "best": matrix},
-        "08": {"found": _found(), "gap": pd.DataFrame(effect, pd.Index([0.0, 1.0, 2.0], name="subject_effect"))},
-        "09": {"simulated": _simulated(), "predictions": both,
+        "03": {"tiny": _tiny(), "labels": np.zeros(361)},
+        "04": {"stages": _stages(), "predictions": test, "kept": _kept()},
+        "05": {"stages": _stages(7).assign(multiply_adds=1000), "small": _stages()},
+        "06": {"difference": told, "parts": SimpleNamespace(train=train, test=test), "predictions": both},
+        "07": {"rejections": rejected.to_frame(), "predictions": test},
+        "08": {"audit": paper.audit_paper(), "best": matrix},
+        "09": {"found": _found(), "strong": _strong(),
+               "gap": pd.DataFrame(effect, pd.Index([0.0, 1.0, 2.0], name="subject_effect"))},
+        "10": {"simulated": _simulated(), "predictions": both,
                "validation": {title: _predictions(seed) for seed, title in enumerate(both, 5)}},
-        "10": {"scores": _scores(), "reached": reached.to_dict()},
-        "11": {},
+        "11": {"scores": _scores(), "reached": reached, "target": "HEM",
+               "parts": SimpleNamespace(train=index[index["label"].notna()])},
+        "12": {},
     }  # fmt: skip
 
 
@@ -165,6 +190,16 @@ def test_any_other_wrong_answer_gets_the_general_hint_and_never_the_truth(number
         assert "There is no such name here" in verdict.text
     else:
         assert (verdict.state, verdict.text) == ("wrong", f"Not yet. {exercise.hint}")
+        again = judge(exercise, other.get(exercise.kind, -77.0), given, tries=1)
+        assert again.text == f"Not yet. {exercise.more or exercise.hint}"
+
+
+def test_the_second_hint_is_plainer_than_the_first():
+    for exercise in EXERCISES.values():
+        assert bool(exercise.more) == (exercise.kind != "choice")
+        assert exercise.more != exercise.hint
+        assert "`=" not in exercise.hint and "](" not in exercise.hint  # noqa: PT018
+    assert len(EXERCISES) >= 55
 
 
 def test_every_exercise_has_a_solution_and_no_solution_lacks_its_exercise():
@@ -382,7 +417,7 @@ def test_truth_follows_the_data(objects):
     assert check("01.2", 1 / 3, train=three).state == "right"
     assert check("01.2", 0.5, train=three).state == "wrong"
     assert check("01.1", 1, train=three).state == "right"
-    assert check("05.2", 0.5, parts=SimpleNamespace(train=three, test=three)).state == "right"
+    assert check("06.2", 0.5, parts=SimpleNamespace(train=three, test=three)).state == "right"
     bare = _measured().drop(columns="texture")
     assert check("01.3", "area", measured=bare).state == "right"
 
@@ -391,9 +426,9 @@ def test_what_cannot_be_asked_is_said_also_of_a_blank(objects):
     unknown = objects["01"]["train"].assign(subject=None)
     assert "unknown" in check("01.1", ..., train=unknown).text
     three = pd.DataFrame({"label": ["a", "b", "c"], "p_a": [0.5, 0, 0], "p_b": [0.5, 1, 0], "p_c": [0, 0, 1.0]})
-    assert "two classes" in check("06.3", 1, predictions=three).text
-    assert "not known" in check("10.1", 1, scores=pd.DataFrame({"mask": []})).text
-    assert "do not allow" in check("08.2", 0.1, found=_found()[lambda t: t["split_kind"] == "by image"]).text
+    assert "two classes" in check("07.3", 1, predictions=three).text
+    assert "not known" in check("11.1", 1, scores=pd.DataFrame({"mask": []})).text
+    assert "do not allow" in check("09.2", 0.1, found=_found()[lambda t: t["split_kind"] == "by image"]).text
     assert not progress_path().exists()
 
 

@@ -7,6 +7,14 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
+from scale_bars import (
+    count_changes,
+    cover_corner,
+    evaluate_one_category,
+    find_scale_bar,
+    find_scale_bars,
+    swap_corner,
+)
 
 from allkit import AllkitError, plots
 from allkit.augment import apply_augmentation, load_part, stamp_mark
@@ -21,21 +29,15 @@ from allkit.lessons.saliency import (
     centre_blob,
     choose_cells,
     compare_maps,
-    count_changes,
-    cover_corner,
-    evaluate_one_category,
-    find_scale_bar,
-    find_scale_bars,
     load_masks,
     overlap,
     plant_shortcut,
     pointing_game,
     prepare_mask,
     random_map,
-    rescale_cell,
     score_maps,
-    swap_corner,
 )
+from allkit.lessons.training import rescale_cell
 from allkit.models import BACKBONES, TrainedModel, build_model, predict_index
 from allkit.splits import split_by_image
 from allkit.synthetic import draw_cell, load_truth

@@ -38,14 +38,18 @@ def test_a_class_keeps_its_colour_whatever_the_order():
     assert not set(plots.PARTS.values()) & {matplotlib.colors.to_hex(c).upper() for c in many.values()}
 
 
-def test_images_are_shown_unchanged_unless_brightened():
+def test_dark_images_are_shown_brighter_by_one_factor_which_the_figure_says():
     image = np.full((8, 8, 3), 60, dtype=np.uint8)
-    axes = plots.plot_images([image, image, image], ["a", "b", "c"], columns=2)
+    axes = plots.plot_images([image, image // 2, image], ["a", "b", "c"], columns=2)
     assert axes.shape == (2, 2)
     assert axes[1, 0].get_title() == "c"
-    assert np.array_equal(axes[0, 0].images[0].get_array(), image)
-    brighter = plots.plot_images([image], brighten=10)
-    assert brighter[0, 0].images[0].get_array().max() == 255
+    shown = [ax.images[0].get_array().max() for ax in axes.flat[:3]]
+    assert (shown[0], round(shown[0] / shown[1], 1), shown[2]) == (255, 2.0, 255)
+    assert axes[0, 0].figure.get_supxlabel() == "shown 4.2 times as bright"
+    plain = plots.plot_images([image], factor=1.0, alt="A grey square.")
+    assert np.array_equal(plain[0, 0].images[0].get_array(), image)
+    assert plain[0, 0].figure.get_supxlabel() == ""
+    assert plots.description_of(plain) == "A grey square."
 
 
 def test_counts_are_drawn_to_scale_and_written():
@@ -90,10 +94,11 @@ def test_points_have_a_colour_and_a_shape_for_each_group():
     assert ax.yaxis.get_major_formatter()(0.57) == "57"
 
 
-def test_reliability_diagram_writes_the_images_of_every_step():
-    table = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.2, 0.7], "images": [12, 34]})
-    ax = plots.plot_calibration({"A": table, "B": table}, xlabel="said", ylabel="seen")
-    assert sorted(text.get_text() for text in ax.texts) == ["12", "12", "34", "34"]
+def test_reliability_diagram_counts_the_images_of_every_step_below():
+    table = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.2, 0.7], "images": [12, 34]}, ["0.0–0.1", "0.9–1.0"])
+    ax, below = plots.plot_calibration({"A": table, "B": table}, xlabel="said", ylabel="seen")
+    assert [(round(bar.get_x(), 1), bar.get_height()) for bar in below.patches[:2]] == [(0.0, 12), (0.9, 34)]
+    assert "mean gap between predicted and observed: A 0.17; B 0.17" in ax.get_label()
     assert ax.collections[0].get_offsets().tolist() == [[0.1, 0.2], [0.9, 0.7]]
     assert ax.collections[0].get_sizes()[1] > ax.collections[0].get_sizes()[0]
 

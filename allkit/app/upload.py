@@ -97,7 +97,7 @@ class ClassifierApp:
 
     def __init__(self, models: dict[str, TrainedModel]):
         if not models:
-            raise AllkitError("there is no trained model to choose from; run notebook 03 or 04 first.")
+            raise AllkitError("there is no trained model to choose from; run notebook 04 or 05 first.")
         self.models, self._answers = models, Answers(models)
         self._build_buttons()
         self._build_choices()

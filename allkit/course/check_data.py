@@ -123,7 +123,7 @@ def check_data(path: str | Path, *, layout: str = "", positive: str = "") -> Dat
 
 
 def _inspect_all(scan: Scan) -> pd.DataFrame:
-    found = list(in_threads(_inspect, scan.rows["path"], progress="Checking images"))
+    found = list(in_threads(_inspect, scan.rows["path"], what="checking images"))
     details = pd.DataFrame(found, columns=["bytes", "width", "height", "format", "sha256", "pixels", "reach", "error"])
     published = scan.rows["key"].map(load_manifest()["sha256"] if scan.source == "cnmc" else {}).astype(object)
     details["state"] = _states(details, published) if scan.source == "cnmc" else ""

@@ -18,6 +18,7 @@ To add an exercise, as an instructor:
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import textwrap
 from pathlib import Path
@@ -26,7 +27,8 @@ from typing import Any
 import pandas as pd
 
 from allkit import ROOT, AllkitError, runs_root
-from allkit.course.grading import Verdict, judge
+from allkit.course.buttons import explain_bare_letters, is_live, show_buttons
+from allkit.course.grading import Exercise, Verdict, judge
 from allkit.course.questions import EXERCISES
 from allkit.folders import read_json, save_json, timestamp
 
@@ -35,6 +37,8 @@ FORMAT = 1
 
 TRIES = 2
 """Wrong answers after which a solution is shown."""
+
+explain_bare_letters()
 
 
 def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
@@ -55,12 +59,25 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
         call = ", ".join(f"{name}={name}" for name in found.given)
         return Verdict(number, "not posed", f'Hand over what the question is about: check("{number}", answer, {call}).')
     try:
-        verdict = judge(found, answer, given)
+        verdict = judge(found, answer, given, tries=_tries(number))
     except Exception as error:  # a student who overwrote `train` has a right to a sentence, too
         what = ", ".join(found.given) or "what was answered"
         text = f"This could not be checked ({type(error).__name__}: {error}). Run the cells that make {what} again."
         return Verdict(number, "not posed", text)
+    if found.kind == "choice" and verdict.state == "blank" and is_live():
+        show_buttons(_letters(found), lambda letter: check(number, letter, **given))
     return _noted(verdict)
+
+
+def _letters(exercise: Exercise) -> list[str]:
+    return sorted([exercise.truth, *(wrong for wrong, _ in exercise.mistakes)])
+
+
+def _tries(number: str) -> int:
+    """Return how often an exercise was answered so far; 0 where that cannot be read, which `_noted` says."""
+    with contextlib.suppress(AllkitError, OSError, KeyError, TypeError):
+        return int(read_json(progress_path())["exercises"][number]["tries"])
+    return 0
 
 
 def solution(exercise: str) -> Verdict:
@@ -74,10 +91,10 @@ def solution(exercise: str) -> Verdict:
     tried = load_progress()[0].set_index("exercise").loc[number]
     if tried["tries"] < TRIES and not tried["done"]:
         return Verdict(number, "solution", f"Try it {TRIES} times first, with `check`: its hints are made for you.")
-    return Verdict(number, "solution", f"One way:\n\n```python\n{_worked(number)}\n```\n\n{EXERCISES[number].why}")
+    return Verdict(number, "solution", f"One way:\n\n```python\n{worked(number)}\n```\n\n{EXERCISES[number].why}")
 
 
-def _worked(number: str) -> str:
+def worked(number: str) -> str:
     """Return the body of a worked solution, as it would stand in the notebook's cell."""
     file = next((ROOT / "notebooks" / "solutions").glob(f"{number[:2]}_*.py"))
     text = file.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,8 @@ class Exercise:
       *choice* is a letter
     - `truth`: the answer, a `Between` or a `OneOf`, or a function of the objects named in `given`, in that order, that
       returns one of these. For a *function*: a function that does it right, called on each of `inputs`
-    - `why`: said when the answer is right; `hint`: said of a wrong answer that fits no mistake
+    - `why`: said when the answer is right; `hint`: said of a wrong answer that fits no mistake, it leads and gives no
+      line away; `more`: a plainer one, said from the second such answer on
     - `mistakes`: pairs of a wrong answer, written like `truth`, and the hint that fits it
     - `names`: of an answer that is a *name*, all that there are, as a function of the objects in `given`
     - `given`: names of the notebook's objects that `check` is handed
@@ -61,6 +62,7 @@ class Exercise:
     why: str
     hint: str
     mistakes: tuple[tuple[Any, str], ...] = ()
+    more: str = ""
     names: Callable[..., Iterable[str]] | None = None
     given: tuple[str, ...] = ()
     unless: Callable[..., str] | None = None
@@ -111,10 +113,11 @@ def is_blank(answer: Any) -> bool:
     return answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "..."))
 
 
-def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
+def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any], *, tries: int = 0) -> Verdict:
     """Return the verdict on an answer; `given` holds the objects that the exercise names, and may hold more.
 
-    A blank is never judged. Of several mistakes that the answer fits, the first counts.
+    A blank is never judged. Of several mistakes that the answer fits, the nearest counts. `tries` is how many wrong
+    answers came before.
     """
     objects = {name: given[name] for name in exercise.given}
     reason = exercise.unless(*objects.values()) if exercise.unless else ""
@@ -132,7 +135,8 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any]) -> Verdict:
     truth = _expected(exercise, exercise.truth, objects)
     mistakes = [(_expected(exercise, value, objects), hint) for value, hint in exercise.mistakes]
     if not _same(exercise, found, truth):
-        return Verdict(exercise.id, "wrong", f"Not yet. {_hint(exercise, found, truth, mistakes)}")
+        plain = replace(exercise, hint=exercise.more) if tries and exercise.more else exercise
+        return Verdict(exercise.id, "wrong", f"Not yet. {_hint(plain, found, truth, mistakes)}")
     beside = _nearer(found, truth, mistakes)
     if beside:
         more = "(If you only rounded: give more digits, both are close.)"

@@ -46,7 +46,7 @@ from allkit.folders import (
     timestamp,
 )
 from allkit.layout import scan_source
-from allkit.parameters import as_any, as_kind, read_parameters
+from allkit.parameters import SETTINGS, as_any, as_kind, read_parameters
 from allkit.source import read_source, write_description
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what matters is in the executed copy and in the result
@@ -57,6 +57,7 @@ QUIET = {
     "GRPC_VERBOSITY": "ERROR",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "JUPYTER_PREFER_ENV_PATH": "1",
+    "ALLKIT_HEADLESS": "1",
 }
 """Environment of the kernels: no messages of libraries in the saved outputs, and this Python's kernel, no other's."""
 
@@ -226,7 +227,9 @@ def _plan_values(
     for given in sorted(parameters, key=lambda given: re.match(r"\d+\.", given) is not None):
         name, targets = _targets(given, declared)
         for source in targets:
-            plan[source][name] = _parse(given, parameters[given], *declared[source][name])
+            own = declared[source][name]
+            place = plan[source].setdefault("settings", {}) if own.in_settings else plan[source]
+            place[name] = _parse(given, parameters[given], own)
     return plan
 
 
@@ -242,17 +245,33 @@ def _targets(given: str, declared: Mapping[Path, Mapping[str, Any]]) -> tuple[st
     return name, targets
 
 
-def _declared(source: Path) -> dict[str, tuple[Any, Any]]:
-    """Return the parameters that a notebook declares: name -> default value and kind."""
+@dataclass(frozen=True)
+class _Declared:
+    """A parameter of a notebook: its default, its kind, and whether it stands in the notebook's `settings`."""
+
+    default: Any
+    kind: Any
+    in_settings: bool = False
+
+
+def _declared(source: Path) -> dict[str, _Declared]:
+    """Return the parameters that a notebook declares, by name.
+
+    They stand in the cell with the tag, and in code cells before it. One that is called `settings` holds what is in
+    `allkit.parameters.SETTINGS`.
+    """
     try:
         cells = nbformat.read(source, as_version=4).cells
     except (ValueError, AttributeError, KeyError) as error:
         raise AllkitError(f"{source} cannot be read as a notebook; restore it from the clone.") from error
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    tagged = next((k for k, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])), -1)
     try:
-        return read_parameters(tagged[0]) if tagged else {}
+        found = read_parameters("\n".join(cell.source for cell in code[: tagged + 1]))
     except SyntaxError as error:
         raise AllkitError(f"{source}: the cell of its parameters is no Python ({error}); correct it.") from error
+    changes = {name: _Declared(None, kind, True) for name, kind in SETTINGS.items()} if "settings" in found else {}
+    return changes | {name: _Declared(*known) for name, known in found.items() if name != "settings"}
 
 
 def _unknown_parameter(given: str, name: str, number: str, declared: Mapping[Path, Any]) -> AllkitError:
@@ -266,14 +285,14 @@ def _unknown_parameter(given: str, name: str, number: str, declared: Mapping[Pat
     return AllkitError(f"{where} {verb} parameter {name!r}; {hint}Known: {', '.join(sorted(names)) or 'none'}.")
 
 
-def _parse(name: str, value: Any, default: Any, kind: Any) -> Any:
+def _parse(name: str, value: Any, declared: _Declared) -> Any:
     """Read the value of a -p option as the kind that the notebook declares.
 
     Where None means "as the profile says", the word itself means none at all: no weights, no crop.
     """
     word = isinstance(value, str) and value in ("None", "none")
-    read = as_kind(name, value, kind) if kind else None if word else as_any(value)
-    return "none" if read is None and default is None else read
+    read = as_kind(name, value, declared.kind) if declared.kind else None if word else as_any(value)
+    return "none" if read is None and declared.default is None else read
 
 
 def _prepare_folder(path: Path, file: str, facts: dict[str, Any], resume: bool) -> dict[str, Any]:
@@ -465,7 +484,7 @@ def _folder_name(given: Mapping[str, Any], declared: Mapping[Path, Mapping[str, 
     parts = []
     for key, value in given.items():
         name, targets = _targets(key, declared)
-        parts.append(f"{key}-{_parse(key, value, *declared[targets[0]][name])}")
+        parts.append(f"{key}-{_parse(key, value, declared[targets[0]][name])}")
     text = ",".join(parts)
     clean = re.sub(r"[^\w.,+-]", "_", text)[:100]
     return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

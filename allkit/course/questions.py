@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from allkit.augment import plant_shortcut
 from allkit.course.grading import Between, Exercise, OneOf
 from allkit.data import class_order
 from allkit.evaluate import classes_of, evaluate_predictions, probabilities_of
@@ -64,6 +65,14 @@ def _stage(stages: pd.DataFrame, column: str) -> OneOf:
 def _mean_precision(predictions: pd.DataFrame) -> float:
     measures = evaluate_predictions(predictions)
     return float(np.mean([measures[f"precision_{name}"] for name in classes_of(predictions)]))
+
+
+def _worth_of_subjects(
+    kept: pd.DataFrame, technique: str = "pre-trained", curve: str = "subjects", column: str = "subjects"
+) -> float:
+    """Return the AUC with the most subjects (or cells) minus that with the fewest."""
+    rows = kept[(kept["curve"] == curve) & (kept["technique"] == technique)].sort_values(column)
+    return float(rows["auc"].iloc[-1] - rows["auc"].iloc[0])
 
 
 def _share_of_largest(rows: pd.DataFrame) -> float:
@@ -120,6 +129,11 @@ def _step(first: str, second: str, baseline: str = "nearest neighbours") -> Call
     return lambda found: _by_split_kind(found, baseline)[first] - _by_split_kind(found, baseline)[second]
 
 
+def _leaks_seen(strong: pd.DataFrame, baseline: str = "nearest neighbours", column: str = "measured") -> float:
+    """Return in how many of thirty runs the difference would be above 0.05, on average."""
+    return float(30 * (strong.loc[strong["baseline"] == baseline, column] > 0.05).mean())
+
+
 def _splits_missing(found: pd.DataFrame) -> str:
     possible = {_PAPER, _IMAGE, _SUBJECT} <= set(found["split_kind"])
     return "" if possible else "these data do not allow all the splits it needs."
@@ -155,6 +169,13 @@ def _no_outlines(scores: pd.DataFrame) -> str:
     return "" if "method" in scores else "the outlines of the cells are not known, so no map can be scored."
 
 
+def _marked(train: pd.DataFrame, target: str, share: float, *, of_class: bool = False) -> float:
+    """Return the share of training images, or of those of the class, that are marked."""
+    marked = plant_shortcut(train, [target], share=share, seed=1)
+    rows = marked[marked["label"] == target] if of_class else marked
+    return float((rows["augmentation"] != "").mean())
+
+
 def _fall(name: str, to: str) -> Callable[..., float]:
     return lambda reached: reached[name]["mark as in training"] - reached[name][to]
 
@@ -182,7 +203,8 @@ _START = (
             (lambda index: index.shape[1], "That is the number of columns. One row is one image: `len(index)`."),
         ),
         why="One row is one image. Any form of the number would have done: an integer, a float, a text, an array.",
-        hint="Let Python count: `answer = len(index)`.",
+        hint="One row of the table `index` is one image.",
+        more="Let Python count: `answer = len(index)`.",
     ),
     Exercise(
         id="00.2",
@@ -204,10 +226,26 @@ _START = (
             ),
         ),
         why="Images come in plenty, subjects are few. Keep this number in mind: most of the course is about it.",
-        hint='The subjects are the different values of one column: `index["subject"].nunique()`.',
+        hint="The subjects are the different values of one column. What about rows that have none?",
+        more='The subjects are the different values of one column: `index["subject"].nunique()`.',
+    ),
+    Exercise(
+        id="00.3",
+        level="compute",
+        kind="share",
+        tolerance=0.001,
+        truth=0.8,
+        mistakes=(
+            (0.2, "That is the share that is wrong. How many are right?"),
+            (16, "That is how many are right. Give their share of the twenty."),
+            (4, "These are the wrong ones, as a number. Give the share of the right ones."),
+        ),
+        why="And with twenty cells that may stand for anything between about six and nine in ten.",
+        hint="How many of the twenty are right?",
+        more="Sixteen of twenty are right; divide.",
     ),
     _explain(
-        "00.3",
+        "00.4",
         "b",
         "The kit teaches and compares methods. Nothing it prints is about a person's health.",
         misconception="a network's answer is a diagnosis",
@@ -233,7 +271,8 @@ _EXPLORE = (
             ),
         ),
         why="However many cells there are, what is known about this class is known from these few subjects.",
-        hint="Take the rows of the class with the fewest images and count the different values of `subject`.",
+        hint="Which class has the fewest images, and how many different people gave them?",
+        more="Take the rows of the class with the fewest images and count the different values of `subject`.",
     ),
     Exercise(
         id="01.2",
@@ -248,7 +287,8 @@ _EXPLORE = (
             (1, "Only the largest class is always right. What about the others?"),
         ),
         why="Recall 1 for one class and 0 for all others: the mean gives the lazy answer away, whatever the imbalance.",
-        hint="Balanced accuracy is the mean over the classes of the share of images that are recognised.",
+        hint="What is the recall of the class that is always answered, and what is that of the others?",
+        more="Balanced accuracy is the mean over the classes of the share of images that are recognised.",
         misconception="accuracy under imbalance",
     ),
     Exercise(
@@ -269,7 +309,8 @@ _EXPLORE = (
             ),
         ),
         why="Farthest from guessing, in either direction. Whether it is best on other images, nobody has tried yet.",
-        hint="For every column compute `roc_auc_score`, turn values below 0.5 round (1 - AUC), and take the largest.",
+        hint="Go through all columns but `label`. Which AUC is farthest from one half, in either direction?",
+        more="For every column compute `roc_auc_score`, turn values below 0.5 round (1 - AUC), and take the largest.",
     ),
     _explain(
         "01.4",
@@ -300,7 +341,8 @@ _ROTATE = (
             ((45, 90, 135, 180, 270), "At 45 degrees the next pixel lands 0.7 rows and 0.7 columns away."),
         ),
         why="Only where sine and cosine are -1, 0 or 1 do whole rows and columns land on whole ones.",
-        hint="Look at sine and cosine of each angle: all pixels land on pixels only if both are whole numbers.",
+        hint="After which of these turns is every whole row and column whole again?",
+        more="Look at sine and cosine of each angle: all pixels land on pixels only if both are whole numbers.",
     ),
     Exercise(
         id="02.2",
@@ -316,7 +358,8 @@ _ROTATE = (
         ),
         tolerance=0.01,
         why="Rows count downwards, so plus 90 degrees turns counter-clockwise: top left goes to bottom left.",
-        hint="Put the cosine of 90 degrees (0), its sine (1) and the centre (2, 2) into both equations.",
+        hint="Where must the top left pixel (0, 0) go? Try your function on it.",
+        more="Put the cosine of 90 degrees (0), its sine (1) and the centre (2, 2) into both equations.",
     ),
     Exercise(
         id="02.3",
@@ -330,7 +373,8 @@ _ROTATE = (
             (lambda index, seed: _leaked(index, seed, column="leaked"), "That is how many. Give the share."),
         ),
         why="Another seed, other cells, another share, and all else is the same: one split is one draw.",
-        hint="Split with `splits.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
+        hint="Everything but the seed stays as above. Which of the parts is asked about?",
+        more="Split with `splits.augment_then_split(index, seed=seed + 1)` and count; the last row is the test part.",
     ),
     _explain(
         "02.4",
@@ -343,9 +387,100 @@ _ROTATE = (
     ),
 )
 
-_MOBILENET = (
+
+def _convolved() -> tuple[float, ...]:
+    row = (10, 10, 40, 40)
+    return tuple(float(right - left) for left, right in zip(row, row[2:], strict=False))
+
+
+def _steps(images: int, batch_size: int = 50, epochs: int = 8) -> int:
+    return -(-images // batch_size) * epochs
+
+
+_LEARN = (
     Exercise(
         id="03.1",
+        level="look",
+        kind="number",
+        given=("tiny",),
+        truth=lambda tiny: tiny.count_params(),
+        mistakes=(
+            (lambda tiny: len(tiny.layers), "These are its layers. Each holds many weights."),
+            (lambda tiny: tiny.layers[-1].count_params(), "These are the weights of the last layer alone."),
+            (lambda tiny: len(tiny.get_weights()), "These are its arrays of weights. How many numbers are in them?"),
+        ),
+        why="Training changes these numbers and nothing else. MobileNet has millions of them.",
+        hint="The cell that makes the network prints it.",
+        more="`tiny.count_params()`",
+    ),
+    Exercise(
+        id="03.2",
+        level="compute",
+        kind="number",
+        tolerance=0.006,
+        truth=float(-np.log(0.25)),
+        mistakes=(
+            (0.75, "That is what was missing. The loss is minus the logarithm of the probability."),
+            (float(np.log(0.25)), "The right size. A loss is *minus* the logarithm, and never below zero."),
+            (float(-np.log10(0.25)), "That is the logarithm to base 10. The loss takes the natural one, `np.log`."),
+            (2.0, "That is the logarithm to base 2. The loss takes the natural one, `np.log`."),
+            (float(-np.log(0.75)), "That is the loss had the other class been true."),
+        ),
+        why="Twice as much as for one half: a loss counts how often the probability of the truth was halved.",
+        hint="What does the loss of one image depend on, besides the probability of its true class? Nothing.",
+        more="Minus the natural logarithm of 0.25.",
+    ),
+    Exercise(
+        id="03.3",
+        level="compute",
+        kind="list",
+        tolerance=0.01,
+        truth=_convolved,
+        mistakes=(
+            ((-30, -30), "The signs are turned round: the weight of the right pixel is plus 1."),
+            (
+                (0, 30, 0),
+                "These are differences of neighbours. The filter skips the pixel in the middle: its weight is 0.",
+            ),
+            ((20, 50), "Right minus left, not plus: the first weight is minus 1."),
+            ((10, 30, 30, -40), "At the ends the window would stick out; `convolve` leaves these places away."),
+        ),
+        why="High where it gets lighter to the right: it finds the edge, and is as high on both sides of it.",
+        hint="How many windows of three pixels fit into four?",
+        more="Each result is the third pixel of the window minus the first.",
+    ),
+    Exercise(
+        id="03.4",
+        level="change",
+        kind="number",
+        given=("labels",),
+        truth=lambda labels: _steps(len(labels)),
+        mistakes=(
+            (lambda labels: _steps(len(labels), epochs=1), "That is for one epoch."),
+            (lambda labels: _steps(len(labels), batch_size=32), "That is with batches of 32. Here they hold 50."),
+            (lambda labels: 8 * len(labels), "One step per *batch*, not per image."),
+            (lambda labels: 8 * (len(labels) // 50), "The last batch is smaller, and is a step as well: round up."),
+            (lambda labels: 8 * len(labels) / 50, "There is no part of a step: the last, smaller batch is one, too."),
+            (8, "These are the epochs. How many batches are in each?"),
+        ),
+        why="Larger batches mean fewer steps per epoch, each in a direction that is less left to chance.",
+        hint="How many batches of 50 does it take to go through all images once?",
+        more="Divide the number of labels by 50, round up, and take it eight times.",
+    ),
+    _explain(
+        "03.5",
+        "b",
+        "Training and validation have parted: that is overfitting. New people, random changes and stopping early help.",
+        misconception="training accuracy as the result",
+        a="More of the same makes it worse: the network has nothing left to learn from images that it knows by heart.",
+        c="On images that were learned from, memory counts as skill.",
+        d="Choosing other images until the number pleases measures the choosing.",
+    ),
+)
+
+_MOBILENET = (
+    Exercise(
+        id="04.1",
         level="look",
         kind="name",
         given=("stages",),
@@ -359,10 +494,11 @@ _MOBILENET = (
             (lambda stages: stages["stage"].iloc[-1], "It is large, and not the largest: read the column of numbers."),
         ),
         why="Late stages have many channels, and a pointwise convolution stores channels times channels.",
-        hint="Find the largest number in the column `parameters` of `stages`, and give the name of its `stage`.",
+        hint="Which column counts what is stored?",
+        more="Find the largest number in the column `parameters` of `stages`, and give the name of its `stage`.",
     ),
     Exercise(
-        id="03.2",
+        id="04.2",
         level="compute",
         kind="share",
         given=("predictions",),
@@ -376,11 +512,35 @@ _MOBILENET = (
             (_mean_precision, "You divided by the columns: that is precision. Recall divides by the rows, the truth."),
         ),
         why="Every class counts the same, however many images it has.",
-        hint="Divide each number on the diagonal of `counts` by the sum of its row; then take the mean.",
+        hint="Begin with the rows of `counts`: what share of each lies on the diagonal?",
+        more="Divide each number on the diagonal of `counts` by the sum of its row; then take the mean.",
         misconception="accuracy under imbalance",
     ),
     Exercise(
-        id="03.3",
+        id="04.3",
+        level="compute",
+        kind="number",
+        given=("kept",),
+        tolerance=0.002,
+        truth=_worth_of_subjects,
+        mistakes=(
+            (lambda kept: -_worth_of_subjects(kept), "The right size. The most subjects minus the fewest."),
+            (
+                lambda kept: _worth_of_subjects(kept, "area alone"),
+                "That is the ruler. Take the technique `pre-trained`.",
+            ),
+            (
+                lambda kept: _worth_of_subjects(kept, curve="cells", column="cells"),
+                "That is the other curve, over the number of cells.",
+            ),
+        ),
+        why="Not one cell more, only more people. That is the cheapest improvement there is, and the rarest.",
+        hint="Four things choose a row of `kept`: curve, technique, cells, subjects. Which two rows are compared?",
+        more="Choose the curve `subjects` and the technique `pre-trained`, then take the last `auc` minus the first.",
+        misconception="many cells are many witnesses",
+    ),
+    Exercise(
+        id="04.4",
         level="change",
         kind="number",
         tolerance=0.06,
@@ -393,10 +553,11 @@ _MOBILENET = (
             (24.0, "Right to the whole number. Give one decimal."),
         ),
         why="The larger the window, the more is saved. The limit is the number of its places.",
-        hint="25 · M · N over 25 · M + M · N, with M = N = 512.",
+        hint="Write down both counts for one position, as in the cell above, with another window.",
+        more="25 · M · N over 25 · M + M · N, with M = N = 512.",
     ),
     _explain(
-        "03.4",
+        "04.5",
         "c",
         "Choose on the validation part, open the test once. What was used to choose cannot judge the choice.",
         misconception="the test set used for choosing",
@@ -408,7 +569,7 @@ _MOBILENET = (
 
 _EFFICIENTNET = (
     Exercise(
-        id="04.1",
+        id="05.1",
         level="look",
         kind="number",
         given=("stages", "small"),
@@ -429,10 +590,11 @@ _EFFICIENTNET = (
             ),
         ),
         why="More parameters allow more rules, and for learning more cells by heart.",
-        hint="Divide the sums of the column `parameters` of `stages` and `small`.",
+        hint="The question is about what is stored, in all stages together.",
+        more="Divide the sums of the column `parameters` of `stages` and `small`.",
     ),
     Exercise(
-        id="04.2",
+        id="05.2",
         level="compute",
         kind="list",
         tolerance=0.01,
@@ -442,10 +604,26 @@ _EFFICIENTNET = (
             ((16, 10), "The first is the sum. The average divides it by the number of places."),
         ),
         why="The maximum keeps the one strongest place; the average says how much of the image speaks for the feature.",
-        hint="Average and maximum over all four places of the map.",
+        hint="How many numbers does the map hold, and what does each pooling make of them?",
+        more="Average and maximum over all four places of the map.",
     ),
     Exercise(
-        id="04.3",
+        id="05.3",
+        level="compute",
+        kind="number",
+        tolerance=0.01,
+        truth=15.0,
+        mistakes=(
+            (1 / 15, "Upside down: each cell of the second has to count *more*."),
+            (280.0, "That is how many cells more the first has. How many times as many?"),
+            (1.0, "That counts every cell alike: then the first subject decides."),
+        ),
+        why="300 cells that count one each weigh as much as 20 that count 15 each.",
+        hint="How much do all cells of a subject weigh together?",
+        more="300 · 1 = 20 · ?",
+    ),
+    Exercise(
+        id="05.4",
         level="change",
         kind="number",
         tolerance=0.0002,
@@ -456,10 +634,11 @@ _EFFICIENTNET = (
             (0.5, "Divide twice: 255 / 255 / 255."),
         ),
         why="All images turn almost black, nothing fails, and no message appears. Such mistakes are found by looking.",
-        hint="Divide 255 by 255, as the careless colleague does, and then once more, as the network does.",
+        hint="How often is the pixel divided on its way?",
+        more="Divide 255 by 255, as the careless colleague does, and then once more, as the network does.",
     ),
     _explain(
-        "04.4",
+        "05.5",
         "b",
         "The loss is answers plus penalty, and the penalty can shrink without one better answer.",
         misconception="a falling loss as proof of better answers",
@@ -471,7 +650,7 @@ _EFFICIENTNET = (
 
 _COMPARE = (
     Exercise(
-        id="05.1",
+        id="06.1",
         level="look",
         kind="number",
         given=("difference",),
@@ -485,10 +664,11 @@ _COMPARE = (
             ),
         ),
         why="A difference counts only where its interval excludes zero.",
-        hint="Count the rows of `difference` whose `verdict` names a network.",
+        hint="Which column says whether a difference is decided?",
+        more="Count the rows of `difference` whose `verdict` names a network.",
     ),
     Exercise(
-        id="05.2",
+        id="06.2",
         level="compute",
         kind="share",
         given=("parts",),
@@ -499,11 +679,12 @@ _COMPARE = (
             (lambda parts: _share_of_largest(parts.train), "That is the largest class's share of the training part."),
         ),
         why="An accuracy below this is worse than no network at all.",
-        hint="Which share of the test part's labels is the most frequent one?",
+        hint="What is the lazy answer on these images, and how often is it true?",
+        more="Which share of the test part's labels is the most frequent one?",
         misconception="accuracy under imbalance",
     ),
     Exercise(
-        id="05.3",
+        id="06.3",
         level="change",
         kind="share",
         given=("predictions",),
@@ -519,10 +700,11 @@ _COMPARE = (
             ),
         ),
         why="Not one image is ranked differently, the AUC stays as it is, and yet the decisions are others.",
-        hint="Of the test images whose label is the first class: which share has a probability of 0.9 or more?",
+        hint="Sensitivity is about one of the classes only. Which rows count?",
+        more="Of the test images whose label is the first class: which share has a probability of 0.9 or more?",
     ),
     _explain(
-        "05.4",
+        "06.4",
         "a",
         "Ranked well, cut in the wrong place. A threshold chosen on validation images mends it without training.",
         misconception="a high AUC with a bad threshold",
@@ -534,7 +716,7 @@ _COMPARE = (
 
 _CLASSIFY = (
     Exercise(
-        id="06.1",
+        id="07.1",
         level="look",
         kind="name",
         given=("rejections",),
@@ -545,10 +727,11 @@ _CLASSIFY = (
             (lambda rejections: _slips_through(rejections, most=True), "Rejected most often. The least often counts."),
         ),
         why="These get an answer although none is deserved, and the answer looks like any other.",
-        hint="Below the first row, which name has the smallest number in the column `rejected`?",
+        hint="The first row is what should be answered. Compare the others.",
+        more="Below the first row, which name has the smallest number in the column `rejected`?",
     ),
     Exercise(
-        id="06.2",
+        id="07.2",
         level="compute",
         kind="share",
         given=("predictions",),
@@ -566,12 +749,13 @@ _CLASSIFY = (
                 "That is how sure it says it is. Compare what it says with the truth.",
             ),
         ),
-        why="If this is well below 0.9, the network claims more than it can. Notebook 9 mends that.",
-        hint="Keep the rows whose largest probability is at least 0.9; in how many of them is that class the label?",
+        why="If this is well below 0.9, the network claims more than it can. Notebook 10 mends that.",
+        hint="First find the rows where it is so sure; then compare label and most probable class there.",
+        more="Keep the rows whose largest probability is at least 0.9; in how many of them is that class the label?",
         misconception="a confident answer is a correct one",
     ),
     Exercise(
-        id="06.3",
+        id="07.3",
         level="change",
         kind="number",
         given=("predictions",),
@@ -585,12 +769,13 @@ _CLASSIFY = (
             ),
         ),
         why="The network is the same. Moving a threshold trades one kind of mistake for the other.",
-        hint="Count the rows whose probability of the first class is at least 0.5 and below 0.9.",
+        hint="Which images lie between the old threshold and the new one?",
+        more="Count the rows whose probability of the first class is at least 0.5 and below 0.9.",
     ),
     _explain(
-        "06.4",
+        "07.4",
         "c",
-        "A plausible place is no sound reason. Notebook 10 tests maps against a known truth.",
+        "A plausible place is no sound reason. Notebook 11 tests maps against a known truth.",
         misconception="saliency as proof",
         a="The map says where features spoke, not whether they are features of leukemia.",
         b="A nucleus lies in the middle of nearly every picture here, and so does a map that knows nothing.",
@@ -600,7 +785,7 @@ _CLASSIFY = (
 
 _PAPER_READ = (
     Exercise(
-        id="07.1",
+        id="08.1",
         level="look",
         kind="number",
         given=("audit",),
@@ -614,10 +799,11 @@ _PAPER_READ = (
             (lambda audit: len(audit), "These are all claims. Read the column `verdict`."),
         ),
         why="Each of them by numbers that the authors, or the publishers of the data, printed themselves.",
-        hint="Count the rows of `audit` whose `verdict` is contradicted.",
+        hint="The verdicts stand in one column of `audit`.",
+        more="Count the rows of `audit` whose `verdict` is contradicted.",
     ),
     Exercise(
-        id="07.2",
+        id="08.2",
         level="compute",
         kind="set",
         truth=(3, 6, 9),
@@ -628,10 +814,26 @@ _PAPER_READ = (
             ((2, 3, 4, 6, 9), "Mind the first decimal: 66.7, not 50.0 or 75.0."),
         ),
         why="A printed percentage is a fraction in disguise. A few more of them would leave one size.",
-        hint="For each n from 1 to 9, look whether some whole k gives 100 · k / n that rounds to 66.7.",
+        hint="Which fractions with a small denominator print as 66.7 %?",
+        more="For each n from 1 to 9, look whether some whole k gives 100 · k / n that rounds to 66.7.",
     ),
     Exercise(
-        id="07.3",
+        id="08.3",
+        level="compute",
+        kind="share",
+        tolerance=0.006,
+        truth=0.99**45,
+        mistakes=(
+            (1 - 0.99**45, "That is how much has been replaced. How much is left?"),
+            (0.55, "45 times one hundredth less, yes, but each time one hundredth of what is *left*: multiply."),
+            (0.99, "That is after one step. There are 45."),
+        ),
+        why="More than half of the average that judges the validation images is still from before the training.",
+        hint="What is left after two steps? 99 % of 99 %.",
+        more="`0.99 ** 45`",
+    ),
+    Exercise(
+        id="08.4",
         level="change",
         kind="share",
         given=("best",),
@@ -653,11 +855,12 @@ _PAPER_READ = (
             (0.05, "That is how many of all people are ill. Of those for whom it sounds an alarm, how many are?"),
         ),
         why="Where the disease is rare, most alarms are false, although the printed precision looked good.",
-        hint="Out of 1,000 people 50 are ill. How many of the 50, and how many of the 950, are called ill?",
+        hint="Imagine 1,000 people instead of shares.",
+        more="Out of 1,000 people 50 are ill. How many of the 50, and how many of the 950, are called ill?",
         misconception="accuracy under imbalance",
     ),
     _explain(
-        "07.4",
+        "08.5",
         "b",
         "On images that were learned from, memory counts as skill. The paper's own test figure is the lower one.",
         misconception="training accuracy as the result",
@@ -669,7 +872,7 @@ _PAPER_READ = (
 
 _LEAKAGE = (
     Exercise(
-        id="08.1",
+        id="09.1",
         level="look",
         kind="name",
         given=("found",),
@@ -681,10 +884,11 @@ _LEAKAGE = (
             (_NAMED, "That one shares bytes, because some names share images. Read the column `file`."),
         ),
         why="The very cells of the test were trained on, merely turned or mirrored.",
-        hint="In the table of what training and test share, find the largest number of the column `file`.",
+        hint="To share a subject is not to share a file. Which column is asked about?",
+        more="In the table of what training and test share, find the largest number of the column `file`.",
     ),
     Exercise(
-        id="08.2",
+        id="09.2",
         level="compute",
         kind="number",
         given=("found",),
@@ -699,10 +903,11 @@ _LEAKAGE = (
             (_step(_SUBJECT, _PAPER), "The right size with the wrong sign: first minus second."),
         ),
         why="The classifier is the same. All of this comes from how the data were split.",
-        hint="In the table of the gaps, add both rows of the column `nearest neighbours`.",
+        hint="Both steps of the table of gaps, taken together.",
+        more="In the table of the gaps, add both rows of the column `nearest neighbours`.",
     ),
     Exercise(
-        id="08.3",
+        id="09.3",
         level="compute",
         kind="number",
         given=("gap",),
@@ -718,22 +923,43 @@ _LEAKAGE = (
             ),
         ),
         why="Below about two, it is inconclusive, from so many runs, whether there is a difference.",
-        hint="Divide `measured` by `error` in the row 1.0 of `gap`.",
+        hint="Which row, and which two columns, of `gap` does the question name?",
+        more="Divide `measured` by `error` in the row 1.0 of `gap`.",
+    ),
+    Exercise(
+        id="09.4",
+        level="change",
+        kind="number",
+        given=("strong",),
+        tolerance=0.6,
+        truth=_leaks_seen,
+        mistakes=(
+            (lambda strong: _leaks_seen(strong) / 30, "That is their share. How many of thirty?"),
+            (lambda strong: _leaks_seen(strong, baseline="logistic regression"), "That is logistic regression."),
+            (
+                lambda strong: _leaks_seen(strong, column="true"),
+                "That counts the true differences. A class sees `measured`.",
+            ),
+            (30, "Not everybody: count the runs in which `measured` is above 0.05."),
+        ),
+        why="The same leak, and not everybody sees it. Whoever makes one split reports what luck shows.",
+        hint="`strong` has one row for each run and baseline. In which share of the runs is the difference so large?",
+        more="Of the rows of nearest neighbours, the share with `measured` above 0.05, times 30.",
     ),
     _explain(
-        "08.4",
+        "09.5",
         "d",
         "More cells of the same subjects show each one more thoroughly. New subjects are what is missing.",
         misconception="leakage",
         a="A leak does not thin out: every test cell still has cells of the same subject in training.",
-        b="Seeds move the result up and down. A leak pushes it up, whatever the seed.",
+        b="Seeds move the result up and down. A leak moves the middle of it up, and more seeds do not take that away.",
         c="The intervals would shrink, around a value that is still too high.",
     ),
 )
 
 _BETTER = (
     Exercise(
-        id="09.1",
+        id="10.1",
         level="look",
         kind="share",
         given=("simulated",),
@@ -745,11 +971,29 @@ _BETTER = (
             (0.95, "That is what they promise. How often do they hold the truth in the simulation?"),
         ),
         why="They promise 95 %. Cells of one subject are no independent witnesses.",
-        hint="In `simulated`: 10 subjects, resampled are the cells, column `covers`.",
+        hint="Mind both the number of subjects and what was resampled.",
+        more="In `simulated`: 10 subjects, resampled are the cells, column `covers`.",
         misconception="many cells are many witnesses",
     ),
     Exercise(
-        id="09.2",
+        id="10.2",
+        level="compute",
+        kind="share",
+        tolerance=0.004,
+        truth=0.009 / (0.009 + 0.099),
+        mistakes=(
+            (0.9, "That is the sensitivity: of the sick, how many are called positive. Turn the question round."),
+            (0.009, "These are the true alarms among all people. Divide by all alarms."),
+            (0.01, "That is the prevalence. Of those for whom it sounds an alarm, how many are sick?"),
+            (0.5, "That would be so if half of the people were sick. Here it is one in a hundred."),
+        ),
+        why="Eleven of twelve alarms are false, although the test is right nine times out of ten.",
+        hint="Imagine 1,000 people: how many are sick, and how many of the others get an alarm?",
+        more="9 true alarms and 99 false ones.",
+        misconception="accuracy under imbalance",
+    ),
+    Exercise(
+        id="10.3",
         level="change",
         kind="number",
         given=("validation", "predictions"),
@@ -767,11 +1011,12 @@ _BETTER = (
         ),
         tolerance=1e-4,
         why="Chosen on validation images. What specificity comes out on the test part is another question.",
-        hint="In `curves[first]`, take the lowest `threshold` among the rows with a `specificity` of 0.8 or more.",
+        hint="Which images may choose? And about which class does specificity speak?",
+        more="In `curves[first]`, take the lowest `threshold` among the rows with a `specificity` of 0.8 or more.",
         misconception="the test set used for choosing",
     ),
     _explain(
-        "09.3",
+        "10.4",
         "c",
         "Absence of evidence. The interval says which differences are still possible.",
         misconception="no difference found means no difference",
@@ -783,7 +1028,7 @@ _BETTER = (
 
 _LOOKS = (
     Exercise(
-        id="10.1",
+        id="11.1",
         level="look",
         kind="share",
         given=("scores",),
@@ -803,11 +1048,12 @@ _LOOKS = (
             ),
         ),
         why="And it knows nothing of the image. This is the number that a network's map has to beat.",
-        hint="In `scores`: the rows with mask cell and method centre blob, mean of the column `overlap`.",
+        hint="Which mask, which method, which column?",
+        more="In `scores`: the rows with mask cell and method centre blob, mean of the column `overlap`.",
         misconception="saliency as proof",
     ),
     Exercise(
-        id="10.2",
+        id="11.2",
         level="compute",
         kind="number",
         given=("reached",),
@@ -822,10 +1068,30 @@ _LOOKS = (
             ),
         ),
         why="No cell was changed, only a corner. That part of the answers came from the mark.",
-        hint="Take the column of the network trained with the mark: first row minus last row.",
+        hint="The cells stay the same. What changes from the first row to the last?",
+        more="Take the column of the network trained with the mark: first row minus last row.",
+    ),
+    Exercise(
+        id="11.3",
+        level="change",
+        kind="share",
+        given=("parts", "target"),
+        tolerance=0.004,
+        truth=lambda parts, target: _marked(parts.train, target, 0.5),
+        mistakes=(
+            (lambda parts, target: _marked(parts.train, target, 0.9), "That is with the share 0.9. Pass `share=0.5`."),
+            (
+                lambda parts, target: _marked(parts.train, target, 0.5, of_class=True),
+                "That is the share of the class. Count all training images.",
+            ),
+            (0.5, "Half of the *class*, about. What share of all training images is that?"),
+        ),
+        why="A mark on a fraction of the images is enough for a network to lean on it; set it and train again.",
+        hint="`plant_shortcut` says in the column `augmentation` which images it marks.",
+        more="`saliency.plant_shortcut(parts.train, [target], share=0.5, seed=1)`, then the share of rows with a mark.",
     ),
     _explain(
-        "10.3",
+        "11.4",
         "d",
         "Change what you suspect, and see whether the answer changes. That is an experiment; a map is a picture.",
         misconception="saliency as proof",
@@ -842,7 +1108,7 @@ def _chosen_on_validation(validation: list[float], test: list[float]) -> float:
 
 _TUNING = (
     Exercise(
-        id="11.1",
+        id="12.1",
         level="compute",
         kind="number",
         tolerance=0.006,
@@ -853,11 +1119,27 @@ _TUNING = (
             (0.86, "Three standard deviations are rare even for the best of twenty: simulate it."),
         ),
         why="Nothing was gained by choosing, and the best looks much better. This is the optimism of the best of many.",
-        hint="Draw 20 normal numbers (mean 0.80, deviation 0.02), note the largest; do so 10,000 times; take the mean.",
+        hint="One trial shows 0.80 on average. What happens to the largest of twenty?",
+        more="Draw 20 normal numbers (mean 0.80, deviation 0.02), note the largest; do so 10,000 times; take the mean.",
         misconception="the test set used for choosing",
     ),
     Exercise(
-        id="11.2",
+        id="12.2",
+        level="compute",
+        kind="number",
+        tolerance=0.6,
+        truth=1875.0,
+        mistakes=(
+            (18.75, "The deviation is the root of the variance: square the 0.01."),
+            (7500.0, "That is 0.75 / 0.01². The variance is p (1 − p) / n."),
+            (43.3, "That is the root of it. Solve p (1 − p) / n = 0.01² for n."),
+        ),
+        why="And cells of one subject are alike, so it takes more of them still.",
+        hint="Set the root of the variance equal to 0.01, and solve for n.",
+        more="0.75 · 0.25 / n = 0.0001",
+    ),
+    Exercise(
+        id="12.3",
         level="change",
         kind="function",
         truth=_chosen_on_validation,
@@ -876,11 +1158,12 @@ _TUNING = (
             (lambda validation, test: sum(test) / len(test), "That is the mean of all. Which one would you use?"),
         ),
         why="Validation chooses, the test judges the one that was chosen, once.",
-        hint="Find the place of the largest validation score, and return the test score at the same place.",
+        hint="Which list chooses, and which one is reported?",
+        more="Find the place of the largest validation score, and return the test score at the same place.",
         misconception="the test set used for choosing",
     ),
     _explain(
-        "11.3",
+        "12.4",
         "b",
         "The best of many is good and lucky. On fresh images the luck is gone and what is good remains.",
         misconception="the test set used for choosing",
@@ -893,8 +1176,8 @@ _TUNING = (
 EXERCISES: dict[str, Exercise] = {
     exercise.id: exercise
     for of_notebook in (
-        _START, _EXPLORE, _ROTATE, _MOBILENET, _EFFICIENTNET, _COMPARE, _CLASSIFY, _PAPER_READ, _LEAKAGE, _BETTER,
-        _LOOKS, _TUNING,
+        _START, _EXPLORE, _ROTATE, _LEARN, _MOBILENET, _EFFICIENTNET, _COMPARE, _CLASSIFY, _PAPER_READ, _LEAKAGE,
+        _BETTER, _LOOKS, _TUNING,
     )
     for exercise in of_notebook
 }  # fmt: skip

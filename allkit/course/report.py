@@ -65,10 +65,15 @@ def _publish_notebook(copy: Path, folder: Path) -> str:
     notebook = read_offline(copy)
     title = title_of(notebook) or _without_number(copy.stem)
     notebook.metadata["title"] = title
-    resources = {"metadata": {"name": copy.stem, "path": str(ROOT / "notebooks")}}
-    html, _ = _exporter().from_notebook_node(notebook, resources)
-    (folder / f"{copy.stem}.html").write_text(_stand_alone(html), encoding="utf-8")
+    (folder / f"{copy.stem}.html").write_text(render_page(notebook, copy), encoding="utf-8")
     return title
+
+
+def render_page(notebook: nbformat.NotebookNode, path: Path) -> str:
+    """Return a notebook from `read_offline` as one HTML page that loads and runs nothing."""
+    resources = {"metadata": {"name": path.stem, "path": str(ROOT / "notebooks")}}
+    html, _ = _exporter().from_notebook_node(notebook, resources)
+    return _stand_alone(html)
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
@@ -99,8 +104,14 @@ def read_offline(path: Path) -> nbformat.NotebookNode:
             _replace_live(output.get("data", {}))
             _describe_figure(output)
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+            cell.outputs = [output for output in cell.outputs if _says_something(output)]
     return notebook
+
+
+def _says_something(output: nbformat.NotebookNode) -> bool:
+    """Return whether an output holds more than the place of a line of progress that is gone."""
+    data = output.get("data", {"text/plain": "stream or error"})
+    return any(str(value).strip() for value in data.values())
 
 
 def _replace_live(data: dict[str, Any]) -> None:
@@ -119,7 +130,9 @@ def _describe_figure(output: nbformat.NotebookNode) -> None:
         if picture := output.get("data", {}).get(kind):
             alt = output.get("metadata", {}).get(kind, {}).get("alt") or NO_DESCRIPTION
             source = f"data:{kind};base64,{''.join(picture.split())}"
-            output.data = nbformat.from_dict({"text/html": f'<img src="{source}" alt="{escape(alt)}">'})
+            width = output.get("metadata", {}).get(kind, {}).get("width", 0)  # twice as fine as it is shown
+            size = f' width="{int(width)}"' if width else ""
+            output.data = nbformat.from_dict({"text/html": f'<img src="{source}" alt="{escape(alt)}"{size}>'})
 
 
 class _Renderer(IPythonRenderer):

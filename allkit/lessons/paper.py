@@ -1,4 +1,4 @@
-"""Notebook 07: what the paper and the literature report, as tables, and what the printed numbers imply.
+"""Notebook 08: what the paper and the literature report, as tables, and what the printed numbers imply.
 
 The tables lie as CSV under `data/paper/`. Accuracies are in percent, as the paper prints them. A model is called
 "mobilenet" or "efficientnetb3".
@@ -10,15 +10,18 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
 
-from allkit import ROOT, AllkitError
+from allkit import ROOT, AllkitError, plots
 from allkit.cnmc import load_manifest
 from allkit.data import source_images
-from allkit.splits import Split, split_by_image
-from allkit.train import LearningRateRule
+from allkit.images import fitting_crop
+from allkit.progress import track
+from allkit.splits import Split, split_by_image, split_data
+from allkit.train import LearningRateRule, build_from_profile, get_profile, train_model
 
 FOLDER = ROOT / "data" / "paper"
 
@@ -47,7 +50,7 @@ def _files(model: str) -> tuple[str, str]:
 
 
 def load_table(model: str) -> pd.DataFrame:
-    """Notebooks 02, 03, 04, 07: load the paper's training table, Table I (MobileNet) or Table II (EfficientNetB3).
+    """Notebooks 02, 04, 05, 08: load the paper's training table, Table I (MobileNet) or Table II (EfficientNetB3).
 
     One row per epoch: `epoch`, `loss`, `accuracy` (training, percent), `val_loss`, `val_accuracy` (percent), `lr`,
     `next_lr`, `monitor` ("accuracy" or "val_loss"), `improvement` (percent), `seconds`.
@@ -56,7 +59,7 @@ def load_table(model: str) -> pd.DataFrame:
 
 
 def load_report(model: str) -> pd.DataFrame:
-    """Notebooks 01, 05, 07: load the paper's classification report, Fig. 11 (MobileNet) or Fig. 16 (EfficientNetB3).
+    """Notebooks 01, 06, 08: load the paper's classification report, Fig. 11 (MobileNet) or Fig. 16 (EfficientNetB3).
 
     Index `row` ("ALL", "HEM", "accuracy", "macro avg", "weighted avg"); columns `precision`, `recall`, `f1_score`
     (0-1, two decimals as printed; accuracy stands under `f1_score`) and `support` (images).
@@ -65,7 +68,7 @@ def load_report(model: str) -> pd.DataFrame:
 
 
 def load_reported() -> pd.DataFrame:
-    """Notebooks 01, 05, 07: load the single figures that the paper states in its text.
+    """Notebooks 01, 06, 08: load the single figures that the paper states in its text.
 
     Columns `model` ("" where a figure concerns both), `measure`, `value`, `where` (in the paper) and `remark`, which
     says among others that the accuracies of the text are training accuracies.
@@ -74,7 +77,7 @@ def load_reported() -> pd.DataFrame:
 
 
 def load_literature() -> pd.DataFrame:
-    """Notebook 05: load what other studies report on C-NMC 2019.
+    """Notebook 06: load what other studies report on C-NMC 2019.
 
     Columns `method`, `measure`, `value` (0-1), `test` (which images), `split` ("by subject" or "by image or not
     stated"), `reference` (arXiv or DOI), `verified` ("abstract": the figure was read in the study's own abstract;
@@ -84,7 +87,7 @@ def load_literature() -> pd.DataFrame:
 
 
 def possible_counts(accuracy_percent: float, decimals: int, n: int) -> list[int]:
-    """Notebooks 02, 07: list every count of right answers among `n` images that prints as this accuracy.
+    """Notebooks 02, 08: list every count of right answers among `n` images that prints as this accuracy.
 
     A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images. A figure halfway
     between two prints counts as both: how the authors' software rounds is not known.
@@ -98,7 +101,7 @@ def _rounds_to(value: np.ndarray, printed: float, decimals: int) -> np.ndarray:
 
 
 def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -> list[np.ndarray]:
-    """Notebooks 05, 07: find every confusion matrix that prints as a two-class report (Figs. 11 and 16).
+    """Notebooks 06, 08: find every confusion matrix that prints as a two-class report (Figs. 11 and 16).
 
     The report (see `load_report`) gives the images per class, so only two numbers are free: how many of each class were
     recognised. All pairs are tried; `correct` is their sum, where it is known (section IV). The matrices are (2, 2),
@@ -134,7 +137,7 @@ def _report_scores(a: np.ndarray, d: np.ndarray, n_first: int, n_second: int) ->
 
 
 def summarise(model: str) -> dict[str, float]:
-    """Notebooks 05, 07: return what the paper's test part says of a model, from Figs. 11 and 16 and Tables I and II.
+    """Notebooks 06, 08: return what the paper's test part says of a model, from Figs. 11 and 16 and Tables I and II.
 
     accuracy, balanced_accuracy and weighted_f1 (0-1) come from the reconstructed confusion matrix (the mean,
     where several round to the printed report), auc from the text, training_seconds is the sum over the epochs.
@@ -161,7 +164,7 @@ def _measures_of(matrix: np.ndarray) -> list[float]:
 
 
 def audit_paper() -> pd.DataFrame:
-    """Notebook 07: check the paper against its own tables and the data set's list of files.
+    """Notebook 08: check the paper against its own tables and the data set's list of files.
 
     One row per claim: claim, where (in the paper), stated, found (both as text, computed here), verdict ("confirmed",
     "contradicted", "inconclusive").
@@ -206,7 +209,7 @@ def _audit_test_part() -> dict[str, str]:
 
 
 def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int]) -> list[int]:
-    """Notebook 07: return the sizes on which every accuracy (percent, 3 decimals) is a whole number of images."""
+    """Notebook 08: return the sizes on which every accuracy (percent, 3 decimals) is a whole number of images."""
     return [n for n in sizes if all(possible_counts(accuracy, 3, n) for accuracy in accuracies)]
 
 
@@ -219,7 +222,7 @@ def _accuracies(column: str) -> list[float]:
 
 
 def split_sizes(images: int) -> tuple[int, int, int]:
-    """Notebook 07: return the sizes of 70 / 15 / 15 % parts, made in scikit-learn's two steps (III.A)."""
+    """Notebook 08: return the sizes of 70 / 15 / 15 % parts, made in scikit-learn's two steps (III.A)."""
     held = images - int(images * 0.7)
     return images - held, held - -(-held // 2), -(-held // 2)
 
@@ -265,7 +268,7 @@ def _audit_accuracy() -> dict[str, str]:
 
 
 def replay_rule(model: str) -> pd.DataFrame:
-    """Notebook 07: feed the losses and accuracies of Table I or II to the recovered rule; return what it gives."""
+    """Notebook 08: feed the losses and accuracies of Table I or II to the recovered rule; return what it gives."""
     table, rule, lr, rows = load_table(model), LearningRateRule(), None, []
     for epoch in table.itertuples():
         lr = epoch.lr if lr is None else lr
@@ -313,7 +316,7 @@ def _audit_training_gain() -> dict[str, str]:
 
 
 def initial_penalty(features: int) -> float:
-    """Notebook 07: return the expected L2 penalty of the recovered head (256 units) on so many features, untrained.
+    """Notebook 08: return the expected L2 penalty of the recovered head (256 units) on so many features, untrained.
 
     Its weights are Glorot-uniform, the strength of the penalty is 0.016.
     """
@@ -335,12 +338,12 @@ def _audit_first_loss() -> dict[str, str]:
 
 
 def auc_of_normals(mean: tuple[float, float], spread: tuple[float, float]) -> float:
-    """Notebook 07: return the AUC of a number that is normal in both classes, from means and standard deviations."""
+    """Notebook 08: return the AUC of a number that is normal in both classes, from means and standard deviations."""
     return float(norm.cdf(abs(mean[0] - mean[1]) / math.hypot(*spread)))
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:
-    """Notebook 07: return the standard error of an AUC on independent images (Hanley and McNeil, 1982)."""
+    """Notebook 08: return the standard error of an AUC on independent images (Hanley and McNeil, 1982)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
     return math.sqrt(spread / (positives * negatives))
@@ -359,7 +362,7 @@ def _audit_size() -> dict[str, str]:
 
 
 def mcnemar_bounds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Notebook 07: return the smallest and the largest p of McNemar's test that two confusion matrices allow.
+    """Notebook 08: return the smallest and the largest p of McNemar's test that two confusion matrices allow.
 
     They are (2, 2), rows true, of the same test images. Which images both got right is not printed. Per class the
     images that only one of them got right differ by a fixed number; their sum lies between that difference and what
@@ -400,7 +403,7 @@ def _split_like_the_paper() -> Split:
 
 
 def shared_with_training() -> dict[str, float]:
-    """Notebook 07: split the data set's list by image as the paper did; what do test images share with training?
+    """Notebook 08: split the data set's list by image as the paper did; what do test images share with training?
 
     Shares, 0-1, of test images with a cell of the same subject, of the same source image, and with the same bytes in
     training.
@@ -416,3 +419,117 @@ def _audit_unseen() -> dict[str, str]:
         ", ".join(f"{share:.1%} share their {name}" for name, share in shared.items()) + " with training",
         CONTRADICTED if shared["subject"] > 0 else CONFIRMED,
     )  # fmt: skip
+
+
+def split_for_experiment(index: pd.DataFrame, *, seed: int = 123) -> Split:
+    """Notebook 08: split by subject, or by image where subjects are unknown: the experiment is about training alone."""
+    known = index.loc[index["label"].notna() & (index["part"] == "train"), "subject"].notna().all()
+    return split_data(index, "subject" if known else "image", seed=seed)
+
+
+COLLAPSE = {
+    "the recipe": {"rescale": False, "momentum": 0.99},
+    "input from -1 to 1": {"rescale": True, "momentum": 0.99},
+    "momentum 0.8": {"rescale": False, "momentum": 0.8},
+}
+"""The paper's recipe, and the recipe with one suspect taken away at a time."""
+
+
+def evaluate_collapse(
+    split: Split, index: pd.DataFrame, *, image_size: int = 48, epochs: int = 5, seeds: Sequence[int] = (1, 2, 3)
+) -> pd.DataFrame:
+    """Notebook 08: train MobileNet by the paper's recipe and its variants (`COLLAPSE`), small, with several seeds.
+
+    All layers, from the kit's drawn weights. One row per variant, seed and epoch: variant, seed, epoch, accuracy
+    (training), val_balanced_accuracy, 0–1.
+    """
+    runs = [(name, seed) for name in COLLAPSE for seed in seeds]
+    tables = []
+    for name, seed in track(runs, "trainings", unit="training"):
+        profile = get_profile(
+            "paper", "mobilenet", index, weights="drawn", image_size=image_size, epochs=epochs,
+            crop=fitting_crop(300, index), best_by="balanced_accuracy", **COLLAPSE[name],
+        )  # fmt: skip
+        model = build_from_profile("mobilenet", profile, split.train["label"].nunique(), seed=seed)
+        history = train_model(model, split, profile, seed=seed, show=False).history
+        tables.append(history[["epoch", "accuracy", "val_balanced_accuracy"]].assign(variant=name, seed=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def plot_collapse(table: pd.DataFrame, classes: int = 2) -> np.ndarray:
+    """Notebook 08: draw training accuracy and balanced validation accuracy over the epochs, one line per training.
+
+    The dotted line is what a constant answer gets.
+    """
+    _, axes = plt.subplots(1, 2, figsize=(9.0, 3.4), sharey=True)
+    titles = {"accuracy": "training accuracy", "val_balanced_accuracy": "validation, balanced accuracy"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        plots.plot_lines(table, "epoch", column, by="variant", unit="seed", ylabel=title, percent=True, ax=ax)
+        ends = table[table["epoch"] == table["epoch"].max()].groupby("variant", sort=False)[column]
+        listed = "; ".join(
+            f"{name} {low:.0%} to {high:.0%}" for name, (low, high) in ends.agg(["min", "max"]).iterrows()
+        )
+        plots.describe(ax, f"{title} in the last epoch: {listed}.")
+    axes[1].axhline(1 / classes, color="0.4", linestyle=":", label="constant answer")
+    axes[0].set_ylim(0, 1.03)
+    axes[1].legend()
+    return axes
+
+
+def describe_collapse(table: pd.DataFrame, classes: int = 2) -> str:
+    """Notebook 08: return which of the variants collapses on validation images, and which suspect it is, as a list."""
+    last = table[table["epoch"] == table["epoch"].max()]
+    lines, healthy = [], {}
+    for name, rows in last.groupby("variant", sort=False):
+        held = rows["val_balanced_accuracy"]
+        healthy[name] = held.min() > 1 / classes + 0.05
+        word = (
+            "answers more than a constant"
+            if healthy[name]
+            else "**all but a constant answer**"
+            if held.max() < 1 / classes + 0.05
+            else "with some seeds a constant answer"
+        )
+        lines.append(
+            f"- {name}: {rows['accuracy'].mean():.0%} on training images, {held.min():.0%} to "
+            f"{held.max():.0%} balanced on "
+            f"validation images: {word}"
+        )
+    recipe, *others = healthy
+    cured = [name for name in others if healthy[name]]
+    end = (
+        "The recipe does not collapse here; what the paper saw is not reproduced."
+        if healthy[recipe]
+        else f"What cures it: **{', '.join(cured)}**."
+        if cured
+        else "Neither change cures it here."
+    )
+    return "\n".join([*lines, "", end])
+
+
+def count_fits(accuracies: Iterable[float], n: int) -> str:
+    """Notebook 02: return how many of these accuracies (percent, 3 decimals) fit `n` images, in words."""
+    accuracies = list(accuracies)
+    return f"{sum(bool(possible_counts(one, 3, n)) for one in accuracies)} of {len(accuracies)}"
+
+
+def locate_accuracies() -> pd.DataFrame:
+    """Notebook 08: return the accuracies of the text beside those of training, validation and test, percent."""
+    stated = load_reported().query("measure == 'accuracy_percent'").set_index("model")["value"]
+    ends = {model: load_table(model).iloc[-1] for model in _FILES}
+    return pd.DataFrame(
+        {
+            "text": stated,
+            "training, last epoch": {model: row["accuracy"] for model, row in ends.items()},
+            "validation, last epoch": {model: row["val_accuracy"] for model, row in ends.items()},
+            "test": {model: 100 * summarise(model)["accuracy"] for model in _FILES},
+        }
+    ).round(3)
+
+
+def mcnemar_of_both() -> tuple[float, float]:
+    """Notebook 08: return the smallest and the largest p of McNemar's test over all pairs of matrices that fit."""
+    stated = load_reported().query("measure == 'correct'").set_index("model")["value"].astype(int)
+    fits = [reconstruct_confusion(load_report(model), correct=stated[model]) for model in _FILES]
+    bounds = [mcnemar_bounds(a, b) for a in fits[0] for b in fits[1]]
+    return min(low for low, _ in bounds), max(high for _, high in bounds)

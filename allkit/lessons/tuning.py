@@ -1,4 +1,4 @@
-"""Notebook 11 and `allkit tune`: the search for batch size, learning rate and epochs."""
+"""Notebook 12 and `allkit tune`: the search for batch size, learning rate and epochs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 from optuna.distributions import (
     BaseDistribution,
     FloatDistribution,
@@ -29,12 +35,13 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from allkit import AllkitError, __version__
+from allkit import AllkitError, __version__, plots
 from allkit.backend import keras
 from allkit.data import index_hash
 from allkit.evaluate import evaluate_predictions
 from allkit.models import TrainedModel, head_of, predict_index
 from allkit.parameters import as_kind
+from allkit.progress import track
 from allkit.runs import Run, load_data, open_run
 from allkit.splits import Split, assert_disjoint, fitting_split, split_data
 from allkit.train import (
@@ -415,7 +422,7 @@ def describe_best(study: optuna.Study) -> str:
         return "No trial is complete yet."
     return (
         f"Best of {complete} complete trials ({pruned} were pruned): {describe_trial(study.best_trial)}. The score "
-        "is the balanced accuracy on validation images. The best of many is too good; notebook 11 shows by how much."
+        "is the balanced accuracy on validation images. The best of many is too good; notebook 12 shows by how much."
     )
 
 
@@ -489,3 +496,126 @@ def measure_optimism(table: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
     found = found.assign(gap=found["score"] - found["test"])
     found = found.assign(low=np.where(distinct, low, np.nan), high=np.where(distinct, high, np.nan))
     return found.assign(growth=found["gap"] - (scores[:, 0].mean() - scores[:, 1].mean()))
+
+
+def run_search(study: optuna.Study, score: Score, trials: int) -> pd.DataFrame:
+    """Notebook 12: run trials until so many are finished, with a line of progress; return `trials_table`."""
+    with track(what="trials", total=trials, initial=min(count_finished(study), trials), unit="trial") as bar:
+        run_trials(study, score, trials, callbacks=[lambda *_: bar.update()])
+    return trials_table(study)
+
+
+def plot_search(table: pd.DataFrame) -> Axes:
+    """Notebook 12: draw the validation score of every trial in their order, and the best so far."""
+    scored = table.dropna(subset="score").sort_values("trial")
+    ax = plots.plot_points(scored, "trial", "score", by="state")
+    words = {"ylabel": "balanced accuracy, validation", "percent": True, "steps": True}
+    plots.plot_lines(scored, "trial", {"best": "best so far"}, ax=ax, **words)
+    return plots.describe(ax, f"Validation score of {len(table)} trials; the best is {table['best'].max():.3f}.")
+
+
+def describe_best_trial(table: pd.DataFrame) -> str:
+    """Notebook 12: return the best complete trial with its settings, and its gain over the paper's, in sentences."""
+    complete = table[table["state"] == "complete"]
+    paper, best = complete.iloc[0], complete.loc[complete["score"].idxmax()]
+    values = ", ".join(f"{name.replace('_', ' ')} {best[name]:.2g}" for name in SPACE)
+    gain = f"That is {best['score'] - paper['score']:.3f} above that of trial {paper['trial']}, the first"
+    after = "No trial beats the paper's own values" if best["trial"] == paper["trial"] else gain
+    return (
+        f"The best of {len(complete)} complete trials is trial {best['trial']}: {values}. Its validation score is "
+        f"{best['score']:.3f}. {after}."
+    )
+
+
+def plot_trial_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Axes:
+    """Notebook 12: draw the score of each trial over its epochs, coloured by learning rate; crosses were given up."""
+    ax = plt.subplots(figsize=(6.8, 3.8))[1]
+    rates = table.set_index("trial")["learning_rate"].astype(float)
+    norm = LogNorm(rates.min(), rates.max())
+    colours = matplotlib.colormaps["cividis"]
+    for trial, rows in curves.groupby("trial"):
+        colour = colours(norm(rates[trial]))
+        ax.plot(rows["epoch"], 100 * rows["score"], color=colour, linewidth=1.2)
+        mark = "X" if rows["state"].iat[0] == "pruned" else "o"
+        ax.plot(rows["epoch"].iat[-1], 100 * rows["score"].iat[-1], mark, color=colour, markersize=7)
+    ax.figure.colorbar(ScalarMappable(norm, colours), ax=ax, label="learning rate")
+    ax.plot([], [], "o", color="0.3", label="finished")
+    ax.plot([], [], "X", color="0.3", label="given up (pruned)")
+    ax.legend(loc="lower right")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel="balanced accuracy, validation (%)")
+    pruned = curves.loc[curves["state"] == "pruned", "trial"].nunique()
+    return plots.describe(ax, f"Score of each trial over its epochs; {pruned} of {len(table)} trials were given up.")
+
+
+def describe_pruning(table: pd.DataFrame) -> str:
+    """Notebook 12: return how many trials were pruned and what that saved, in a sentence."""
+    pruned = table[table["state"] == "pruned"]
+    saved, planned = int((pruned["epochs"] - pruned["reports"]).sum()), int(table["epochs"].sum())
+    return (
+        f"**{len(pruned)}** of {len(table)} trials were pruned, which saved {saved} of {planned} planned epochs "
+        f"({saved / planned:.0%})."
+    )
+
+
+def plot_importance(importance: pd.DataFrame) -> Axes:
+    """Notebook 12: draw the importance of each setting and of luck with intervals."""
+    return plots.plot_intervals(importance, xlabel="share of the differences in score")
+
+
+def describe_importance(importance: pd.DataFrame, trials: int) -> str:
+    """Notebook 12: return which settings matter more than luck, and which cannot be told from it, as a list."""
+    matters = [name for name in SPACE if importance.loc[name, "verdict"] == "matters"]
+    unknown = [name for name in SPACE if name not in matters]
+    lines = [f"- matters: **{', '.join(matters)}**"] if matters else []
+    lines += [f"- inconclusive: {', '.join(unknown)}"] if unknown else []
+    return f"From {trials} complete trials (95 % bootstrap, trials resampled):\n\n" + "\n".join(lines)
+
+
+def plot_optimism(optimism: pd.DataFrame, measure: str = "balanced accuracy") -> Axes:
+    """Notebook 12: draw the best validation score, and the test score of the same trial, over the number of trials."""
+    names = {"score": "validation, the best", "test": "test, the same trial"}
+    words = {"xlabel": "trials to choose from", "ylabel": measure, "percent": True, "log": True}
+    return plots.plot_lines(optimism, "trials", names, **words)
+
+
+def describe_optimism(optimism: pd.DataFrame) -> str:
+    """Notebook 12: return how wide the gap between validation and test is, and how much of it comes from choosing."""
+    half = optimism.iloc[max(len(optimism) // 2 - 1, 0)]
+    side = "above" if half["gap"] > 0 else "below"
+    what = "adds" if half["growth"] > 0 else "takes away"
+    return (
+        f"The best validation score of {half['trials']:.0f} trials lies **{abs(half['gap']):.3f} {side}** the "
+        "test score of "
+        f"the same trial (90 % of the samples: {half['low']:+.3f} to {half['high']:+.3f}; trials resampled). "
+        "With a single "
+        f"trial the difference is {optimism['gap'].iloc[0]:+.3f} already; choosing {what} {abs(half['growth']):.3f}."
+    )
+
+
+def describe_contest(contest: pd.DataFrame, images: int) -> str:
+    """Notebook 12: return how good the winner of equally good networks looks, and how good it is, in sentences."""
+    winner = contest.iloc[-1]
+    return (
+        f"The winner has **{winner['score']:.1%}** on {images} validation images, and {winner['test']:.1%} on "
+        "the test images. "
+        f"All had 75 %. Among {contest['trials'].iloc[9]} networks the best looks "
+        f"{contest['growth'].iloc[9]:.1%} too good, "
+        f"among 100 already {contest['growth'].iloc[99]:.1%}."
+    )
+
+
+def describe_states(table: pd.DataFrame) -> str:
+    """Notebook 12: return how many trials finished, run elsewhere, or failed, in a sentence."""
+    states = table["state"].value_counts()
+    done = states.get("complete", 0) + states.get("pruned", 0)
+    running, failed = states.get("running", 0), states.get("fail", 0)
+    return f"This search: {done} trials finished, {running} running elsewhere, {failed} failed."
+
+
+def report_chosen(table: pd.DataFrame) -> dict[str, float]:
+    """Notebook 12: return the one figure that may be reported: the trial that validation chose, with its test score."""
+    complete = table[table["state"] == "complete"]
+    best = complete.loc[complete["score"].idxmax()]
+    facts = {name: best[name] for name in SPACE} | {"validation": best["score"], "test": best["test"]}
+    return facts | {"trials": len(table), "complete": len(complete), "pruned": int((table["state"] == "pruned").sum())}

@@ -1,6 +1,15 @@
 """Synthetic cells, drawn procedurally, and the twin of C-NMC 2019 that is made of them."""
 
 from allkit.synthetic.cells import SyntheticCell, draw_cell, draw_numbers
-from allkit.synthetic.dataset import ensure_twin, ideal_observer, load_truth, make_twin
+from allkit.synthetic.dataset import ensure_twin, evaluate_ceiling, ideal_observer, load_truth, make_twin
 
-__all__ = ["SyntheticCell", "draw_cell", "draw_numbers", "ensure_twin", "ideal_observer", "load_truth", "make_twin"]
+__all__ = [
+    "SyntheticCell",
+    "draw_cell",
+    "draw_numbers",
+    "ensure_twin",
+    "evaluate_ceiling",
+    "ideal_observer",
+    "load_truth",
+    "make_twin",
+]

@@ -33,16 +33,17 @@ class SyntheticCell:
     """A synthetic cell with its truth.
 
     `image` is uint8 RGB, black outside the cell: (450, 450, 3), or (600, 600, 3) in the final part; `outline` (the
-    whole cell) and `nucleus` are bool masks of its height and width. `cues` says what was drawn. The class cues:
-    `nucleus_share` (area of nucleus / area of cell), `clumping` (0 fine chromatin to 1 condensed clumps), `nucleoli`
-    (how many) with `nucleolus_contrast` (0 to 1), `indentation` (depth of the cleft in the nucleus / its radius). The
-    size: `area`, pixels. Without meaning for the class: `brightness` and `hue` (standard normal), `tail` and `cut` (0
-    or 1).
+    whole cell), `nucleus` and `nucleoli` are bool masks of its height and width. `cues` says what was drawn. The class
+    cues: `nucleus_share` (area of nucleus / area of cell), `clumping` (0 fine chromatin to 1 condensed clumps),
+    `nucleoli` (how many) with `nucleolus_contrast` (0 to 1), `indentation` (depth of the cleft in the nucleus / its
+    radius). The size: `area`, pixels. Without meaning for the class: `brightness` and `hue` (standard normal), `tail`
+    and `cut` (0 or 1).
     """
 
     image: np.ndarray
     outline: np.ndarray
     nucleus: np.ndarray
+    nucleoli: np.ndarray
     label: str
     subject: str
     cues: dict[str, float]
@@ -312,10 +313,10 @@ def _draw(
     cues = _draw_cues(traits, area, rng)
     radius = _draw_radius(traits, cues, rng)
     layers, origin = _draw_box(radius, traits, cues, rng)
-    image, outline, nucleus = _place(*layers, origin, rng)
+    image, (outline, nucleus, nucleoli) = _place(*layers, origin, rng)
     cues["nucleus_share"] = float(nucleus.sum() / outline.sum())
     cues["area"] = float(outline.sum())
-    return SyntheticCell(image, outline, nucleus, label, subject, cues)
+    return SyntheticCell(image, outline, nucleus, nucleoli, label, subject, cues)
 
 
 def draw_numbers(
@@ -360,8 +361,8 @@ def check_parameters(subject_effect: float, difficulty: float) -> None:
 
 def _draw_box(
     radius: np.ndarray, traits: dict[str, float], cues: dict[str, float], rng: np.random.Generator
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """Draw the cell in a box around it: colours uint8 (h, w, 3), outline and nucleus bool (h, w); and its middle."""
+) -> tuple[tuple[np.ndarray, list[np.ndarray]], np.ndarray]:
+    """Draw the cell in a box around it: colours uint8 (h, w, 3); outline, nucleus, nucleoli bool (h, w); its middle."""
     outer = _add_neighbour(radius, rng) if cues["tail"] else radius
     outer = np.minimum(outer, SIDE / 2 - 12)
     ends = outer * np.sin(_ANGLES), outer * np.cos(_ANGLES)
@@ -373,10 +374,11 @@ def _draw_box(
         inside = np.minimum(inside, _cut(x, y, radius, rng))
     core = _draw_nucleus(radius, cues, rng)
     in_nucleus = np.minimum(_at(core, angle) - r, inside - 2)
-    colours = _draw_colours(inside, in_nucleus, angle, (x, y), traits, cues, rng)
+    colours, nucleoli = _draw_colours(inside, in_nucleus, angle, (x, y), traits, cues, rng)
     if cues["tail"]:
         _colour_neighbour(colours, r - _at(radius, angle), inside, rng)
-    return (colours, inside > 0, in_nucleus > 0), np.array([-rows.start, -columns.start])
+    masks = [inside > 0, in_nucleus > 0, (nucleoli > 0) & (in_nucleus > 0)]
+    return (colours, masks), np.array([-rows.start, -columns.start])
 
 
 def _add_neighbour(radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -412,8 +414,8 @@ def _draw_nucleus(radius: np.ndarray, cues: dict[str, float], rng: np.random.Gen
     return core * np.sqrt(cues["nucleus_share"] * (radius**2).sum() / (core**2).sum())
 
 
-def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndarray:
-    """Colour the box: structure first, then each channel brought to the cell's mean and spread."""
+def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Colour the box: structure first, then each channel brought to the cell's mean and spread; and the nucleoli."""
     shape = inside.shape
     nucleus = _step(in_nucleus, 5)
     spots = _draw_nucleoli(in_nucleus, grid, cues, rng)
@@ -437,7 +439,7 @@ def _draw_colours(inside, in_nucleus, angle, grid, traits, cues, rng) -> np.ndar
     camera = _draw_camera_noise(shape, traits, rng)
     for k, field in enumerate(fields):
         colours[..., k] = _bring_to(field, camera[k], mask, soft, float(mean[k]), float(spread[k]))
-    return colours
+    return colours, spots
 
 
 def _draw_camera_noise(shape, traits, rng) -> np.ndarray:
@@ -501,8 +503,9 @@ def _bring_to(field, noise, mask, soft, mean, spread) -> np.ndarray:
     return np.round(np.clip(level, 12, 255)) * mask
 
 
-def _place(box, outline, nucleus, origin, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _place(box, masks, origin, rng) -> tuple[np.ndarray, list[np.ndarray]]:
     """Put the box into a black image of 450×450, its centre near the middle."""
+    outline = masks[0]
     rows, columns = outline.sum(axis=1), outline.sum(axis=0)
     centre = np.array([np.average(np.arange(n.size), weights=n) for n in (rows, columns)])
     # a neighbour's piece or a cut moves the centre of mass off the middle, as in genuine images
@@ -513,4 +516,4 @@ def _place(box, outline, nucleus, origin, rng) -> tuple[np.ndarray, np.ndarray, 
     keep = tuple(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(pad, outline.shape, strict=True))
     pad = [(max(0, a), max(0, b)) for a, b in pad]
     image = np.pad(box[keep], [*pad, (0, 0)])
-    return image, np.pad(outline[keep], pad), np.pad(nucleus[keep], pad)
+    return image, [np.pad(mask[keep], pad) for mask in masks]

@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.special import expit
-from tqdm import tqdm
 
 from allkit import ROOT, AllkitError, disk_trouble
 from allkit.cnmc import load_manifest
 from allkit.folders import locked
+from allkit.progress import track
 from allkit.synthetic.cells import (
     SIDE,
     VERSION,
@@ -108,7 +108,7 @@ def _write_whole(folder: Path, parameters: dict, progress: bool) -> None:
         os.replace(made, folder)
 
 
-def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: bool = False) -> Path:
+def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: bool = True) -> Path:
     """Return the absolute path of the embedded synthetic twin, drawing it on the first call.
 
     A twin that other rules drew is moved aside, with whatever else lies in its folder, and drawn anew.
@@ -283,7 +283,7 @@ def _write_twin(folder: Path, parameters: dict, progress: bool) -> None:
     drawn = [file for path, file in plan.files.items() if path not in plan.copies]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(lambda file: _write_cell(folder, file, parameters), drawn)
-        for _ in tqdm(work, total=len(drawn), desc="drawing cells", disable=not progress, leave=False):
+        for _ in track(work, "drawing cells", total=len(drawn), disable=not progress):
             pass
     for path, source in plan.copies.items():
         shutil.copyfile(folder / source, folder / path)
@@ -304,7 +304,8 @@ def _draw_file(file: CellFile, parameters: dict) -> SyntheticCell:
         return cell
     edge = ((file.side - SIDE) // 2,) * 2
     image = np.pad(cell.image, (edge, edge, (0, 0)))
-    return replace(cell, image=image, outline=np.pad(cell.outline, edge), nucleus=np.pad(cell.nucleus, edge))
+    pads = {name: np.pad(getattr(cell, name), edge) for name in ("outline", "nucleus", "nucleoli")}
+    return replace(cell, image=image, **pads)
 
 
 def load_truth(path: str | Path) -> SyntheticCell:
@@ -330,6 +331,12 @@ def ideal_observer(rows: pd.DataFrame) -> pd.DataFrame:
         odds.append(ideal_log_odds(file.label, file.subject, file.number, **given))
     table = rows[["path", "label", "subject", "group"]].reset_index(drop=True)
     return table.assign(p_ALL=expit(odds), p_HEM=1 - expit(odds))
+
+
+def evaluate_ceiling(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the predictions of `ideal_observer` by what it is, or nothing where the cells are not synthetic."""
+    drawn = rows["source"].eq("synthetic").all()
+    return {"ceiling: knows how each cell was drawn": ideal_observer(rows)} if drawn else {}
 
 
 def _find_file(path: str | Path) -> tuple[CellFile, dict]:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from tqdm import tqdm
 
 from allkit import cache_folder, saving
 from allkit.augment import Augmentation, augment_batch
 from allkit.backend import TqdmCallback, keras
 from allkit.images import cached_array, in_threads, prepare_image
 from allkit.models import BACKBONES, DRAWN_WEIGHTS, build_model
+from allkit.progress import track
 from allkit.synthetic.cells import VERSION, any_cell_traits, draw_any_cell
 from allkit.train import EpochSeed
 
@@ -80,7 +80,7 @@ def load_source_images(cells: int, image_size: int) -> np.ndarray:
         return prepare_image(draw_any_cell(number, seed=SEED).image, image_size, CROP)
 
     def compute() -> Iterator[np.ndarray]:
-        yield from tqdm(in_threads(draw, range(cells)), total=cells, desc="drawing cells")
+        yield from track(in_threads(draw, range(cells)), "drawing cells", total=cells)
 
     key = f"{VERSION} {SEED} {cells} {image_size} {CROP}"
     return cached_array("source-images", key, compute, (cells, image_size, image_size, 3), np.uint8)

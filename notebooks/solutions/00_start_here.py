@@ -7,7 +7,10 @@ def exercise_00_1(index):
 
 
 def wrong_00_1(index):
-    return [(index["label"].count(), "with a label"), (len(index.columns), "number of columns")]
+    return [
+        (index["label"].count(), "with a label"),
+        (len(index.columns), "number of columns"),
+    ]
 
 
 def exercise_00_2(index):
@@ -16,13 +19,25 @@ def exercise_00_2(index):
 
 
 def wrong_00_2(index):
-    return [(index["subject"].count(), "not subjects"), (index["label"].nunique(), "number of classes")]
+    return [
+        (index["subject"].count(), "not subjects"),
+        (index["label"].nunique(), "number of classes"),
+    ]
 
 
 def exercise_00_3():
+    # Four of twenty are wrong, so sixteen are right.
+    return 16 / 20
+
+
+def wrong_00_3():
+    return [(4 / 20, "the share that is wrong"), (16, "how many are right")]
+
+
+def exercise_00_4():
     # A probability of a network is about its own scores. Only a doctor with the whole patient can say more.
     return "b"
 
 
-def wrong_00_3():
+def wrong_00_4():
     return [("a", "its own scores"), ("C", "no finding either")]

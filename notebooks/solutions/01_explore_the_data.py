@@ -13,33 +13,52 @@ def exercise_01_1(train):
 
 
 def wrong_01_1(train):
-    return [(train["label"].value_counts().min(), "its images"), (train["subject"].nunique(), "all classes together")]
+    return [
+        (train["label"].value_counts().min(), "its images"),
+        (train["subject"].nunique(), "all classes together"),
+    ]
 
 
 def exercise_01_2(train):
     # The largest class is always recognised (recall 1), every other never (recall 0).
     largest = train["label"].value_counts().idxmax()
-    return np.mean([float(label == largest) for label in train["label"].unique()])
+    return np.mean(
+        [float(label == largest) for label in train["label"].unique()]
+    )
 
 
 def wrong_01_2(train):
-    return [(train["label"].value_counts(normalize=True).max(), "plain accuracy"), (0.0, "is always right")]
+    return [
+        (train["label"].value_counts(normalize=True).max(), "plain accuracy"),
+        (0.0, "is always right"),
+    ]
 
 
 def exercise_01_3(measured):
     # Smaller may be as good a rule as larger, so an AUC below one half is turned round.
     aucs = {}
     for name in measured.columns.drop("label"):
-        found = [roc_auc_score(measured["label"] == label, measured[name]) for label in measured["label"].unique()]
+        found = [
+            roc_auc_score(measured["label"] == label, measured[name])
+            for label in measured["label"].unique()
+        ]
         aucs[name] = np.mean([max(auc, 1 - auc) for auc in found])
     return max(aucs, key=aucs.get)
 
 
 def wrong_01_3(measured):
-    numbers, first = measured.drop(columns="label"), measured["label"] == class_order(measured)[0]
-    not_turned = {name: roc_auc_score(first, numbers[name]) for name in numbers}
+    numbers, first = (
+        measured.drop(columns="label"),
+        measured["label"] == class_order(measured)[0],
+    )
+    not_turned = {
+        name: roc_auc_score(first, numbers[name]) for name in numbers
+    }
     apart = (numbers[first].mean() - numbers[~first].mean()).abs()
-    return [(max(not_turned, key=not_turned.get), "farther from guessing"), (apart.idxmax(), "units of its own")]
+    return [
+        (max(not_turned, key=not_turned.get), "farther from guessing"),
+        (apart.idxmax(), "units of its own"),
+    ]
 
 
 def exercise_01_4():

@@ -8,12 +8,22 @@ from allkit.splits import augment_then_split, count_leaked_copies
 def exercise_02_1():
     # All pixels land on pixels where sine and cosine are both whole numbers.
     angles = [30, 45, 90, 135, 180, 270]
-    parts = {a: [math.cos(math.radians(a)), math.sin(math.radians(a))] for a in angles}
-    return [a for a, both in parts.items() if all(abs(part - round(part)) < 1e-9 for part in both)]
+    parts = {
+        a: [math.cos(math.radians(a)), math.sin(math.radians(a))]
+        for a in angles
+    }
+    return [
+        a
+        for a, both in parts.items()
+        if all(abs(part - round(part)) < 1e-9 for part in both)
+    ]
 
 
 def wrong_02_1():
-    return [([90, 270], "Half a turn"), ({45, 90, 135, 180, 270}, "At 45 degrees")]
+    return [
+        ([90, 270], "Half a turn"),
+        ({45, 90, 135, 180, 270}, "At 45 degrees"),
+    ]
 
 
 def exercise_02_2():
@@ -22,7 +32,10 @@ def exercise_02_2():
 
 
 def wrong_02_2():
-    return [(lambda i, j: (j, 4 - i), "clockwise"), (lambda i, j: [i, 4 - j], "a flip")]
+    return [
+        (lambda i, j: (j, 4 - i), "clockwise"),
+        (lambda i, j: [i, 4 - j], "a flip"),
+    ]
 
 
 def exercise_02_3(index, seed):
@@ -32,7 +45,10 @@ def exercise_02_3(index, seed):
 
 
 def wrong_02_3(index, seed):
-    old, new = (count_leaked_copies(augment_then_split(index, seed=seed + k)).iloc[-1] for k in (0, 1))
+    old, new = (
+        count_leaked_copies(augment_then_split(index, seed=seed + k)).iloc[-1]
+        for k in (0, 1)
+    )
     return [(old["share"], "old seed"), (new["leaked"], "That is how many")]
 
 

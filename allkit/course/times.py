@@ -1,0 +1,51 @@
+"""How long each notebook takes to run, and how fast this machine is beside the one where that was measured.
+
+`python -m allkit.course.times RUN` writes the seconds of a finished run, and this machine's speed, to times.csv.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from allkit import ROOT, saving
+from allkit.folders import read_json, run_path
+from allkit.synthetic import draw_cell
+
+FILE = ROOT / "notebooks" / "times.csv"
+
+_SPEED = "one drawn cell"
+"""Row of times.csv that holds the machine's speed."""
+
+
+def measure_speed(cells: int = 6) -> float:
+    """Return the seconds that drawing one synthetic cell takes on this machine: the median of a few."""
+    seconds = []
+    for number in range(cells):
+        start = time.perf_counter()
+        draw_cell("ALL", subject="speed", number=number)
+        seconds.append(time.perf_counter() - start)
+    return float(pd.Series(seconds).median())
+
+
+def promise_minutes() -> pd.Series:
+    """Return how many minutes each notebook will run on this machine, about, by its number ("01")."""
+    known = pd.read_csv(FILE, dtype={"notebook": str}).set_index("notebook")["seconds"]
+    factor = measure_speed() / known[_SPEED]
+    return (known.drop(_SPEED) * factor / 60).rename("minutes to run, about")
+
+
+def save_times(run: Path) -> None:
+    """Write the seconds of a finished run of all notebooks, and the speed of this machine."""
+    record = read_json(run / "notebooks.json")["notebooks"]
+    seconds = {name[:2]: entry["seconds"] for name, entry in record.items() if entry.get("status") == "done"}
+    table = pd.Series({_SPEED: round(measure_speed(), 4), **seconds}, name="seconds")
+    with saving(FILE) as temporary:
+        table.rename_axis("notebook").to_csv(temporary)
+
+
+if __name__ == "__main__":
+    save_times(run_path(sys.argv[1] if len(sys.argv) > 1 else "latest"))
