@@ -49,7 +49,7 @@ PARTS = {"train": "#8E8E8E", "validation": "#0F3B52", "test": "#9B30B0"}
 MARKERS = ("o", "X", "s", "^", "D", "v")
 """Shapes of marks, in the order of the palette."""
 
-_LARGE = 60_000  # bytes of a figure from which on its colours are counted
+_LARGE = 15_000  # bytes of a figure from which on its colours are counted
 
 DASHES = ("", (5, 2), (1, 1), (5, 2, 1, 2), (2, 1), (8, 3))
 """Dashes and gaps of lines in points, in the order of the palette."""
@@ -436,14 +436,14 @@ def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         across = k + (np.linspace(-0.36, 0.36, len(rows)) if len(rows) > 1 else np.zeros(1))
         area = 15 + 200 * rows["images"] / table["images"].max()
         ax.scatter(across, 100 * rows["right"], area, color=colour, alpha=0.6, edgecolor="0.2", linewidth=0.6)
-        for x, name, right in zip(across, rows.index, rows["right"], strict=True):
+        for place, (x, name, right) in enumerate(zip(across, rows.index, rows["right"], strict=True)):
             if name in lowest:
                 text = {"textcoords": "offset points", "ha": "left", "va": "center", "fontsize": 8}
-                ax.annotate(str(name), (x, 100 * right), (9, 0), **text)
+                ax.annotate(str(name), (x, 100 * right), (7, -7 if place % 2 else 7), **text)
     ax.set_xticks(range(len(classes)), [f"{name} ({(table['label'] == name).sum()})" for name in classes])
     ax.set(xlabel="class (number of subjects)", ylabel="right answers (% of the subject's images)")
     low = 100 * table["right"].min()
-    ax.set(xlim=(-0.5, len(classes) - 0.5), ylim=(low - 0.1 * (105 - low), 105))
+    ax.set(xlim=(-0.5, len(classes) - 0.5), ylim=(low - 0.1 * (103 - low), 103))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
     span = f"from {low:.0f} % to {100 * table['right'].max():.0f} %"

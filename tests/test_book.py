@@ -18,6 +18,7 @@ from bs4 import BeautifulSoup
 
 import allkit
 from allkit import ROOT
+from allkit.course.questions import EXERCISES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -25,7 +26,7 @@ for needed in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib.bibtex")
     pytest.importorskip(needed, reason=f"{needed} is missing: install allkit[book] to test the book")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-NUMBERED = {"01_explore_the_data": 90.0, "03_train_mobilenet": 150.0}  # s, of a run that never was
+NUMBERED = {"01_explore_the_data": 90.0, "04_train_mobilenet": 150.0}  # s, of a run that never was
 
 
 def load_script(name: str):
@@ -119,7 +120,7 @@ def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
     assert list(rows) == [path.stem for path in NOTEBOOKS]
     assert all(re.search(r"minute|hour", row[1]) for row in rows.values())
     assert rows["01_explore_the_data"][2] == "1.5 min"
-    assert rows["04_train_efficientnetb3"][2] == "–"
+    assert rows["05_train_efficientnetb3"][2] == "–"
     assert "4 minutes of machine time" in read(book / "instructor.html").get_text()
 
 
@@ -262,3 +263,48 @@ def test_every_promise_names_a_test_that_is_there():
         for name in names:
             found = (ROOT / "tests" / name).is_file() if name.endswith(".py") else f"def {name}(" in tests
             assert found, f"{promise}: {name}"
+
+
+# ---- solutions, what is shown, slides ------------------------------------------------------------------------
+
+
+def test_every_exercise_has_its_solution_folded_below_it(book):
+    for path in NOTEBOOKS:
+        page = read(book / "notebooks" / f"{path.stem}.html")
+        folded = [details.summary.get_text() for details in page.select("article details")]
+        asked = [number for number in EXERCISES if number.startswith(path.stem[:2])]
+        assert [text for text in folded if text.startswith("One way")] == [
+            f"One way to solve {number}" for number in asked
+        ]
+    page = read(book / "notebooks" / "03_how_a_network_learns.html")
+    (solution,) = [d for d in page.select("article details") if "03.2" in d.summary.get_text()]
+    assert "math.log(0.25)" in solution.get_text()
+
+
+def test_the_guide_says_what_the_notebooks_show(book):
+    text = read(book / "instructor.html").get_text()
+    for path in NOTEBOOKS:
+        said = [output["data"]["text/markdown"] for cell in nbformat.read(path, 4).cells
+                for output in cell.get("outputs", []) if "text/markdown" in output.get("data", {})]  # fmt: skip
+        sentences = [one for one in said if not re.match(r"\*\*\d\d\.\d", one) and "**" not in one and "\n" not in one]
+        assert all(sentence.split(":")[0].replace("*", "")[:40] in text.replace("*", "") for sentence in sentences)
+
+
+def test_what_can_be_stepped_through_works_in_the_book(book):
+    for name in ("03_how_a_network_learns", "09_leakage_lab"):
+        page = read(book / "notebooks" / f"{name}.html")
+        steps = page.select("article div.step")
+        assert len(steps) >= 2
+        assert len(page.select("article input[type=radio]")) == len(steps)
+
+
+def test_slides_are_one_page_each_that_needs_nothing(tmp_path):
+    slides = load_script("slides")
+    for number, code in slides.WANTED.items():
+        notebook = next(path for path in NOTEBOOKS if path.stem.startswith(number))
+        page = read(slides.make_slides(notebook, tmp_path, code=code))
+        assert len(page.select("section")) > 12
+        assert not page.select("script, link[rel=stylesheet]")
+        assert all(img["src"].startswith("data:") and len(img["alt"]) > 10 for img in page.select("img"))
+        assert bool(page.select(".jp-InputArea-editor")) == code
+        assert "check(" not in page.get_text()

@@ -217,10 +217,10 @@ def test_visitors_beyond_the_cap_are_asked_to_come_back(browser, run_folder, pag
     assert answers[-1] == 503, answers
 
 
-def test_notebook_06_in_jupyterlab_and_the_saved_file_holds_no_upload(
+def test_notebook_07_in_jupyterlab_and_the_saved_file_holds_no_upload(
     browser, run_folder, cell_file, hostile, tmp_path, shots
 ):
-    notebook = nbformat.read(ROOT / "notebooks" / "06_classify_an_image.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / "07_classify_an_image.ipynb", as_version=4)
     (app,) = [cell for cell in notebook.cells if cell.source.startswith("app = ClassifierApp")]
     start = "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n"
     start += f"models = load_models({str(run_folder)!r})"

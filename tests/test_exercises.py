@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from allkit import ROOT, cli
-from allkit.course import exercises
+from allkit.course import buttons, exercises
 from allkit.course.exercises import check, load_progress, progress_path, solution, summarise_progress
 from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
@@ -558,3 +558,50 @@ def test_command_says_where_an_unreadable_file_went(monkeypatch, capsys):
     code, out, err = _run(monkeypatch, capsys, "progress")
     assert (code, "progress-unreadable" in err) == (0, True)
     assert "Nothing was answered yet" in out
+
+
+# ---- letters -------------------------------------------------------------------------------------------------
+
+
+class _Shell:
+    """What the handler of an error needs of IPython."""
+
+    def __init__(self, source):
+        self.user_ns, self.shown = {"In": ["", source]}, []
+
+    def showtraceback(self, *_, **__):
+        self.shown.append("traceback")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "sentence"),
+    [("answer = c\ncheck('00.4', answer)", "c", True), ("answer = c + 1", "c", False), ("x = c", "c", False),
+     ("answer = result", "result", False)],
+)  # fmt: skip
+def test_a_letter_without_quotation_marks_gets_a_sentence(monkeypatch, source, name, sentence):
+    shell, said = _Shell(source), []
+    monkeypatch.setattr(buttons, "display", said.append)
+    buttons._explain_name(shell, NameError, NameError(f"name {name!r} is not defined", name=name), None)
+    assert bool(said) == sentence
+    assert bool(shell.shown) != sentence
+    if sentence:
+        assert 'answer = "c"' in said[0].data
+
+
+def test_buttons_stand_for_the_letters_where_somebody_sits(monkeypatch):
+    shown = []
+    monkeypatch.setattr(exercises, "is_live", lambda: True)
+    monkeypatch.setattr(exercises, "show_buttons", lambda letters, check: shown.append((letters, check)))
+    assert check("00.4", ...).state == "blank"
+    ((letters, press),) = shown
+    assert letters == ["a", "b", "c"]
+    assert press("b").state == "right"
+    check("00.4", "c")
+    check("00.1", ..., index=pd.DataFrame({"label": ["ALL"]}))
+    assert len(shown) == 1, "for letters, and for blanks only"
+
+
+def test_the_second_try_gets_the_plainer_hint():
+    exercise = EXERCISES["03.2"]
+    assert check("03.2", 7).text == f"Not yet. {exercise.hint}"
+    assert check("03.2", 8).text.startswith(f"Not yet. {exercise.more}")

@@ -68,7 +68,7 @@ def test_a_subset_of_the_genuine_cells_is_checked_as_such(cells):
 
 def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
-    parameters = {"epochs": "1", "image_size": "64", "03.weights": "imagenet", "03.alpha": "0.75"}
+    parameters = {"epochs": "1", "image_size": "64", "04.weights": "imagenet", "04.alpha": "0.75"}
     parameters |= {"split": "image", "allow_leak": "True"}  # as the paper did
     result = run_notebooks(profile="quick", data=str(cells), parameters=parameters, out=str(tmp_path / "run"))
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
@@ -81,26 +81,26 @@ def test_the_series_runs_on_genuine_cells(cells, weights_home, tmp_path, monkeyp
     assert load_model(run.model_path("mobilenet")).metadata["profile"]["weights"] == "imagenet"
     answer = classify_bytes(Path(predictions["path"][0]).read_bytes(), load_model(run.model_path("mobilenet")))
     assert answer.label in ("ALL", "HEM")
-    assert "genuine images" in outputs_of(tmp_path / "run" / "notebooks" / "06_classify_an_image.ipynb")
+    assert "genuine images" in outputs_of(tmp_path / "run" / "notebooks" / "07_classify_an_image.ipynb")
 
 
 def test_four_classes_without_subjects_go_all_the_way(smears, tmp_path):
     result = run_notebooks(
-        profile="quick", data=str(smears), only=["03", "05"], out=str(tmp_path / "run"),
+        profile="quick", data=str(smears), only=["04", "06"], out=str(tmp_path / "run"),
         parameters={"epochs": "1", "image_size": "48"},
     )  # fmt: skip
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]
     run = open_run(str(tmp_path / "run"), index=load_index(smears), profile="quick")
     assert load_model(run.model_path("mobilenet")).metadata["classes"] == ["Benign", "Early", "Pre", "Pro"]
-    assert run.model_path("efficientnetb3").is_file(), "05 trains what is missing"
-    assert "leakage cannot be excluded" in outputs_of(tmp_path / "run" / "notebooks" / "03_train_mobilenet.ipynb")
-    assert "bootstrap over **images**" in outputs_of(tmp_path / "run" / "notebooks" / "05_compare_models.ipynb")
+    assert run.model_path("efficientnetb3").is_file(), "06 trains what is missing"
+    assert "leakage cannot be excluded" in outputs_of(tmp_path / "run" / "notebooks" / "04_train_mobilenet.ipynb")
+    assert "bootstrap over **images**" in outputs_of(tmp_path / "run" / "notebooks" / "06_compare_models.ipynb")
 
 
 def test_a_healthy_subject_is_held_out(cells, weights_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(weights_home))
     result = run_notebooks(
-        profile="honest", data=str(cells), only=["03"], out=str(tmp_path / "run"),
+        profile="honest", data=str(cells), only=["04"], out=str(tmp_path / "run"),
         parameters={"epochs": "1", "image_size": "64", "alpha": "0.75", "split": "hold-out", "hold_out": "H10"},
     )  # fmt: skip
     assert result.ok, [(n.name, n.cell, n.error) for n in result.notebooks]

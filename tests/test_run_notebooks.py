@@ -1,5 +1,6 @@
 """Run folders, running notebooks, and publishing what they made."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -27,8 +29,9 @@ from allkit.course.report import publish_report
 from allkit.data import class_order
 from allkit.duplicates import file_sum
 from allkit.folders import save_json
+from allkit.parameters import SETTINGS
 from allkit.runs import Run, load_data, open_lesson, open_run, run_path
-from allkit.train import get_profile
+from allkit.train import Profile, get_profile
 
 PARAMETERS = 'data = "synthetic"\nprofile = "quick"\nrun_folder = "latest"\nseed = 0\n'
 
@@ -488,3 +491,36 @@ def test_figure_of_synthetic_cells_is_stamped(tmp_path):
 def test_missing_data_is_named():
     with pytest.raises(AllkitError, match="no such file or folder"):
         load_data("no/such/folder")
+
+
+def test_settings_are_given_one_by_one_and_refused_where_a_notebook_has_none(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell('data = "synthetic"\nrun_folder = ""\nseed = 1'),
+        nbformat.v4.new_code_cell("settings: dict = {}\ncells = 5", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(sorted(settings.items()), cells, seed)"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "04_train.ipynb")
+    _notebook(tmp_path / "05_other.ipynb", "x = 1", parameters="seed = 1")
+    given = {"epochs": "3", "04.weights": "none", "hold_out": "007", "cells": "7", "seed": "9"}
+    result = run_notebooks(notebooks=tmp_path, out=tmp_path / "run", parameters=given)
+    assert result.ok, result.error
+    done = json.dumps(nbformat.read(result.notebooks[0].copy, as_version=4).cells)
+    assert "[('epochs', 3), ('hold_out', '007'), ('weights', 'none')] 7 9" in done
+    refused = {
+        "must be a whole number": {"epochs": "many"},
+        "notebook 05 has no": {"05.epochs": 3},
+        "has a parameter 'settings'": {"settings": "{}"},
+        "did you mean epochs": {"epoch": 3},
+    }
+    for message, wrong in refused.items():
+        with pytest.raises(AllkitError, match=message):
+            run_notebooks(notebooks=tmp_path, out=tmp_path / "run2", parameters=wrong)
+
+
+def test_settings_that_a_run_takes_are_those_of_a_lesson():
+    known = {field.name for field in dataclasses.fields(Profile)} | {"hold_out", "fold"}
+    assert set(SETTINGS) <= known
+    kinds = get_type_hints(Profile)
+    for name, kind in SETTINGS.items():
+        if name in kinds:
+            assert get_args(kind)[0] in (kinds[name], *get_args(kinds[name]))

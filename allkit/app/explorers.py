@@ -192,16 +192,16 @@ def _thumbnails(table: pd.DataFrame, page: int, crop: int | None) -> str:
     for row, image in zip(shown.to_dict("records"), images, strict=True):
         subject = row["subject"] if isinstance(row["subject"], str) else "subject unknown"
         words = f"{row['label']}, called {row['called']}; loss {row['loss']:.2f}; {subject}"
-        png = to_png(plots.brighten(image, factor))
-        small, large = (picture_html(png, words, f"width:{width};max-width:100%") for width in ("8em", "24em"))
+        picture = picture_html(to_png(plots.brighten(image, factor), colours=128), words, "width:100%")
         figures.append(
-            "<figure style='display:inline-block;margin:0.3em;vertical-align:top;max-width:100%'><details>"
-            f"<summary style='list-style:none;cursor:zoom-in'>{small}</summary>{large}</details>"
+            "<figure style='display:inline-block;margin:0.3em;vertical-align:top;max-width:100%'>"
+            f"<details class='enlarge'><summary style='list-style:none;cursor:zoom-in'>{picture}</summary></details>"
             f"<figcaption style='width:9em'>{html.escape(words)}</figcaption></figure>"
         )
     bright = f" Shown {factor:.1f} times as bright." if factor > 1.05 else ""
     words = f"{len(table)} images, page {page} of {_pages(table)}.{bright} Press a picture to enlarge it."
-    return f"<p>{words}</p>" + "".join(figures)
+    style = "<style>.enlarge {width: 8em} .enlarge[open] {width: 24em}</style>"
+    return f"{style}<p>{words}</p>" + "".join(figures)
 
 
 def stage_explorer(stages: dict[str, pd.DataFrame]) -> w.Widget:
@@ -351,4 +351,4 @@ def _picture(png: bytes, alt: str) -> str:
 
 
 def _figure_png(figure: Any) -> bytes:
-    return plots.figure_png(figure, dpi=110)
+    return plots.figure_png(figure, dpi=100)

@@ -25,7 +25,7 @@ class RecognitionGame:
         self.labels, self.answers, self._note = rows["label"].tolist(), [], note
         images = [prepare_image(read_image(path), 220, crop) for path in rows["path"]]
         self._factor = brightening(images)
-        self._pictures = [to_png(brighten(image, self._factor)) for image in images]
+        self._pictures = [to_png(brighten(image, self._factor), colours=128) for image in images]
         self._view, self._word = w.HTML(), w.HTML()
         self.buttons = {label: w.Button(description=label, tooltip=f"This is {label}") for label in class_order(rows)}
         for label, button in self.buttons.items():

@@ -28,6 +28,7 @@ from allkit.classify import (
 from allkit.explain import CAVEAT, build_grad_cam, overlay
 from allkit.lists import as_text_cells
 from allkit.models import TrainedModel
+from allkit.plots import brighten, brightening
 from allkit.synthetic import draw_cell
 
 NOT_A_DIAGNOSIS = "For teaching. This is not a diagnosis."
@@ -257,7 +258,7 @@ def _answer_html(title: str, result: Result, trained: TrainedModel, heat: str) -
     return (
         f"<p>{html.escape(title)}</p><p style='font-size:1.6em;margin:0'><strong>{html.escape(words)}</strong></p>"
         f"{f'<p>Because</p><ul>{why}</ul>' if why else ''}{bars}"
-        f"{_img(result.image, f'what the network saw of {result.name}')}{heat}"
+        f"{_img(brighten(result.image, brightening([result.image])), f'what the network saw of {result.name}')}{heat}"
         f"<p><small>{1000 * sum(result.seconds.values()):.0f} ms</small></p>"
     )
 
@@ -339,10 +340,10 @@ def upload_value(name: str, data: bytes) -> tuple[dict]:
     return (entry,)
 
 
-def to_png(image: np.ndarray) -> bytes:
-    """Return a uint8 (h, w, 3) image as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+def to_png(image: np.ndarray, *, colours: int | None = None) -> bytes:
+    """Return a uint8 (h, w, 3) image as the bytes of a PNG file, a smaller one with at most so many `colours`."""
+    buffer, picture = io.BytesIO(), Image.fromarray(image)
+    (picture.quantize(colours) if colours else picture).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -120,9 +120,9 @@ def plot_copies(copies: pd.DataFrame, *, pairs: int = 2) -> np.ndarray:
         return np.array([plots.plot_flow(["no image\noccurs twice"])])
     titles = [f"{row.subject or 'unknown'}\n{Path(row.path).stem[:18]}" for row in shown.itertuples()]
     images = [prepare_image(read_image(path), 220) for path in shown["path"]]
-    return plots.plot_images(
-        images, titles, columns=4, alt=f"{len(shown)} images, in pairs that are identical: {', '.join(titles)}."
-    )
+    named = ", ".join(str(subject or "unknown") for subject in shown["subject"])
+    alt = f"{len(shown)} images, in pairs that are identical; the files name the subjects {named} in turn."
+    return plots.plot_images(images, titles, columns=4, alt=alt)
 
 
 def number_of(images: Sequence[np.ndarray]) -> str:

@@ -148,7 +148,7 @@ def feature_maps(model: Any, image: np.ndarray, layer: str | int = 0, *, most: i
     found = (
         model.get_layer(layer) if isinstance(layer, str) else [one for one in model.layers if "conv" in one.name][layer]
     )
-    maps = np.asarray(keras.Model(model.inputs, found.output)(image[None].astype(np.float32), training=False))[0]
+    maps = np.asarray(keras.Model(model.inputs[0], found.output)(image[None].astype(np.float32), training=False))[0]
     busiest = np.sort(np.argsort(maps.std(axis=(0, 1)))[::-1][:most])
     return {f"filter {k + 1}": maps[..., k] for k in busiest}
 

@@ -436,75 +436,85 @@ COLLAPSE = {
 
 
 def evaluate_collapse(
-    split: Split, index: pd.DataFrame, *, image_size: int = 48, epochs: int = 5, seeds: Sequence[int] = (1, 2, 3)
+    split: Split,
+    index: pd.DataFrame,
+    *,
+    image_size: int = 96,
+    epochs: int = 5,
+    all_layers: bool = False,
+    seeds: Sequence[int] = (1, 2, 3),
 ) -> pd.DataFrame:
     """Notebook 08: train MobileNet by the paper's recipe and its variants (`COLLAPSE`), small, with several seeds.
 
-    All layers, from the kit's drawn weights. One row per variant, seed and epoch: variant, seed, epoch, accuracy
-    (training), val_balanced_accuracy, 0–1.
+    From the kit's drawn weights, the head alone or all layers. One row per variant, seed and epoch: variant, seed,
+    epoch, accuracy (training), val_accuracy and val_balanced_accuracy, 0–1.
     """
     runs = [(name, seed) for name in COLLAPSE for seed in seeds]
     tables = []
     for name, seed in track(runs, "trainings", unit="training"):
         profile = get_profile(
             "paper", "mobilenet", index, weights="drawn", image_size=image_size, epochs=epochs,
-            crop=fitting_crop(300, index), best_by="balanced_accuracy", **COLLAPSE[name],
+            crop=fitting_crop(300, index), frozen_copies=0 if all_layers else 1, augmentation=None,
+            best_by="balanced_accuracy", **COLLAPSE[name],
         )  # fmt: skip
         model = build_from_profile("mobilenet", profile, split.train["label"].nunique(), seed=seed)
         history = train_model(model, split, profile, seed=seed, show=False).history
-        tables.append(history[["epoch", "accuracy", "val_balanced_accuracy"]].assign(variant=name, seed=seed))
+        table = history[["epoch", "accuracy", "val_accuracy", "val_balanced_accuracy"]]
+        tables.append(table.assign(variant=name, seed=seed))
     return pd.concat(tables, ignore_index=True)
 
 
-def plot_collapse(table: pd.DataFrame, classes: int = 2) -> np.ndarray:
-    """Notebook 08: draw training accuracy and balanced validation accuracy over the epochs, one line per training.
+def plot_collapse(table: pd.DataFrame, validation: pd.DataFrame) -> np.ndarray:
+    """Notebook 08: draw training, validation and balanced validation accuracy over the epochs, one line per training.
 
-    The dotted line is what a constant answer gets.
+    The dotted lines are what constant answers get on the `validation` part.
     """
-    _, axes = plt.subplots(1, 2, figsize=(9.0, 3.4), sharey=True)
-    titles = {"accuracy": "training accuracy", "val_balanced_accuracy": "validation, balanced accuracy"}
-    for ax, (column, title) in zip(axes, titles.items(), strict=True):
-        plots.plot_lines(table, "epoch", column, by="variant", unit="seed", ylabel=title, percent=True, ax=ax)
-        ends = table[table["epoch"] == table["epoch"].max()].groupby("variant", sort=False)[column]
-        listed = "; ".join(
-            f"{name} {low:.0%} to {high:.0%}" for name, (low, high) in ends.agg(["min", "max"]).iterrows()
-        )
-        plots.describe(ax, f"{title} in the last epoch: {listed}.")
-    axes[1].axhline(1 / classes, color="0.4", linestyle=":", label="constant answer")
+    _, axes = plt.subplots(1, 3, figsize=(11.4, 3.4), sharey=True)
+    shares = validation["label"].value_counts(normalize=True)
+    constant = {"accuracy": {}, "val_accuracy": shares.to_dict(), "val_balanced_accuracy": {"any": 1 / len(shares)}}
+    titles = ("training accuracy", "validation accuracy", "validation, balanced accuracy")
+    for ax, title, (column, lines) in zip(axes, titles, constant.items(), strict=True):
+        plots.plot_lines(table, "epoch", column, by="variant", unit="seed", ylabel="accuracy", percent=True, ax=ax)
+        for name, share in lines.items():
+            ax.axhline(share, color="0.4", linestyle=":")
+            word = {"fontsize": 8, "color": "0.35", "textcoords": "offset points"}
+            place = (table["epoch"].max(), share)
+            ax.annotate(f"always {name}" if name != "any" else "constant", place, (0, 3), ha="right", **word)
+        last = table[table["epoch"] == table["epoch"].max()]
+        ends = last.groupby("variant", sort=False)[column].agg(["min", "max"])
+        listed = "; ".join(f"{name} {row['min']:.0%} to {row['max']:.0%}" for name, row in ends.iterrows())
+        ax.set_title(title)
+        plots.describe(ax, f"{title.capitalize()} in the last epoch: {listed}.")
+        ax.get_legend().set_visible(ax is axes[0])
     axes[0].set_ylim(0, 1.03)
-    axes[1].legend()
     return axes
 
 
 def describe_collapse(table: pd.DataFrame, classes: int = 2) -> str:
-    """Notebook 08: return which of the variants collapses on validation images, and which suspect it is, as a list."""
-    last = table[table["epoch"] == table["epoch"].max()]
-    lines, healthy = [], {}
+    """Notebook 08: return how far each variant is from a constant answer on validation images, and what cures it."""
+    last, guess, lines, found = table[table["epoch"] == table["epoch"].max()], 1 / classes, [], {}
     for name, rows in last.groupby("variant", sort=False):
         held = rows["val_balanced_accuracy"]
-        healthy[name] = held.min() > 1 / classes + 0.05
-        word = (
-            "answers more than a constant"
-            if healthy[name]
-            else "**all but a constant answer**"
-            if held.max() < 1 / classes + 0.05
-            else "with some seeds a constant answer"
-        )
+        found[name] = "cured" if held.min() > guess + 0.1 else "helped" if held.mean() > guess + 0.03 else "constant"
+        word = {
+            "cured": "it answers",
+            "helped": "little more than a constant answer",
+            "constant": "**a constant answer**",
+        }
         lines.append(
-            f"- {name}: {rows['accuracy'].mean():.0%} on training images, {held.min():.0%} to "
-            f"{held.max():.0%} balanced on "
-            f"validation images: {word}"
+            f"- {name}: {rows['accuracy'].mean():.0%} on training images; on validation images "
+            f"{rows['val_accuracy'].min():.0%} "
+            f"to {rows['val_accuracy'].max():.0%}, balanced {held.min():.0%} to {held.max():.0%}: {word[found[name]]}"
         )
-    recipe, *others = healthy
-    cured = [name for name in others if healthy[name]]
-    end = (
-        "The recipe does not collapse here; what the paper saw is not reproduced."
-        if healthy[recipe]
-        else f"What cures it: **{', '.join(cured)}**."
-        if cured
-        else "Neither change cures it here."
-    )
-    return "\n".join([*lines, "", end])
+    recipe, *others = found
+    lowest = table.loc[table["variant"] == recipe, "val_accuracy"].min()
+    lines += ["", f"The lowest validation accuracy of {recipe} in any epoch is **{lowest:.1%}**."]
+    if found[recipe] != "constant":
+        return "\n".join([*lines, "The recipe does not collapse here; what the paper saw is not reproduced."])
+    cures = {state: [name for name in others if found[name] == state] for state in ("cured", "helped")}
+    end = f"What cures it here: **{', '.join(cures['cured']) or 'neither change'}**."
+    end += f" What helps a little: {', '.join(cures['helped'])}." if cures["helped"] else ""
+    return "\n".join([*lines, end])
 
 
 def count_fits(accuracies: Iterable[float], n: int) -> str:

@@ -152,7 +152,7 @@ def choose_cells(part: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFra
 METHODS = {"Grad-CAM": build_grad_cam, "occlusion": build_occlusion}
 """The two ways to make a map."""
 
-SHORTCUT = {"alpha": 0.25, "weights": "none", "image_size": 64, "epochs": 12}
+SHORTCUT = {"alpha": 0.25, "weights": "none", "image_size": 64, "epochs": 8}
 """Settings of the small networks of the shortcut; their images are not turned, so that a mark stays in its corner."""
 
 TRICKED = "trained with the mark"

@@ -32,6 +32,11 @@ from allkit.train import Profile, Training, build_from_profile, get_profile, tra
 LEARNING_CURVE = ROOT / "docs" / "results" / "learning-curve.csv"
 """Learning curves on thousands of synthetic cells, written by `make results`."""
 
+RESAMPLES = 200
+"""Of the bootstrap behind each interval of these notebooks."""
+
+_SCRATCH_EPOCHS = 6  # a training of all layers takes a minute
+
 _CANDIDATES = 12
 """Classifiers among which the measure of the validation part has to choose."""
 
@@ -39,39 +44,36 @@ _DIFFICULTY = 2.0
 """How much the classes overlap where the two ways of counting are compared: as easy as the twin, nothing would show."""
 
 
-def plot_separable(*, channels: int = 3, filters: int = 4) -> Axes:
+def plot_separable(*, channels: int = 3) -> Axes:
     """Notebook 04: draw what an ordinary convolution looks at for one result, and the two halves of a separable one."""
-    ax = plt.subplots(figsize=(8.4, 2.7))[1]
-    titles = (
-        "ordinary: every channel,\n3 × 3 places",
-        "depthwise: one channel,\n3 × 3 places",
-        "pointwise: every channel,\n1 place",
-    )
-    seen = [(range(channels), 3), ((0,), 3), (range(channels), 1)]
-    for k, (title, (used, side)) in enumerate(zip(titles, seen, strict=True)):
+    ax = plt.subplots(figsize=(8.4, 2.9))[1]
+    kinds = {
+        "ordinary: every channel,\n3 × 3 places": (range(channels), 3),
+        "depthwise: one channel,\n3 × 3 places": ((0,), 3),
+        "pointwise: every channel,\n1 place": (range(channels), 1),
+    }
+    for k, (title, (used, side)) in enumerate(kinds.items()):
         for channel in reversed(range(channels)):
-            x, y = 3.4 * k + 0.28 * channel, 0.28 * channel
+            x, y = 4.6 * k + 0.8 * channel, 0.45 * channel
             ax.add_patch(Rectangle((x, y), 2, 2, facecolor="#EEF3F8", edgecolor="0.45"))
             if channel in used:
-                edge = 2 * side / 5
-                ax.add_patch(
-                    Rectangle((x + 1 - edge / 2, y + 1 - edge / 2), edge, edge, facecolor=plots.ORANGE, alpha=0.8)
-                )
-        ax.text(3.4 * k + 1.3, 2.95, title, ha="center", fontsize=9)
-    ax.set(xlim=(-0.2, 9.8), ylim=(-0.1, 3.9), aspect="equal")
+                edge = 0.35 * side
+                place = (x + 0.2, y + 1.8 - edge)
+                ax.add_patch(Rectangle(place, edge, edge, facecolor=plots.ORANGE, edgecolor="0.2"))
+        ax.text(4.6 * k + 1.8, 3.15, title, ha="center", fontsize=9)
+    ax.set(xlim=(-0.2, 13.2), ylim=(-0.1, 4.0), aspect="equal")
     ax.set_axis_off()
     words = (
-        "Three stacks of feature maps. An ordinary convolution weighs 3 by 3 places of every channel at "
-        "once; a depthwise "
-        "one 3 by 3 places of one channel; a pointwise one a single place of every channel."
+        "Three stacks of feature maps. An ordinary convolution weighs 3 by 3 places of every channel at once; a "
+        "depthwise one 3 by 3 places of one channel; a pointwise one a single place of every channel."
     )
     return plots.describe(ax, words)
 
 
 def from_scratch(name: str, recipe: Profile, split: Split, *, seed: int = 123) -> Training:
-    """Notebooks 04, 05: train the same network from random weights, all layers of it, on the same images."""
+    """Notebook 04: train the same network from random weights, all layers of it, on the same images."""
     changed = {"crop": recipe.crop, "allow_leak": recipe.allow_leak, "image_size": recipe.image_size}
-    profile = get_profile("quick", name, weights="none", **changed)
+    profile = get_profile("quick", name, weights="none", epochs=_SCRATCH_EPOCHS, **changed)
     model = build_from_profile(name, profile, split.train["label"].nunique(), seed=seed)
     return train_model(model, split, profile, seed=seed)
 
@@ -80,7 +82,10 @@ def compare_starts(split: Split, tables: Mapping[str, pd.DataFrame], *, seed: in
     """Notebooks 04, 05: return the AUC of the ruler and of networks on the test images, with intervals."""
     ruler, by_ruler = single_feature_baseline(split)
     tables = {f"ruler: {ruler}": by_ruler, **tables}
-    rows = {name: evaluate_with_intervals(table, seed=seed).loc["auc"] for name, table in tables.items()}
+    rows = {
+        name: evaluate_with_intervals(table, resamples=RESAMPLES, seed=seed).loc["auc"]
+        for name, table in tables.items()
+    }
     return pd.DataFrame(rows).T.infer_objects()
 
 
@@ -92,7 +97,7 @@ def describe_starts(split: Split, tables: Mapping[str, pd.DataFrame], weights: i
     _, by_ruler = single_feature_baseline(split)
     lines = []
     for name, table in tables.items():
-        gain = compare_predictions(table, by_ruler, seed=seed).loc["auc"]
+        gain = compare_predictions(table, by_ruler, resamples=RESAMPLES, seed=seed).loc["auc"]
         verdict = {"first": "beats the ruler", "second": "loses to the ruler"}.get(
             gain["verdict"], "against the ruler it is *inconclusive*"
         )
@@ -146,8 +151,18 @@ def evaluate_one_size(trained: TrainedModel, title: str, split: Split, *, seed: 
         (title, "as it is"): predict_index(trained, split.test),
         (title, "one size"): predict_index(trained, split.test, change=lambda image, _: rescale_cell(image, area)),
     }
-    rows = {name: evaluate_with_intervals(table, seed=seed).loc["auc"] for name, table in tables.items()}
+    rows = {
+        name: evaluate_with_intervals(table, resamples=RESAMPLES, seed=seed).loc["auc"]
+        for name, table in tables.items()
+    }
     return pd.DataFrame(rows).T.infer_objects()
+
+
+def plot_one_size(scores: pd.DataFrame) -> Axes:
+    """Notebook 04: draw the AUC of ruler and network on cells as they are and of one size."""
+    if scores.empty:
+        return plots.plot_flow(["no single cells\nto scale"])
+    return plots.plot_intervals(scores, xlabel="AUC on the test images", line=0.5)
 
 
 def describe_one_size(scores: pd.DataFrame) -> str:
@@ -234,7 +249,7 @@ def describe_learning_curves(kept: pd.DataFrame) -> str:
     of = {name: rows.set_index("cells")["auc"] for name, rows in cells.groupby("technique")}
     ahead = of["from scratch"].index[(of["from scratch"] > of["area alone"].reindex(of["from scratch"].index))]
     crossing = (
-        f"From scratch it takes **{ahead.min():,} cells** to be ahead of the ruler"
+        f"From scratch it takes **{ahead.min():,.0f} cells** to be ahead of the ruler"
         if len(ahead)
         else "From scratch the network is never ahead of the ruler here"
     )

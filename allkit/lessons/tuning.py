@@ -538,7 +538,8 @@ def plot_trial_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Axes:
         ax.plot(rows["epoch"], 100 * rows["score"], color=colour, linewidth=1.2)
         mark = "X" if rows["state"].iat[0] == "pruned" else "o"
         ax.plot(rows["epoch"].iat[-1], 100 * rows["score"].iat[-1], mark, color=colour, markersize=7)
-    ax.figure.colorbar(ScalarMappable(norm, colours), ax=ax, label="learning rate")
+    bar = ax.figure.colorbar(ScalarMappable(norm, colours), ax=ax, label="learning rate")
+    bar.ax.yaxis.set_major_formatter("{x:g}")
     ax.plot([], [], "o", color="0.3", label="finished")
     ax.plot([], [], "X", color="0.3", label="given up (pruned)")
     ax.legend(loc="lower right")

@@ -607,7 +607,7 @@ def plot_subjects(by_subject: Mapping[str, pd.DataFrame]) -> np.ndarray:
     for ax, (title, table) in zip(axes, by_subject.items(), strict=True):
         plots.plot_subject_shares(table, ax=ax).set_title(title)
         plots.describe(ax, f"{title}: {ax.get_label()}")
-    axes[0].set_ylim(100 * lowest - 0.1 * (105 - 100 * lowest), 105)
+    axes[0].set_ylim(100 * lowest - 0.1 * (103 - 100 * lowest), 103)
     return axes
 
 

@@ -138,18 +138,29 @@ def _draw_traits(
     label: str, subject: str, rng: np.random.Generator, seed: int, subject_effect: float, difficulty: float
 ) -> dict[str, float]:
     """Draw the traits of one cell, each standard normal over all cells plus its class offset."""
-    of_subject = _traits_of_subjects(seed).get(subject)
-    if of_subject is None:
-        of_subject = random_stream(seed, "subject", subject).standard_normal(len(_TRAITS))
-    of_subject, of_image = _link(of_subject), _link(rng.standard_normal(len(_TRAITS)))
+    of_subject = _traits_of_subject(subject, seed)
+    traits = _add_up(label, of_subject, rng.standard_normal(len(_TRAITS)), subject_effect, difficulty)
+    # a NumPy scalar would turn the float32 fields into float64: twice as slow
+    return {name: float(value) for name, value in traits.items()}
+
+
+def _traits_of_subject(subject: str, seed: int) -> np.ndarray:
+    known = _traits_of_subjects(seed).get(subject)
+    return random_stream(seed, "subject", subject).standard_normal(len(_TRAITS)) if known is None else known
+
+
+def _add_up(
+    label: str, of_subject: np.ndarray, of_image: np.ndarray, subject_effect: float, difficulty: float
+) -> dict[str, np.ndarray]:
+    """Return each trait from the subject's part, (traits,), and that of one image or of many, (traits, n)."""
+    of_subject, of_image = _link(of_subject), _link(of_image)
     sign = 1 if label == "ALL" else -1
     traits = {}
     for k, (name, (between, offset)) in enumerate(_TRAITS.items()):
         # subject_effect scales the ratio of both variances, so that their sum stays as calibrated
         share = subject_effect**2 * between / (subject_effect**2 * between + 1 - between)
         offset = sign * offset / (difficulty if name in CUES else 1)
-        value = offset + np.sqrt(share) * of_subject[k] + np.sqrt(1 - share) * of_image[k]
-        traits[name] = float(value)  # a NumPy scalar would turn the float32 fields into float64: twice as slow
+        traits[name] = offset + np.sqrt(share) * of_subject[k] + np.sqrt(1 - share) * of_image[k]
     return traits
 
 
@@ -336,15 +347,16 @@ def draw_numbers(
     columns of an index (see `allkit.data`), and the traits that `draw_cell` starts from, each about standard normal.
     """
     check_parameters(subject_effect, difficulty)
-    rows = []
+    tables = []
     for label in ("ALL", "HEM"):
         for subject in (f"{label}-{first_subject + k}" for k in range(subjects)):
-            for number in range(first_cell, first_cell + cells):
-                rng = random_stream(seed, label, subject, str(number))
-                name = f"{subject}-{number}"
-                traits = _draw_traits(label, subject, rng, seed, subject_effect, difficulty)
-                rows.append({"path": name, "label": label, "subject": subject, "name": name} | traits)
-    table = pd.DataFrame(rows)
+            numbers = range(first_cell, first_cell + cells)
+            streams = (random_stream(seed, label, subject, str(number)) for number in numbers)
+            of_images = np.array([stream.standard_normal(len(_TRAITS)) for stream in streams]).T
+            traits = _add_up(label, _traits_of_subject(subject, seed), of_images, subject_effect, difficulty)
+            names = [f"{subject}-{number}" for number in numbers]
+            tables.append(pd.DataFrame({"path": names, "label": label, "subject": subject, "name": names, **traits}))
+    table = pd.concat(tables, ignore_index=True)
     known = table.assign(
         group=table["subject"], fold=pd.NA, part="train", source="synthetic", given=None, positive="ALL"
     )
