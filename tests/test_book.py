@@ -115,7 +115,8 @@ def test_every_figure_of_a_notebook_is_there_with_its_description(book):
 
 
 def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
-    table = read(book / "instructor.html").table
+    tables = read(book / "instructor.html").select("table")
+    (table,) = [table for table in tables if "last run" in table.get_text()]
     rows = {Path(tr.a["href"]).stem: [td.get_text() for td in tr.select("td")] for tr in table.select("tbody tr")}
     assert list(rows) == [path.stem for path in NOTEBOOKS]
     assert all(re.search(r"minute|hour", row[1]) for row in rows.values())
@@ -287,7 +288,8 @@ def test_the_guide_says_what_the_notebooks_show(book):
         said = [output["data"]["text/markdown"] for cell in nbformat.read(path, 4).cells
                 for output in cell.get("outputs", []) if "text/markdown" in output.get("data", {})]  # fmt: skip
         sentences = [one for one in said if not re.match(r"\*\*\d\d\.\d", one) and "**" not in one and "\n" not in one]
-        assert all(sentence.split(":")[0].replace("*", "")[:40] in text.replace("*", "") for sentence in sentences)
+        for sentence in sentences:
+            assert re.sub(r"\W+", "", sentence)[:60] in re.sub(r"\W+", "", text), sentence
 
 
 def test_what_can_be_stepped_through_works_in_the_book(book):
@@ -303,7 +305,7 @@ def test_slides_are_one_page_each_that_needs_nothing(tmp_path):
     for number, code in slides.WANTED.items():
         notebook = next(path for path in NOTEBOOKS if path.stem.startswith(number))
         page = read(slides.make_slides(notebook, tmp_path, code=code))
-        assert len(page.select("section")) > 12
+        assert len(page.select("section")) >= 12
         assert not page.select("script, link[rel=stylesheet]")
         assert all(img["src"].startswith("data:") and len(img["alt"]) > 10 for img in page.select("img"))
         assert bool(page.select(".jp-InputArea-editor")) == code

@@ -62,7 +62,9 @@ class RecognitionGame:
             self._view.value = "<p><strong>All cells are named.</strong> Run the next cell of the notebook.</p>"
         else:
             style = "width:220px;max-width:100%"
-            picture = picture_html(self._pictures[number], f"Cell {number + 1} of the game", style)
+            picture = picture_html(
+                self._pictures[number], f"Cell {number + 1} of {len(self.labels)}, to be named", style
+            )
             bright = f", shown {self._factor:.1f} times as bright" if self._factor > 1.05 else ""
             note = html.escape(f"{self._note}{bright}".strip(", "))
             self._view.value = f"<p>Cell {number + 1} of {len(self.labels)}</p>{picture}<p><small>{note}</small></p>"
