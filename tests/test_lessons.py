@@ -163,7 +163,11 @@ def test_learning_curves_are_read_and_described_from_what_make_results_wrote():
     by = {name: rows.set_index("cells")["auc"] for name, rows in cells.groupby("technique")}
     assert by["pre-trained"].iloc[0] > by["from scratch"].iloc[0] + 0.1
     assert by["from scratch"].iloc[-1] > by["area alone"].iloc[-1] + 0.05
-    text = training.describe_learning_curves(kept)
+    own = pd.DataFrame({"value": [0.63, 0.70]}, ["ruler: area alone", "from scratch"])
+    text = training.describe_learning_curves(kept, own, cells=360)
+    assert "it was ahead: 0.70 against 0.63" in text
+    assert f"With 480 cells, nearest to your 360, it is {by['from scratch'][480]:.2f}" in text
+    assert "it was behind" in training.describe_learning_curves(kept, own.iloc[::-1].set_axis(own.index), cells=50)
     crossing = by["from scratch"].index[by["from scratch"] > by["area alone"]].min()
     assert f"**{crossing:,.0f} cells**" in text
     people = kept[(kept["curve"] == "subjects") & (kept["technique"] == "pre-trained")].set_index("subjects")["auc"]

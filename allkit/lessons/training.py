@@ -243,25 +243,34 @@ def plot_learning_curves(kept: pd.DataFrame, live: pd.DataFrame) -> np.ndarray:
     return axes
 
 
-def describe_learning_curves(kept: pd.DataFrame) -> str:
-    """Notebook 04: return what more cells, and more subjects, are worth, in sentences made from the curves."""
-    cells, subjects = (kept[kept["curve"] == curve] for curve in ("cells", "subjects"))
-    of = {name: rows.set_index("cells")["auc"] for name, rows in cells.groupby("technique")}
-    ahead = of["from scratch"].index[(of["from scratch"] > of["area alone"].reindex(of["from scratch"].index))]
-    crossing = (
-        f"From scratch it takes **{ahead.min():,.0f} cells** to be ahead of the ruler"
-        if len(ahead)
-        else "From scratch the network is never ahead of the ruler here"
+def describe_learning_curves(kept: pd.DataFrame, scores: pd.DataFrame, *, cells: int) -> str:
+    """Notebook 04: return what more cells, and more subjects, are worth, in sentences made from the curves.
+
+    `scores` is what `compare_starts` found on `cells` training cells of these data; the curves are held against it.
+    """
+    by = kept.set_index(["curve", "technique"]).sort_index()
+    scratch, ruler, reader = (
+        by.loc[("cells", name)].set_index("cells")["auc"] for name in ("from scratch", "area alone", "pre-trained")
     )
-    reader = of["pre-trained"]
-    people = subjects[subjects["technique"] == "pre-trained"].set_index("subjects")["auc"]
-    return (
-        f"{crossing}. The reader of learned layers has {reader.iloc[0]:.2f} after {reader.index[0]:.0f} cells and "
-        f"{reader.iloc[-1]:.2f} after {reader.index[-1]:,.0f}. And with **the same number of cells** it has "
-        f"{people.iloc[0]:.2f} where they come from {people.index[0]:.0f} subjects, {people.iloc[-1]:.2f} "
-        "where each comes "
-        f"from another."
-    )
+    people = by.loc[("subjects", "pre-trained")].set_index("subjects")["auc"]
+    few = min(scratch.index, key=lambda count: abs(np.log(count / cells)))
+    ahead = scratch.index[scratch > ruler]
+    crossing = f"It takes **{ahead.min():,.0f} cells** to be ahead" if len(ahead) else "It is never ahead here"
+    here = scores["value"]
+    standing = "ahead" if here["from scratch"] > here.iloc[0] else "behind"
+    words = [
+        f"From scratch, the curve has {scratch.iloc[0]:.2f} after {scratch.index[0]:.0f} cells, where the ruler has "
+        f"{ruler.iloc[0]:.2f}. {crossing}, and with {scratch.index[-1]:,.0f} cells it has {scratch.iloc[-1]:.2f}: the "
+        "architecture is not bad, examples are wanting.",
+        f"With {few:,.0f} cells, nearest to your {cells:,}, it is {scratch[few]:.2f} against {ruler[few]:.2f}. On your "
+        f"own test part, further up, it was {standing}: {here['from scratch']:.2f} against {here.iloc[0]:.2f}. That "
+        "was one training and one ruler on few subjects; the curves are measured on a hundred new ones.",
+        f"The reader of learned layers has {reader.iloc[0]:.2f} after {reader.index[0]:.0f} cells and "
+        f"{reader.iloc[-1]:.2f} after {reader.index[-1]:,.0f}.",
+        f"With **the same number of cells** it has {people.iloc[0]:.2f} where they come from {people.index[0]:.0f} "
+        f"subjects, {people.iloc[-1]:.2f} where each comes from another.",
+    ]
+    return "\n".join(f"- {sentence}" for sentence in words)
 
 
 def evaluate_weighing(
