@@ -83,9 +83,8 @@ def _rotation_picture(image: np.ndarray, angle: int, interpolation: str, fill: i
         ax.plot(x, y, "X", color=plots.ORANGE, markersize=10, markeredgecolor="white")
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), title=name, xlabel="column j", ylabel="row i")
     alt = (
-        f"The cell turned by {angle} degrees, {interpolation} interpolation, corners filled with grey {fill}; "
-        "the marked "
-        f"pixel goes from row {i}, column {j} to row {i2:.1f}, column {j2:.1f}."
+        f"The cell turned by {angle} degrees, {interpolation} interpolation, corners filled with grey {fill}; the "
+        f"marked pixel goes from row {i}, column {j} to row {i2:.1f}, column {j2:.1f}."
     )
     equations = (
         f"i′ = ({i} − {ci:g})·cos({angle}°) − ({j} − {cj:g})·sin({angle}°) + {ci:g}\n"

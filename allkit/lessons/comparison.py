@@ -26,9 +26,8 @@ def describe_units(predictions: pd.DataFrame) -> str:
     """Notebook 06: return what was resampled for the intervals, and how many of it there are, in a sentence."""
     row = evaluate_with_intervals(predictions, resamples=2).iloc[0]
     return (
-        f"`low` and `high` bound a 95 % interval from a bootstrap over **{row['resampled']}**, of which the "
-        "smaller class has "
-        f"{row['units']} in this test part. *Inconclusive* stands where there are too few."
+        f"`low` and `high` bound a 95 % interval from a bootstrap over **{row['resampled']}**, of which the smaller "
+        f"class has {row['units']} in this test part. *Inconclusive* stands where there are too few."
     )
 
 

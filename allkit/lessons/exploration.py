@@ -30,9 +30,9 @@ def describe_imbalance(counts: pd.Series) -> str:
     """Notebook 01: return what always answering with the largest class would get, in two sentences."""
     largest, lazy = counts.idxmax(), counts.max() / counts.sum()
     return (
-        f"The largest class, **{largest}**, holds {counts.max() / counts.min():.1f} times as many images as "
-        "the smallest. "
-        f"Somebody who has never seen a cell and always answers “{largest}” is right in **{lazy:.1%}** of the cases."
+        f"The largest class, **{largest}**, holds {counts.max() / counts.min():.1f} times as many images as the "
+        f"smallest. Somebody who has never seen a cell and always answers “{largest}” is right in **{lazy:.1%}** of "
+        "the cases."
     )
 
 
@@ -73,9 +73,8 @@ def describe_subjects(train: pd.DataFrame) -> str:
     """Notebook 01: return how many subjects there are, or the warning that nobody knows."""
     if train["subject"].isna().any():
         return (
-            "**Subjects are unknown in these data.** Images of one subject may be anywhere, so every result "
-            "below and in "
-            "later notebooks may be too good."
+            "**Subjects are unknown in these data.** Images of one subject may be anywhere, so every result below "
+            "and in later notebooks may be too good."
         )
     sizes = train["subject"].value_counts()
     return (

@@ -267,9 +267,8 @@ def describe_links(train: pd.DataFrame) -> str:
     names = train.groupby("group")["subject"].agg(lambda of: ", ".join(sorted(of.unique())))
     linked = names[names.str.contains(",")]
     return (
-        f"{train['subject'].nunique()} names in the training part, {len(names)} groups once names that share "
-        "an image are "
-        f"merged: {'; '.join(linked) or 'none are linked'}."
+        f"{train['subject'].nunique()} names in the training part, {len(names)} groups once names that share an image "
+        f"are merged: {'; '.join(linked) or 'none are linked'}."
     )
 
 
@@ -453,9 +452,8 @@ def describe_hold_outs(tested: pd.DataFrame, label: str) -> str:
     numbers = means["numbers"]
     low, high = numbers.idxmin(), numbers.idxmax()
     text = (
-        f"The same classifier reaches {numbers[high]:.2f} when {high} is held out and {numbers[low]:.2f} with "
-        f"{low}. Whether it "
-        f"works on other people of the class {label} is *inconclusive* with {len(numbers)} of them."
+        f"The same classifier reaches {numbers[high]:.2f} when {high} is held out and {numbers[low]:.2f} with {low}. "
+        f"Whether it works on other people of the class {label} is *inconclusive* with {len(numbers)} of them."
     )
     worse = means[means < 0.5]
     if len(worse):

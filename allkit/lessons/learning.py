@@ -124,9 +124,8 @@ def describe_epochs(table: pd.DataFrame, model: Any, images: int, batch_size: in
     return (
         f"From epoch {first['epoch']:.0f} to epoch {last['epoch']:.0f} nothing changed but **{model.count_params():,} "
         f"numbers**, the weights, a little at each of {steps} steps. On the training images the loss went from "
-        f"{first['loss']:.2f} to {last['loss']:.2f}; on the validation images, which no step has used, it "
-        f"{better} from "
-        f"{first['val_loss']:.2f} to {last['val_loss']:.2f}. For one and the same cell the answer went from "
+        f"{first['loss']:.2f} to {last['loss']:.2f}; on the validation images, which no step has used, it {better} "
+        f"from {first['val_loss']:.2f} to {last['val_loss']:.2f}. For one and the same cell the answer went from "
         f"{first['answer for one cell']:.2f} to {last['answer for one cell']:.2f}."
     )
 

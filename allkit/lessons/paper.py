@@ -503,8 +503,8 @@ def describe_collapse(table: pd.DataFrame, classes: int = 2) -> str:
         }
         lines.append(
             f"- {name}: {rows['accuracy'].mean():.0%} on training images; on validation images "
-            f"{rows['val_accuracy'].min():.0%} "
-            f"to {rows['val_accuracy'].max():.0%}, balanced {held.min():.0%} to {held.max():.0%}: {word[found[name]]}"
+            f"{rows['val_accuracy'].min():.0%} to {rows['val_accuracy'].max():.0%}, balanced {held.min():.0%} to "
+            f"{held.max():.0%}: {word[found[name]]}"
         )
     recipe, *others = found
     lowest = table.loc[table["variant"] == recipe, "val_accuracy"].min()

@@ -209,9 +209,8 @@ def plot_maps(drawn: Maps, *, cells: int = 3) -> np.ndarray:
         f"{drawn.cells['label'][k]}, said:\n" + ", ".join(of[k] for of in drawn.said.values()) for k in range(cells)
     ]
     alt = (
-        f"Maps of {cells} test images: {', '.join(' '.join(name) for name in drawn.maps)}, and one blob in "
-        "the centre; yellow "
-        "is where the answer came from, white the outline of the cell, black its nucleus."
+        f"Maps of {cells} test images: {', '.join(' '.join(name) for name in drawn.maps)}, and one blob in the "
+        "centre; yellow is where the answer came from, white the outline of the cell, black its nucleus."
     )
     return plot_images(
         pictures, titles, columns=len(titles), rows=rows, outlines=outlines, factor=1.0, size=1.65, alt=alt
@@ -318,9 +317,8 @@ def describe_alike(alike: np.ndarray) -> str:
     typical, (low, high) = np.median(alike), np.quantile(alike, [0.1, 0.9])
     much = "little in the maps" if typical > 0.7 else "the maps in part" if typical > 0.3 else "the maps thoroughly"
     return (
-        f"Trained against untrained, {len(alike)} cells: median correlation **{typical:.2f}**, from {low:.2f} "
-        f"to {high:.2f} "
-        f"in eight of ten cells. Training changed {much}."
+        f"Trained against untrained, {len(alike)} cells: median correlation **{typical:.2f}**, from {low:.2f} to "
+        f"{high:.2f} in eight of ten cells. Training changed {much}."
     )
 
 
@@ -375,9 +373,8 @@ def describe_shortcut(
     )
     of = reached[TRICKED]
     return (
-        f"{verdict} the balanced accuracy ({gain['value']:+.2f} against the network that never saw one). Take "
-        "the mark away "
-        f"and {of['mark as in training']:.2f} becomes {of['no mark']:.2f}; move it to the others and "
+        f"{verdict} the balanced accuracy ({gain['value']:+.2f} against the network that never saw one). Take the "
+        f"mark away and {of['mark as in training']:.2f} becomes {of['no mark']:.2f}; move it to the others and "
         f"{of['mark on the others']:.2f} is left."
     )
 
@@ -436,8 +433,7 @@ def describe_corner(corner: pd.DataFrame, reached: pd.DataFrame) -> str:
         found = row["pointing"] > 0.5
         word = "gives the shortcut away" if found else "**misses** it in most images"
         words.append(
-            f"{method} {word} (it points to the corner in {row['pointing']:.0%} of the images; without marks "
-            "in training "
-            f"{clean['pointing']:.0%})"
+            f"{method} {word} (it points to the corner in {row['pointing']:.0%} of the images; without marks in "
+            f"training {clean['pointing']:.0%})"
         )
     return "; ".join(words) + "."

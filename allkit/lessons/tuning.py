@@ -586,11 +586,10 @@ def describe_optimism(optimism: pd.DataFrame) -> str:
     side = "above" if half["gap"] > 0 else "below"
     what = "adds" if half["growth"] > 0 else "takes away"
     return (
-        f"The best validation score of {half['trials']:.0f} trials lies **{abs(half['gap']):.3f} {side}** the "
-        "test score of "
-        f"the same trial (90 % of the samples: {half['low']:+.3f} to {half['high']:+.3f}; trials resampled). "
-        "With a single "
-        f"trial the difference is {optimism['gap'].iloc[0]:+.3f} already; choosing {what} {abs(half['growth']):.3f}."
+        f"The best validation score of {half['trials']:.0f} trials lies **{abs(half['gap']):.3f} {side}** the test "
+        f"score of the same trial (90 % of the samples: {half['low']:+.3f} to {half['high']:+.3f}; trials resampled). "
+        f"With a single trial the difference is {optimism['gap'].iloc[0]:+.3f} already; choosing {what} "
+        f"{abs(half['growth']):.3f}."
     )
 
 
@@ -598,11 +597,9 @@ def describe_contest(contest: pd.DataFrame, images: int) -> str:
     """Notebook 12: return how good the winner of equally good networks looks, and how good it is, in sentences."""
     winner = contest.iloc[-1]
     return (
-        f"The winner has **{winner['score']:.1%}** on {images} validation images, and {winner['test']:.1%} on "
-        "the test images. "
-        f"All had 75 %. Among {contest['trials'].iloc[9]} networks the best looks "
-        f"{contest['growth'].iloc[9]:.1%} too good, "
-        f"among 100 already {contest['growth'].iloc[99]:.1%}."
+        f"The winner has **{winner['score']:.1%}** on {images} validation images, and {winner['test']:.1%} on the "
+        f"test images. All had 75 %. Among {contest['trials'].iloc[9]} networks the best looks "
+        f"{contest['growth'].iloc[9]:.1%} too good, among 100 already {contest['growth'].iloc[99]:.1%}."
     )
 
 

@@ -362,9 +362,8 @@ def describe_swaps(swapped: pd.DataFrame) -> str:
     """Notebook 10: return what p can be and what it is for the AUC, in sentences."""
     row = swapped.loc["auc"]
     text = (
-        f"{row['units']} {row['swapped']} can be swapped in 2^{row['units']} ways, of which at most 999 are "
-        "tried, so p cannot "
-        f"fall below {row['smallest_p']:.2g}. "
+        f"{row['units']} {row['swapped']} can be swapped in 2^{row['units']} ways, of which at most 999 are tried, so "
+        f"p cannot fall below {row['smallest_p']:.2g}. "
     )
     text += (
         f"For the AUC it is {row['p']:.3f}."
@@ -404,12 +403,10 @@ def describe_simulation(simulated: pd.DataFrame, gap: float, cells: int = 10) ->
     need = f"{enough[0]} subjects of each class" if len(enough) else f"more than {power.index[-1]} of each class"
     return (
         f"In this simulation ({cells} cells each), 95 % intervals over *cells* hold the truth only "
-        f"{cells_hold.loc[10]:.0%} of "
-        f"the time with 10 subjects of each class, intervals over *subjects* {subjects_hold.loc[10]:.0%}. "
-        "With 2 of each class "
-        f"even those hold it {subjects_hold.loc[2]:.0%} of the time; the kit gives none below {FEWEST_UNITS}. "
-        "To see a true "
-        f"difference of {gap:.2f} in four of five test sets takes **{need}**."
+        f"{cells_hold.loc[10]:.0%} of the time with 10 subjects of each class, intervals over *subjects* "
+        f"{subjects_hold.loc[10]:.0%}. With 2 of each class even those hold it {subjects_hold.loc[2]:.0%} of the "
+        f"time; the kit gives none below {FEWEST_UNITS}. To see a true difference of {gap:.2f} in four of five test "
+        f"sets takes **{need}**."
     )
 
 
