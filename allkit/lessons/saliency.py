@@ -410,8 +410,9 @@ def plot_marked_maps(
     seen: np.ndarray, maps: Mapping[str, Sequence[np.ndarray]], target: str, *, cells: int = 3
 ) -> np.ndarray:
     """Notebook 11: show the maps of a few marked images."""
-    factor = brightening(list(seen[:cells]))
-    rows = [[brighten(seen[k], factor), *(overlay(seen[k], of[k]) for of in maps.values())] for k in range(cells)]
+    below = seen.shape[1] // 4  # the mark is bright, the cells are not
+    bright = [brighten(image, brightening([image[below:]])) for image in seen[:cells]]
+    rows = [[image, *(overlay(image, of[k]) for of in maps.values())] for k, image in enumerate(bright)]
     titles = ["as seen", *(name.replace(", trained", "\ntrained\n") for name in maps)]
     alt = f"Maps of {cells} marked images of the class {target}, by method and network; the mark is at the top left."
     flat = [picture for row in rows for picture in row]
