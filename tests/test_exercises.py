@@ -300,8 +300,9 @@ def test_a_set_in_every_correct_form(answer):
 
 @pytest.mark.parametrize(("kind", "truth", "answer"), [
     ("share", 0.5, "1/2"), ("number", 1 / 255, "1/255"), ("number", 3.2, "3.2x"), ("number", 3.2, "3.2 ×"),
-    ("number", 717, "717 images"), ("number", 1, "one"), ("number", 6, "Six"), ("set", (90, 180), "90 and 180"),
-    ("set", (90, 180), ["90°", "180 degrees"]), ("name", "augment, then split", "augment then split"),
+    ("number", 717, "717 images"), ("number", 1, "one"), ("number", 6, "Six"), ("number", 0, "none"),
+    ("set", (90, 180), "90 and 180"), ("set", (90, 180), ["90°", "180 degrees"]),
+    ("name", "augment, then split", "augment then split"),
     ("name", "block 13", "block13"), ("name", "block 13", "13"), ("name", "block 13", 13),
 ])  # fmt: skip
 def test_what_a_person_would_write_is_right(kind, truth, answer):

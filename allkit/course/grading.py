@@ -275,6 +275,8 @@ def _read_number(answer: Any) -> float:
 
 
 def _number_in(text: str) -> float:
+    if text.strip().lower() in ("none", "no"):
+        return 0.0
     if text.strip().lower() in _WORDS:
         return float(_WORDS.index(text.strip().lower()))
     bare = re.sub(r"[\s_'’]", "", text).lower().replace("−", "-").replace("×", "x")

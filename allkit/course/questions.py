@@ -68,11 +68,11 @@ def _mean_precision(predictions: pd.DataFrame) -> float:
 
 
 def _worth_of_subjects(
-    kept: pd.DataFrame, technique: str = "pre-trained", curve: str = "subjects", column: str = "subjects"
+    kept: pd.DataFrame, technique: str = "pre-trained", curve: str = "subjects", to: int = 1
 ) -> float:
-    """Return the AUC with the most subjects (or cells) minus that with the fewest."""
-    rows = kept[(kept["curve"] == curve) & (kept["technique"] == technique)].sort_values(column)
-    return float(rows["auc"].iloc[-1] - rows["auc"].iloc[0])
+    """Return the AUC with the second fewest subjects (cells, or those at place `to`) minus that with the fewest."""
+    rows = kept[(kept["curve"] == curve) & (kept["technique"] == technique)].sort_values(curve)
+    return float(rows["auc"].iloc[to] - rows["auc"].iloc[0])
 
 
 def _share_of_largest(rows: pd.DataFrame) -> float:
@@ -524,19 +524,27 @@ _MOBILENET = (
         tolerance=0.002,
         truth=_worth_of_subjects,
         mistakes=(
-            (lambda kept: -_worth_of_subjects(kept), "The right size. The most subjects minus the fewest."),
+            (
+                lambda kept: round(_worth_of_subjects(kept), 2),
+                "That is the difference of two rounded numbers. Compute it from `kept`, to three decimals.",
+            ),
+            (lambda kept: -_worth_of_subjects(kept), "The right size. More subjects minus fewer."),
             (
                 lambda kept: _worth_of_subjects(kept, "area alone"),
                 "That is the ruler. Take the technique `pre-trained`.",
             ),
             (
-                lambda kept: _worth_of_subjects(kept, curve="cells", column="cells"),
+                lambda kept: _worth_of_subjects(kept, curve="cells"),
                 "That is the other curve, over the number of cells.",
+            ),
+            (
+                lambda kept: _worth_of_subjects(kept, to=-1),
+                "That is from the fewest subjects to the most. Go one step only.",
             ),
         ),
         why="Not one cell more, only more people. That is the cheapest improvement there is, and the rarest.",
         hint="Four things choose a row of `kept`: curve, technique, cells, subjects. Which two rows are compared?",
-        more="Choose the curve `subjects` and the technique `pre-trained`, then take the last `auc` minus the first.",
+        more="Choose the curve `subjects` and the technique `pre-trained`, then take the second `auc` minus the first.",
         misconception="many cells are many witnesses",
     ),
     Exercise(

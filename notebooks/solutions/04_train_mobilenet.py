@@ -31,11 +31,11 @@ def wrong_04_2(predictions):
 
 
 def exercise_04_3(kept):
-    # The same number of cells, from the fewest and from the most subjects.
+    # The same number of cells, from the fewest subjects and from the next.
     rows = kept[
         (kept["curve"] == "subjects") & (kept["technique"] == "pre-trained")
     ].sort_values("subjects")
-    return rows["auc"].iloc[-1] - rows["auc"].iloc[0]
+    return rows["auc"].iloc[1] - rows["auc"].iloc[0]
 
 
 def wrong_04_3(kept):
@@ -46,8 +46,8 @@ def wrong_04_3(kept):
         (kept["curve"] == "cells") & (kept["technique"] == "pre-trained")
     ].sort_values("cells")
     return [
-        (ruler["auc"].iloc[-1] - ruler["auc"].iloc[0], "the ruler"),
-        (rows["auc"].iloc[-1] - rows["auc"].iloc[0], "the other curve"),
+        (ruler["auc"].iloc[1] - ruler["auc"].iloc[0], "the ruler"),
+        (rows["auc"].iloc[1] - rows["auc"].iloc[0], "the other curve"),
     ]
 
 
