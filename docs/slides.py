@@ -41,9 +41,7 @@ def _slides(page: BeautifulSoup, code: bool) -> Iterator[Tag]:
     for cell in page.select(".jp-Cell"):
         if any(heading.get_text().startswith(_LAST) for heading in cell.select("h2")):
             break
-        for gone in cell.select(
-            ".jp-InputPrompt, .jp-OutputPrompt" + ("" if code else ", .jp-CodeCell .jp-Cell-inputWrapper")
-        ):
+        for gone in cell.select(".jp-InputPrompt, .jp-OutputPrompt"):
             gone.decompose()
         if "jp-CodeCell" in cell["class"] and not code:
             for gone in cell.select(".jp-Cell-inputWrapper"):

@@ -19,7 +19,7 @@ from allkit.lessons.paper import load_table
 from allkit.models import predict_images, predict_index
 from allkit.splits import LeakError, balance_split, sample_weights, split_by_image, split_by_subject, split_data
 from allkit.train import (
-    GrowingTable,
+    GrowingCurve,
     MonitorSwitchLR,
     build_batches,
     build_from_profile,
@@ -253,20 +253,26 @@ def test_a_full_disk_stops_the_training_with_what_to_do(twin, tmp_path, monkeypa
         train_model(model, split, profile, folder=tmp_path, show=False)
 
 
-def test_a_notebook_shows_the_table_of_the_paper_growing_by_epochs(monkeypatch):
+def test_a_notebook_shows_curves_that_grow_and_at_the_end_the_table_of_the_paper(monkeypatch):
     shown = []
 
     class Handle:
-        def update(self, table):
-            shown.append(table)
+        def update(self, what, **kwargs):
+            shown.append(what)
 
     monkeypatch.setattr("allkit.train.display", lambda *args, **kwargs: Handle())
     rule = MonitorSwitchLR()
-    table = GrowingTable(rule, "head", epochs=2)
-    table.on_train_begin()
+    curve = GrowingCurve(rule, "head", epochs=2)
+    curve.set_params({"steps": 12})
+    curve.on_train_begin()
+    curve.on_train_batch_end(4)
+    assert shown == [{"text/plain": "head: 0 of 2 epochs batch 5 of 12"}]
     feed(rule, pd.DataFrame({"loss": [1.0], "accuracy": 0.5, "val_loss": 1.25, "val_accuracy": 0.5}))
-    table.on_epoch_end(0)
-    assert [len(one) for one in shown] == [0, 1]
+    curve.shown = 0.0  # as if a second had passed
+    curve.on_epoch_end(0)
+    assert shown[-1]["text/plain"] == "head: 1 of 2 epochs"
+    assert shown[-1]["image/png"].startswith(b"\x89PNG")
+    curve.on_train_end()
     assert shown[-1].index.name == "head: 1 of 2 epochs"
     assert shown[-1].loc["1/2", "Val. loss"] == "1.25000"
 
