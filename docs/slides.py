@@ -1,7 +1,8 @@
 """Makes slides of notebooks 01, 03 and 09: `python docs/slides.py [FOLDER]` writes one page each, in build/slides.
 
-nbconvert renders the notebooks as they were last executed; every heading and every figure begins a slide. The pages
-load nothing from a network and run no script: Page Down goes on, and a printer makes one sheet of each slide.
+nbconvert renders the notebooks as they were last executed; every heading begins a slide, and so does a figure where the
+slide is full. The pages load nothing from a network and run no script: Page Down goes on, and a printer makes one sheet
+of each slide.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from allkit.course.report import TEMPLATES, read_offline, render_page, title_of
 
 WANTED = {"01": False, "03": True, "09": False}
 """Notebooks to make slides of, and whether their code is shown."""
+
+_FULL = 350
+"""Letters of text that leave no room for a figure on the same slide."""
 
 _LAST = "Exercises"  # the heading at which the slides end
 
@@ -46,8 +50,8 @@ def _slides(page: BeautifulSoup, code: bool) -> Iterator[Tag]:
         if "jp-CodeCell" in cell["class"] and not code:
             for gone in cell.select(".jp-Cell-inputWrapper"):
                 gone.decompose()
-        begins = cell.select("h1, h2, h3") or cell.select("img")
-        if begins and slide.contents:
+        full = slide.select("img") or len(slide.get_text(" ", strip=True)) > _FULL
+        if slide.contents and (cell.select("h1, h2, h3") or (cell.select("img") and full)):
             yield slide
             slide = page.new_tag("section")
         if cell.get_text(strip=True) or cell.select("img"):
