@@ -211,7 +211,7 @@ def test_a_single_run_is_no_sweep_and_the_reverse(swept, notebooks, address, tmp
 
 
 def test_names_of_folders_are_safe_and_distinct(notebooks):
-    declared = {notebooks / "01_first.ipynb": {"split": ("subject", str)}}
+    declared = {notebooks / "01_first.ipynb": {"split": running._Declared("subject", str)}}
     names = [running._folder_name({"split": value}, declared) for value in ("a/b", "a_b", "../x", "y" * 300)]
     assert len(set(names)) == 4
     assert not any("/" in name or len(name) > 120 for name in names)
