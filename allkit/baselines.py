@@ -20,10 +20,10 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from allkit import AllkitError
-from allkit.augment import apply_augmentation
+from allkit.augment import apply_augmentation, background_colour
 from allkit.backend import keras
 from allkit.data import class_order
-from allkit.features import FEATURES, measure_cell, measure_cells, measure_files
+from allkit.features import BACKGROUND_LEVEL, FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import read_image, to_common_size
 from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
 from allkit.splits import Split, sample_weights
@@ -146,12 +146,18 @@ def single_feature_baseline(split: Split) -> tuple[str, pd.DataFrame]:
     A threshold on one number, fitted to the training part (logistic regression, classes weighted equally):
     the cell's area, or the mean of green where images are not single cells on black, which have no area.
     """
-    numbers = measure_numbers(_train_and_test(split))
+    numbers = measure_numbers(train_and_test(split))
     name = choose_single_feature(numbers)
     return f"{name.replace('mean_g', 'mean green')} alone", evaluate_baseline(split.train, split.test, numbers[[name]])
 
 
-def _train_and_test(split: Split) -> pd.DataFrame:
+def is_on_black(image: np.ndarray) -> bool:
+    """Return whether an image, uint8 (h, w, 3), shows something on a black background."""
+    return bool(background_colour(image).max() <= BACKGROUND_LEVEL)
+
+
+def train_and_test(split: Split) -> pd.DataFrame:
+    """Return the rows of the training and the test part, with the column `augmentation`."""
     return pd.concat([split.train, split.test]).fillna({"augmentation": ""})
 
 
@@ -175,7 +181,7 @@ def evaluate_baselines(
     and a decision tree on a few hand-made descriptors; logistic regression on the features of a frozen
     MobileNet, of ImageNet where `weights` says so, otherwise random ones. All learn from the training part only.
     """
-    parts, rows = (split.train, split.test), _train_and_test(split)
+    parts, rows = (split.train, split.test), train_and_test(split)
     shape = measure_numbers(rows)[HAND_MADE]
     deep = frozen_features(rows, image_size=image_size, crop=crop, weights=weights, alpha=alpha, seed=seed)
     name, by_number = single_feature_baseline(split)

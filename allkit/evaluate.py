@@ -6,7 +6,7 @@ an image are one group) and one column `p_<class>` per class, the positive class
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -150,6 +150,17 @@ def classification_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def evaluate_with_intervals(predictions: pd.DataFrame, *, resamples: int = 500, seed: int = 123) -> pd.DataFrame:
     """Return every measure with its bootstrap interval, as `bootstrap_by_subject`."""
     return bootstrap_by_subject(predictions, _measure(predictions), resamples=resamples, seed=seed)
+
+
+def evaluate_each(
+    predictions: Mapping[str, pd.DataFrame], measure: str = "auc", *, resamples: int = 500, seed: int = 123
+) -> pd.DataFrame:
+    """Return one measure of several predictions tables with its interval, one row each; see `bootstrap_by_subject`."""
+    rows = {
+        title: evaluate_with_intervals(table, resamples=resamples, seed=seed).loc[measure]
+        for title, table in predictions.items()
+    }
+    return pd.DataFrame(rows).T.infer_objects()
 
 
 def compare_predictions(

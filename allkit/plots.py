@@ -199,14 +199,14 @@ def plot_bars(
     colours = PARTS if set(counts.columns) <= set(PARTS) else class_colours(counts.columns)
     style = {"color": [colours[str(name)] for name in counts.columns], "width": 0.8}
     if stacked:
-        ax = counts.plot.bar(stacked=True, ax=_axes(ax, 7.6, 2.8), **style)
+        ax = counts.plot.bar(stacked=True, ax=new_axes(ax, 7.6, 2.8), **style)
         ax.tick_params(axis="x", labelsize=8)
         if len(counts) > 30:
             ax.set_xticks([])
             xlabel = f"{len(counts)} {xlabel}, one bar each"
         ax.margins(x=0.01)
     else:
-        ax = counts.plot.barh(ax=_axes(ax, 6.4, 1.0 + 0.24 * counts.size), **style)
+        ax = counts.plot.barh(ax=new_axes(ax, 6.4, 1.0 + 0.24 * counts.size), **style)
         for bars in ax.containers:
             ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         ax.margins(x=0.14)
@@ -225,7 +225,7 @@ def plot_distribution(table: pd.DataFrame, column: str, *, xlabel: str = "", ax:
     """Draw how a measurement spreads within each class (column `label`), in percent of the images of the class."""
     colours = class_colours(table["label"])
     classes = {"hue": "label", "hue_order": list(colours), "palette": colours, "common_norm": False}
-    ax = sns.histplot(table, x=column, stat="percent", element="step", alpha=0.35, ax=_axes(ax), **classes)
+    ax = sns.histplot(table, x=column, stat="percent", element="step", alpha=0.35, ax=new_axes(ax), **classes)
     ax.set(xlabel=xlabel or column, ylabel="images of the class (%)")
     ax.get_legend().set_title("")
     means = table.groupby("label")[column].mean()
@@ -267,7 +267,7 @@ def plot_lines(
         "drawstyle": "steps-post" if steps else "default",
     }
     groups = {"hue": by, "style": by, "size": by, "units": unit}
-    ax = sns.lineplot(table, x=x, y=y, **groups, **look, estimator=None, sort=False, ax=_axes(ax))
+    ax = sns.lineplot(table, x=x, y=y, **groups, **look, estimator=None, sort=False, ax=new_axes(ax))
     for name, position in (marks or {}).items():
         rows = table[table[by] == name]
         point = rows.iloc[(rows[x] - position).abs().argmin()]
@@ -311,7 +311,7 @@ def plot_points(
     """Draw a mark for each row of the table, with a colour and a shape per value of the column `by`."""
     styles = _styles(table[by], ax)
     colours, markers = styles["colour"].to_dict(), styles["marker"].to_dict()
-    ax = sns.scatterplot(table, x=x, y=y, hue=by, style=by, palette=colours, markers=markers, s=40, ax=_axes(ax))
+    ax = sns.scatterplot(table, x=x, y=y, hue=by, style=by, palette=colours, markers=markers, s=40, ax=new_axes(ax))
     ax.set_axisbelow(True)
     ax.set_xlabel(xlabel or x)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
@@ -329,7 +329,7 @@ def plot_intervals(
     if table.index.nlevels == 1:
         table = pd.concat({"value with interval": table}).swaplevel()
     rows, kinds = (list(dict.fromkeys(table.index.get_level_values(level))) for level in (0, 1))
-    ax = _axes(ax, 6.4, 1.0 + len(rows) * (0.2 + 0.15 * len(kinds)))
+    ax = new_axes(ax, 6.4, 1.0 + len(rows) * (0.2 + 0.15 * len(kinds)))
     shifts = (np.arange(len(kinds)) - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
     for shift, (kind, style) in zip(shifts, _styles(kinds).iterrows(), strict=True):
         part, colour, mark = table.xs(kind, level=1).reindex(rows), style["colour"], style["marker"]
@@ -356,7 +356,7 @@ def plot_confusion(counts: pd.DataFrame, *, rates: bool = False, ax: Axes | None
 
     The colour is the share of the row either way, from 0 to 100 %, so that a large class does not look better.
     """
-    ax = _axes(ax, 3.8, 3.4)
+    ax = new_axes(ax, 3.8, 3.4)
     matrix = counts.to_numpy()
     shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     display = ConfusionMatrixDisplay(shares, display_labels=list(counts.index))
@@ -381,7 +381,7 @@ def plot_confusions(counts: Mapping[str, pd.DataFrame]) -> np.ndarray:
 
 def plot_roc(predictions: Mapping[str, pd.DataFrame], positive: str, *, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of one class against the rest, one curve per title -> predictions (Figs. 12 and 17)."""
-    ax, areas = _axes(ax, 4.8, 4.4), []
+    ax, areas = new_axes(ax, 4.8, 4.4), []
     for title, style in _styles(predictions).iterrows():
         table = predictions[title]
         look = {"linestyle": style["linestyle"], "color": style["colour"]}
@@ -428,7 +428,7 @@ def plot_subject_shares(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     One column per class, subjects side by side in the order given; the three with the lowest share are named, and the
     area of a mark grows with the subject's images.
     """
-    ax = _axes(ax, 3.8, 3.6)
+    ax = new_axes(ax, 3.8, 3.6)
     classes = class_colours(table["label"])
     lowest = set(table.nsmallest(3, "right").index)
     for k, (label, colour) in enumerate(classes.items()):
@@ -464,7 +464,7 @@ def plot_flow(
     """
     steps = [fill(f"{k} · {step}" if numbers else step, 17) for k, step in enumerate(steps)]
     columns, rows = min(per_row, len(steps)), -(-len(steps) // per_row)
-    ax = _axes(ax, 1.75 * columns, 0.95 * rows + (0.6 if skip else 0))
+    ax = new_axes(ax, 1.75 * columns, 0.95 * rows + (0.6 if skip else 0))
     places = [(k % per_row, -(k // per_row)) for k in range(len(steps))]
     for (x, y), step in zip(places, steps, strict=True):
         box = FancyBboxPatch((x - 0.33, y - 0.23), 0.66, 0.46, "round,pad=0.04", facecolor="#E8F1F8", edgecolor=BLUE)
@@ -494,7 +494,7 @@ def _in_words(table: pd.DataFrame, unit: str) -> str:
     return "; ".join(f"{name}: {row}" for name, row in zip(table.index, rows, strict=True)) + f" ({unit})"
 
 
-def _axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
+def new_axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
     """Return `ax`, or the Axes of a new figure of this size in inches."""
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 

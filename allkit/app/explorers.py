@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
+from scipy import ndimage
 
 from allkit import plots
 from allkit.app.upload import picture_html, published_as, to_png
@@ -269,7 +270,7 @@ def _convolution_picture(grey: np.ndarray, name: str, place: int) -> str:
     kernel, columns = KERNELS[name], grey.shape[1] - 2
     row, column = divmod(place - 1, columns)
     window = grey[row : row + 3, column : column + 3]
-    whole = sum(kernel[a, b] * grey[a : a + grey.shape[0] - 2, b : b + columns] for a in range(3) for b in range(3))
+    whole = ndimage.correlate(grey, kernel)[1:-1, 1:-1]
     done = np.where(np.arange(whole.size).reshape(whole.shape) < place, whole, np.nan)
     figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), layout="constrained")
     axes[0].imshow(grey, vmin=0, vmax=255)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from allkit.baselines import evaluate_baselines
-from allkit.evaluate import compare_predictions, evaluate_predictions, evaluate_with_intervals
+from allkit.evaluate import compare_predictions, evaluate_each, evaluate_predictions, evaluate_with_intervals
 from allkit.models import TrainedModel, measure_inference
 from allkit.splits import Split
 
@@ -56,11 +56,7 @@ def evaluate_older(split: Split, trained: TrainedModel, *, seed: int = 123) -> d
 
 def rank(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
     """Notebook 06: return the balanced accuracy of every technique with its interval, the highest first."""
-    rows = {
-        title: evaluate_with_intervals(table, seed=seed).loc["balanced_accuracy"]
-        for title, table in predictions.items()
-    }
-    return pd.DataFrame(rows).T.infer_objects().sort_values("value", ascending=False)
+    return evaluate_each(predictions, "balanced_accuracy", seed=seed).sort_values("value", ascending=False)
 
 
 def compare_by_measure(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
@@ -80,7 +76,8 @@ def describe_winners(difference: pd.DataFrame) -> str:
     many = f" (the smaller class has {fewest} {difference['resampled'].iloc[0]} in the test part)"
     lines += [f"- inconclusive: {', '.join(rest)}{many}"] if rest else []
     warn = (
-        "\n\nSix measures were looked at: one of them may be decided by luck alone. Decide beforehand which one counts."
+        f"\n\n{len(difference)} measures were looked at: one of them may be decided by luck alone. Decide beforehand "
+        "which one counts."
         if len(decided)
         else ""
     )

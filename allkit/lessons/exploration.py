@@ -11,10 +11,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from allkit import AllkitError, plots
-from allkit.augment import background_colour
+from allkit.baselines import is_on_black
 from allkit.data import class_order
 from allkit.duplicates import contents_of
-from allkit.features import BACKGROUND_LEVEL
 from allkit.images import prepare_image, read_image
 from allkit.splits import FRACTIONS, Split, split_data
 
@@ -126,8 +125,7 @@ def plot_copies(copies: pd.DataFrame, *, pairs: int = 2) -> np.ndarray:
 
 def number_of(images: Sequence[np.ndarray]) -> str:
     """Notebook 01: return the number to begin with: "area" for cells on black, "mean_g" for other pictures."""
-    rims = np.stack([background_colour(image) for image in images])
-    return "area" if rims.max() <= BACKGROUND_LEVEL else "mean_g"
+    return "area" if all(map(is_on_black, images)) else "mean_g"
 
 
 def title_of(number: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -223,7 +222,7 @@ def plot_sides(split: Split, *, ax: Axes | None = None) -> Axes:
 
     The area of a mark grows with the subject's images.
     """
-    ax = plt.subplots(figsize=(7.6, 3.0))[1] if ax is None else ax
+    ax = plots.new_axes(ax, 7.6, 3.0)
     rows = pd.concat([split.train.assign(side="train"), split.test.assign(side="test")])
     rows = rows.assign(subject=rows["subject"].fillna(rows["path"]))
     table = rows.groupby("subject").agg(

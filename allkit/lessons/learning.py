@@ -9,12 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy.special import expit
+from sklearn.metrics import log_loss
 
 from allkit import plots
 from allkit.backend import keras
 from allkit.baselines import choose_single_feature
 from allkit.data import class_order
-from allkit.evaluate import evaluate_with_intervals
+from allkit.evaluate import evaluate_each
 from allkit.features import measure_cells
 from allkit.images import load_images
 from allkit.plots import DASHES, PALETTE
@@ -37,13 +39,12 @@ def load_number(rows: pd.DataFrame) -> tuple[str, np.ndarray, np.ndarray]:
 
 def answer_of_neuron(x: np.ndarray, w: float, b: float) -> np.ndarray:
     """Notebook 03: return what one neuron answers, 0–1: sigmoid of w·x + b."""
-    return 1 / (1 + np.exp(-(w * x + b)))
+    return expit(w * x + b)
 
 
 def loss_of_neuron(x: np.ndarray, y: np.ndarray, w: float, b: float) -> float:
     """Notebook 03: return the mean cross-entropy of one neuron's answers, nats."""
-    p = np.clip(answer_of_neuron(x, w, b), 1e-12, 1 - 1e-12)
-    return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+    return float(log_loss(y, answer_of_neuron(x, w, b), labels=[0, 1]))
 
 
 def walk_downhill(x: np.ndarray, y: np.ndarray, *, w: float, b: float, rate: float, steps: int) -> list[float]:
@@ -57,7 +58,7 @@ def walk_downhill(x: np.ndarray, y: np.ndarray, *, w: float, b: float, rate: flo
 
 def plot_descent(x: np.ndarray, y: np.ndarray, b: float, path: Sequence[float], *, ax: Axes | None = None) -> Axes:
     """Notebook 03: draw the loss of one neuron over its weight, and the steps of a walk downhill on it."""
-    ax = plt.subplots(figsize=(6.0, 3.4))[1] if ax is None else ax
+    ax = plots.new_axes(ax, 6.0, 3.4)
     grid = np.linspace(-3, 3, 121)
     ax.plot(grid, [loss_of_neuron(x, y, w, b) for w in grid], color="0.6", label="loss")
     shown = [w for w in path if -3.2 < w < 3.2]
@@ -160,8 +161,7 @@ def predictions_of(probabilities: np.ndarray, rows: pd.DataFrame, classes: Seque
 
 def compare(tables: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
     """Notebook 03: return the AUC of several predictions tables with intervals over subjects, one row each."""
-    rows = {name: evaluate_with_intervals(table, resamples=200, seed=seed).loc["auc"] for name, table in tables.items()}
-    return pd.DataFrame(rows).T.infer_objects()
+    return evaluate_each(tables, resamples=200, seed=seed)
 
 
 def describe_comparison(scores: pd.DataFrame) -> str:

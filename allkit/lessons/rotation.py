@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import ndimage
 
 from allkit import AllkitError, plots
-from allkit.augment import AUGMENTATIONS, apply_augmentation, background_colour
+from allkit.augment import AUGMENTATIONS, apply_augmentation
+from allkit.baselines import is_on_black
 from allkit.data import class_order
 from allkit.features import BACKGROUND_LEVEL, measure_cell
 from allkit.images import prepare_image, read_image
@@ -28,14 +28,9 @@ def choose_example(train: pd.DataFrame, *, seed: int = 123) -> np.ndarray:
     return max(cells, key=lambda image: np.abs(np.rot90(image) - image.astype(float)).mean())
 
 
-def is_on_black(image: np.ndarray) -> bool:
-    """Notebook 02: return whether an image shows something on a black background."""
-    return bool(background_colour(image).max() <= BACKGROUND_LEVEL)
-
-
 def plot_points(before: np.ndarray, after: np.ndarray, *, ax: Axes | None = None) -> Axes:
     """Notebook 02: draw pixels (row, column) as circles, where they land as crosses, and arrows between."""
-    ax = plt.subplots(figsize=(4.6, 4.8))[1] if ax is None else ax
+    ax = plots.new_axes(ax, 4.6, 4.8)
     for start, end in zip(before, after, strict=True):
         arrow = {"arrowstyle": "-|>", "color": "0.6", "shrinkA": 3, "shrinkB": 3}
         ax.annotate("", end[::-1], start[::-1], arrowprops=arrow)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ def plot_cell_parts(cell: Any, *, ax: Axes | None = None) -> Axes:
 
     `cell` is an `allkit.synthetic.SyntheticCell`, whose masks say where they are.
     """
-    ax = plt.subplots(figsize=(4.6, 3.9))[1] if ax is None else ax
+    ax = plots.new_axes(ax, 4.6, 3.9)
     rows, columns = np.nonzero(cell.outline)
     box = np.s_[rows.min() - 8 : rows.max() + 9, columns.min() - 8 : columns.max() + 9]
     factor = plots.brightening([cell.image])

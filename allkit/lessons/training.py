@@ -18,9 +18,16 @@ from sklearn.preprocessing import StandardScaler
 
 from allkit import ROOT, AllkitError, plots
 from allkit.augment import transform_image
-from allkit.baselines import evaluate_baseline, frozen_features, measure_numbers, row_keys, single_feature_baseline
+from allkit.baselines import (
+    evaluate_baseline,
+    frozen_features,
+    measure_numbers,
+    row_keys,
+    single_feature_baseline,
+    train_and_test,
+)
 from allkit.data import class_order
-from allkit.evaluate import compare_predictions, evaluate_predictions, evaluate_with_intervals, roc_auc
+from allkit.evaluate import compare_predictions, evaluate_each, evaluate_predictions, roc_auc
 from allkit.features import cell_mask, measure_cells
 from allkit.images import in_threads, read_image, to_common_size
 from allkit.models import TrainedModel, predict_index
@@ -81,12 +88,7 @@ def from_scratch(name: str, recipe: Profile, split: Split, *, seed: int = 123) -
 def compare_starts(split: Split, tables: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
     """Notebooks 04, 05: return the AUC of the ruler and of networks on the test images, with intervals."""
     ruler, by_ruler = single_feature_baseline(split)
-    tables = {f"ruler: {ruler}": by_ruler, **tables}
-    rows = {
-        name: evaluate_with_intervals(table, resamples=RESAMPLES, seed=seed).loc["auc"]
-        for name, table in tables.items()
-    }
-    return pd.DataFrame(rows).T.infer_objects()
+    return evaluate_each({f"ruler: {ruler}": by_ruler, **tables}, resamples=RESAMPLES, seed=seed)
 
 
 def describe_starts(split: Split, tables: Mapping[str, pd.DataFrame], weights: int, *, seed: int = 123) -> str:
@@ -141,7 +143,7 @@ def evaluate_one_size(trained: TrainedModel, title: str, split: Split, *, seed: 
     def scaled_area(path: str) -> float:
         return float(cell_mask(rescale_cell(to_common_size(read_image(path)), area)).sum())
 
-    numbers = measure_numbers(pd.concat([split.train, split.test]).fillna({"augmentation": ""}))[["area"]]
+    numbers = measure_numbers(train_and_test(split))[["area"]]
     same = numbers.copy()
     paths = split.test["path"].tolist()
     same.loc[row_keys(split.test), "area"] = list(in_threads(scaled_area, paths, what="cells of one size"))
@@ -151,11 +153,7 @@ def evaluate_one_size(trained: TrainedModel, title: str, split: Split, *, seed: 
         (title, "as it is"): predict_index(trained, split.test),
         (title, "one size"): predict_index(trained, split.test, change=lambda image, _: rescale_cell(image, area)),
     }
-    rows = {
-        name: evaluate_with_intervals(table, resamples=RESAMPLES, seed=seed).loc["auc"]
-        for name, table in tables.items()
-    }
-    return pd.DataFrame(rows).T.infer_objects()
+    return evaluate_each(tables, resamples=RESAMPLES, seed=seed)
 
 
 def plot_one_size(scores: pd.DataFrame) -> Axes:
@@ -194,7 +192,7 @@ def evaluate_learning_curve(
     Logistic regression on the features of a MobileNet that is not trained on these cells, and a threshold on one
     number, several draws of each size. Columns technique, cells, auc (mean of the draws).
     """
-    rows = pd.concat([split.train, split.test])
+    rows = train_and_test(split)
     size = {"image_size": recipe.image_size, "crop": recipe.crop, "weights": recipe.weights, "alpha": recipe.alpha}
     deep = frozen_features(rows, layers=("conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"), **size)
     found = []
@@ -264,7 +262,7 @@ def describe_learning_curves(kept: pd.DataFrame, scores: pd.DataFrame, *, cells:
         "architecture is not bad, examples are wanting.",
         f"With {few:,.0f} cells, nearest to your {cells:,}, it is {scratch[few]:.2f} against {ruler[few]:.2f}. On your "
         f"own test part, further up, it was {standing}: {here['from scratch']:.2f} against {here.iloc[0]:.2f}. That "
-        "was one training and one ruler on few subjects; the curves are measured on a hundred new ones.",
+        "was one training and one ruler on few subjects; the curves are measured on many more.",
         f"The reader of learned layers has {reader.iloc[0]:.2f} after {reader.index[0]:.0f} cells and "
         f"{reader.iloc[-1]:.2f} after {reader.index[-1]:,.0f}.",
         f"With **the same number of cells** it has {people.iloc[0]:.2f} where they come from {people.index[0]:.0f} "
