@@ -27,14 +27,11 @@ CAVEAT = (
     "is right, nor why, and a plausible map is no proof of a sound reason."
 )
 
-LEAST = 7
-"""Places a side of a map that can be read: as many as Grad-CAM has on the 224-pixel images that it was made for."""
-
 PLACES = 7
-"""Positions of the occluding patch a side: as many as Grad-CAM has places on images of 224 pixels."""
+"""Places a side of a map that can be read, and of the occluding patch: as many as Grad-CAM has on 224 pixels."""
 
 
-def build_grad_cam(trained: TrainedModel, *, least: int = LEAST) -> Explainer:
+def build_grad_cam(trained: TrainedModel, *, least: int = PLACES) -> Explainer:
     """Return Grad-CAM (Selvaraju et al., 2017) for one network, compiled on the first call.
 
     Of a head on several depths it shows all of them together: each map as far as the head itself looks at it, so that

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from allkit import AllkitError, plots
-from allkit.augment import balance
 from allkit.baselines import (
     DEPTHS,
     choose_single_feature,
@@ -298,11 +297,6 @@ def measure_rows(
         deep = frozen_features(wanted, layers=DEPTHS, **size)
         inputs |= {"numbers": deep.filter(like=DEPTHS[-1]), "three depths": deep}
     return inputs
-
-
-def balance_rows(train: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
-    """Notebook 09: return the training rows with rotated and flipped copies of the smaller class."""
-    return balance(train, seed=seed)
 
 
 def describe_refused(refused: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from allkit.augment import Augmentation, corner_box, load_part, plant_shortcut
 from allkit.baselines import choose_single_feature
 from allkit.data import class_order
 from allkit.evaluate import bootstrap_by_subject, compare_predictions, evaluate_predictions, predicted_labels
-from allkit.explain import build_grad_cam, build_occlusion, overlay, resize_map
+from allkit.explain import PLACES, build_grad_cam, build_occlusion, overlay, resize_map
 from allkit.features import cell_mask, measure_cells
 from allkit.images import centre_crop, in_threads, load_images, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, build_model, predict_index
@@ -239,24 +239,35 @@ def score_all(drawn: Maps, *, seed: int = 123) -> pd.DataFrame:
         for (title, method), of in drawn.maps.items()
     ]
     blind = {
-        "random map": [random_map(side, 7, seed + k) for k in range(count)],
+        "random map": [random_map(side, PLACES, seed + k) for k in range(count)],
         "centre blob": [centre_blob(side)] * count,
     }
     return pd.concat([*tables, score_maps(drawn.cells, blind, drawn.masks[first])], ignore_index=True)
 
 
-def plot_scores(scores: pd.DataFrame, *, seed: int = 123) -> np.ndarray:
-    """Notebook 11: draw pointing game and overlap of every method with intervals over subjects, one panel each."""
+def average_all(scores: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
+    """Notebook 11: average both scores of every method, with intervals over subjects; empty where there is no truth.
+
+    Rows: measure ("pointing", "overlap"), method, mask; columns as `average_scores`.
+    """
     if scores.empty:
+        return pd.DataFrame()
+    tables = {
+        (measure, mask): average_scores(of, measure, against="centre blob", seed=seed)
+        for measure in ("pointing", "overlap")
+        for mask, of in scores.groupby("mask", sort=False)
+    }
+    return pd.concat(tables, names=["measure", "mask"]).swaplevel("mask", "method")
+
+
+def plot_scores(averages: pd.DataFrame) -> np.ndarray:
+    """Notebook 11: draw pointing game and overlap of every method from `average_all`, one panel each."""
+    if averages.empty:
         return np.array([plot_flow(["no truth,\nno score"])])
     _, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharey=True)
     labels = {"pointing": "pointing game (share of cells)", "overlap": "overlap (share of the map's sum)"}
     for ax, (measure, label) in zip(axes, labels.items(), strict=True):
-        tables = {
-            name: average_scores(table, measure, against="centre blob", seed=seed)
-            for name, table in scores.groupby("mask", sort=False)
-        }
-        plot_intervals(pd.concat(tables).swaplevel(), xlabel=label, ax=ax)
+        plot_intervals(averages.loc[measure], xlabel=label, ax=ax)
     return axes
 
 
