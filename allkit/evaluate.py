@@ -186,6 +186,13 @@ def compare_predictions(
     return table
 
 
+def compare_two(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
+    """Return `compare_predictions` of the first two of title -> predictions, the better one's title as verdict."""
+    (first, one), (second, other) = list(predictions.items())[:2]
+    table = compare_predictions(one, other, seed=seed)
+    return table.assign(verdict=table["verdict"].replace({"first": first, "second": second}))
+
+
 def check_same_images(first: pd.DataFrame, second: pd.DataFrame) -> None:
     """Raise an AllkitError where two predictions tables are not about the same images in the same order."""
     if list(first["path"]) != list(second["path"]):

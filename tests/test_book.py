@@ -283,13 +283,15 @@ def test_every_exercise_has_its_solution_folded_below_it(book):
 
 
 def test_the_guide_says_what_the_notebooks_show(book):
-    text = read(book / "instructor.html").get_text()
+    text, count = read(book / "instructor.html").get_text(), 0
     for path in NOTEBOOKS:
         said = [output["data"]["text/markdown"] for cell in nbformat.read(path, 4).cells
                 for output in cell.get("outputs", []) if "text/markdown" in output.get("data", {})]  # fmt: skip
         sentences = [one for one in said if not re.match(r"\*\*\d\d\.\d", one) and "**" not in one and "\n" not in one]
         for sentence in sentences:
             assert re.sub(r"\W+", "", sentence)[:60] in re.sub(r"\W+", "", text), sentence
+        count += len(sentences)
+    assert count > len(NOTEBOOKS)
 
 
 def test_what_can_be_stepped_through_works_in_the_book(book):

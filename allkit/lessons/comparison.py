@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from allkit.baselines import evaluate_baselines
-from allkit.evaluate import compare_predictions, evaluate_each, evaluate_predictions, evaluate_with_intervals
+from allkit.evaluate import (
+    compare_predictions,
+    compare_two,
+    evaluate_each,
+    evaluate_predictions,
+    evaluate_with_intervals,
+)
 from allkit.models import TrainedModel, measure_inference
 from allkit.splits import Split
 
@@ -61,10 +67,8 @@ def rank(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.Data
 
 def compare_by_measure(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
     """Notebook 06: return the first model minus the second by measure, paired, with the better one's title."""
-    (first, one), (second, other) = list(predictions.items())[:2]
-    table = compare_predictions(one, other, seed=seed)
-    table = table.loc[[name for name in MEASURES if name in table.index]]
-    return table.assign(verdict=table["verdict"].replace({"first": first, "second": second}))
+    table = compare_two(predictions, seed=seed)
+    return table.loc[[name for name in MEASURES if name in table.index]]
 
 
 def describe_winners(difference: pd.DataFrame) -> str:

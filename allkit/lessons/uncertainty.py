@@ -25,7 +25,6 @@ from allkit.evaluate import (
     classes_of,
     compare_predictions,
     decision_measures,
-    evaluate_calibration,
     evaluate_predictions,
     evaluate_with_intervals,
     label_indices,
@@ -338,13 +337,6 @@ def describe_units(intervals: Mapping[str, pd.DataFrame]) -> str:
     return text
 
 
-def compare_both(predictions: Mapping[str, pd.DataFrame], *, seed: int = 123) -> pd.DataFrame:
-    """Notebook 10: return the first model minus the second, paired, with the better one's title as verdict."""
-    (first, one), (second, other) = list(predictions.items())[:2]
-    table = compare_predictions(one, other, seed=seed)
-    return table.assign(verdict=table["verdict"].replace({"first": first, "second": second}))
-
-
 def plot_difference(difference: pd.DataFrame, names: Sequence[str]) -> Axes:
     """Notebook 10: draw the paired differences of the main measures with their intervals."""
     shown = difference.filter(regex="accuracy|auc|sens|spec|weighted|brier|error", axis=0)
@@ -559,15 +551,13 @@ def describe_temperatures(temperatures: Mapping[str, float], split: Split) -> st
     return "\n".join(lines)
 
 
-def plot_calibration(before: pd.DataFrame, after: pd.DataFrame) -> np.ndarray:
-    """Notebook 10: draw the reliability diagram of one model, as trained and scaled."""
-    classes = classes_of(before)
+def plot_calibration(curves: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> np.ndarray:
+    """Notebook 10: draw reliability diagrams of one model, title -> table of `evaluate_calibration`."""
     two = len(classes) == 2
     words = {
         "xlabel": f"said: probability of {classes[0]}" if two else "said: probability of the answer",
         "ylabel": f"seen: share that is {classes[0]}" if two else "seen: share of right answers",
     }
-    curves = {"as trained": evaluate_calibration(before), "scaled": evaluate_calibration(after)}
     return plots.plot_calibration(curves, **words)
 
 
