@@ -60,7 +60,7 @@ weights: setup ## train the weights in data/weights anew, from drawn cells: an h
 results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours, resumable; writes docs/results
 	@test -n "$(DATA)" || { echo "genuine cells are needed: make results DATA=PATH, the folder of C-NMC 2019"; exit 1; }
 	$(QUIET) $(BIN)/python docs/make_results.py "$(DATA)" $(if $(SMEARS),--smears "$(SMEARS)")
-	# the learning curves of notebook 04, an hour: delete the file to measure them anew
+# the learning curves of notebook 04, an hour: delete the file to measure them anew
 	@test -s docs/results/learning-curve.csv || $(QUIET) $(BIN)/python docs/make_learning_curve.py
 
 book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
