@@ -411,7 +411,7 @@ def classify(
     from allkit.classify import classify_files
     from allkit.models import load_models
 
-    title, trained = next(iter(load_models(_model_path(model)).items()))
+    title, trained = next(iter(load_models(_model_path(model), lazily=True).items()))
     kind = "synthetic" if trained.metadata["data"]["source"] == "synthetic" else "genuine"
     _say(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
     unread = 0
@@ -463,30 +463,20 @@ def serve(
     host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that a proxy in front of it has. Repeatable.")
     ] = None,
+    base_url: Annotated[str, typer.Option(metavar="PATH", help="Path under which a proxy shows it.")] = "/",
 ) -> None:
     """Serve the upload cell as a page on this machine, until Ctrl-C. For teaching, not a diagnosis."""
-    import signal
-    import subprocess
-    import tempfile
+    from allkit.app.page import check_port, serve_page
+    from allkit.folders import find_models
 
-    from allkit.app.page import build_page, check_port
-    from allkit.models import find_models
-
+    check_port(port)
     path = _model_path(model).resolve()
     find_models(path)  # says at once what is missing, rather than on the page
-    check_port(port)
-    with tempfile.TemporaryDirectory() as folder:
-        _say(f"Page: http://127.0.0.1:{port} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
-        command = build_page(str(path), Path(folder), kernels=kernels, idle=idle, hosts=host or [])
-        page = subprocess.Popen([*command, f"--port={port}"], cwd=folder)
-        # whoever stops this command stops the page: what lived on would answer with an old model
-        signal.signal(signal.SIGTERM, lambda *_: page.terminate())
-        try:
-            code = page.wait()
-        finally:
-            page.terminate()
-            page.wait()
-    raise typer.Exit(code)
+
+    def announce(address: str) -> None:
+        _say(f"Page: {address} (Ctrl-C ends it). For teaching. This is not a diagnosis.")
+
+    serve_page(path, port, kernels=kernels, idle=idle, hosts=host or [], base_url=base_url, announce=announce)
 
 
 @app.command()

@@ -35,6 +35,19 @@ def run_path(run_folder: str | Path) -> Path:
     return (Path(text).expanduser() if is_path else runs_root() / text).resolve()
 
 
+def find_models(run_or_file: str | Path) -> list[Path]:
+    """Return the .keras files of a run folder, or the one file; AllkitError when there is none."""
+    path = Path(run_or_file).expanduser()
+    found = [path] if path.suffix == ".keras" else sorted((path / "models").glob("*.keras"))
+    present = [file for file in found if file.is_file()]
+    if not present:
+        raise AllkitError(
+            f"there is no trained model at {path}; run notebook 04 or 05 first (allkit run --only 04), or name a "
+            "run folder or a .keras file."
+        )
+    return present
+
+
 def data_path(data: str | Path) -> Path | None:
     """Return the absolute path that `data` means (tried from here, then from the clone); None: the twin."""
     if str(data) == SYNTHETIC:

@@ -304,6 +304,13 @@ def to_common_size(image: np.ndarray) -> np.ndarray:
     return centre_crop(image, COMMON_SIDE) if wide else image
 
 
+def to_png(image: np.ndarray, *, colours: int | None = None) -> bytes:
+    """Return a uint8 (h, w, 3) image as the bytes of a PNG file, a smaller one with at most so many `colours`."""
+    buffer, picture = io.BytesIO(), Image.fromarray(image)
+    (picture.quantize(colours) if colours else picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def common_side(paths: Iterable[str], most: int = 60) -> int | None:
     """Return the side that all images have, px, by their headers (of `most` of them, spread evenly).
 

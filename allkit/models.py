@@ -23,6 +23,7 @@ from allkit import ROOT, AllkitError, saving
 from allkit.augment import Augmentation, augment_batch, load_part
 from allkit.backend import keras, tf
 from allkit.duplicates import file_sum
+from allkit.folders import find_models
 from allkit.images import cached_array, images_key, in_threads, prepare_image, read_image, to_common_size
 from allkit.progress import track
 
@@ -506,26 +507,30 @@ class TrainedModel:
         return self.network or FusedNetwork(self.model)
 
 
-def load_models(run_or_file: str | Path) -> dict[str, TrainedModel]:
+class StoredModel(TrainedModel):
+    """A model whose metadata are read now, and whose network is loaded when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        vars(self).update(metadata=_read_metadata(path), network=None, _path=path)  # the class is frozen
+        if problem := _metadata_problem(self.metadata):
+            raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The network; AllkitError as `load_model` raises it."""
+        return load_model(self._path).model
+
+
+def load_models(run_or_file: str | Path, *, lazily: bool = False) -> dict[str, TrainedModel]:
     """Load the models of a run folder, or one .keras file: title -> model, in the paper's order.
 
-    Raises AllkitError when there is none, or one cannot be loaded.
+    With `lazily` each network is loaded when it is first needed. Raises AllkitError when there is none, or one cannot
+    be loaded.
     """
-    loaded = {file.stem: load_model(file) for file in find_models(run_or_file)}
+    load, order = StoredModel if lazily else load_model, list(BACKBONES)
+    files = sorted(find_models(run_or_file), key=lambda file: (*order, file.stem).index(file.stem))
+    loaded = {file.stem: load(file) for file in files}
     return {title_of(trained.metadata.get("model", stem)): trained for stem, trained in loaded.items()}
-
-
-def find_models(run_or_file: str | Path) -> list[Path]:
-    """Return the files that `load_models` loads; AllkitError when there is none."""
-    path = Path(run_or_file).expanduser()
-    found = [path] if path.suffix == ".keras" else [path / "models" / f"{name}.keras" for name in BACKBONES]
-    present = [file for file in found if file.is_file()]
-    if not present:
-        raise AllkitError(
-            f"there is no trained model at {path}; run notebook 04 or 05 first (allkit run --only 04), or name a "
-            "run folder or a .keras file."
-        )
-    return present
 
 
 def save_model(trained: TrainedModel, path: Path) -> None:
@@ -543,24 +548,35 @@ def load_model(path: Path) -> TrainedModel:
     Raises AllkitError when a file is missing, damaged, or metadata and network disagree.
     """
     path = Path(path)
+    metadata = _read_metadata(path)
+    try:
+        _check_archive(path)
+        model = keras.models.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:
+        raise _not_loaded(path, error) from error
+    if problem := _metadata_problem(metadata) or _mismatch(metadata, model, file_sum(path)):
+        raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
+    metadata.pop("model_sha256", None)  # of the file, not of the network
+    return TrainedModel(model, metadata)
+
+
+def _read_metadata(path: Path) -> dict:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise AllkitError(
             f"{path} needs both the .keras file and the .json beside it; train the model first "
             "(notebooks 04 and 05) or give another path."
         )
     try:
-        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        _check_archive(path)
-        model = keras.models.load_model(path, safe_mode=True, compile=False)
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except Exception as error:
-        raise AllkitError(
-            f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
-            "another version. Train it again."
-        ) from error
-    if problem := _metadata_problem(metadata, model, file_sum(path)):
-        raise AllkitError(f"{path.with_suffix('.json').name} {problem}; train the model again.")
-    metadata.pop("model_sha256", None)  # of the file, not of the network
-    return TrainedModel(model, metadata)
+        raise _not_loaded(path, error) from error
+
+
+def _not_loaded(path: Path, error: Exception) -> AllkitError:
+    return AllkitError(
+        f"{path} cannot be loaded ({type(error).__name__}): it is damaged, carries code, or comes from "
+        "another version. Train it again."
+    )
 
 
 _LAYERS = frozenset(
@@ -604,19 +620,25 @@ def _numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, int | float) else []
 
 
-def _metadata_problem(metadata: Any, model: keras.Model, found: str) -> str:
-    """Return what is wrong between metadata and the network, empty where they agree."""
+def _metadata_problem(metadata: Any) -> str:
+    """Return what is wrong with metadata by themselves, empty where nothing is."""
     try:
-        classes, size, crop = metadata["classes"], metadata["input"]["image_size"], metadata["input"]["crop"]
-        source = metadata["data"]["source"]
+        classes, source = metadata["classes"], metadata["data"]["source"]
+        _ = metadata["input"]["image_size"], metadata["input"]["crop"]
     except (KeyError, TypeError) as error:
         return f"is not metadata of this version of allkit (looked for {error})"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in [*classes, source]):
+        return f"names the classes {classes}, which are not texts"
+    return f"names the classes {classes}, which are not different" if len(set(classes)) < len(classes) else ""
+
+
+def _mismatch(metadata: dict, model: keras.Model, found: str) -> str:
+    """Return how metadata and the network, from a file with the sum `found`, disagree; empty where they agree."""
+    classes, size, crop = metadata["classes"], metadata["input"]["image_size"], metadata["input"]["crop"]
     if metadata.get("model_sha256", found) != found:
         return "is of another .keras file: its saving was interrupted, or one of the two was replaced"
-    if not isinstance(classes, list) or len(classes) != model.output_shape[-1]:
+    if len(classes) != model.output_shape[-1]:
         return f"names the classes {classes}, and the network has {model.output_shape[-1]} outputs"
-    if not all(isinstance(name, str) for name in [*classes, source]) or len(set(classes)) < len(classes):
-        return f"names the classes {classes}, which are not different texts"
     if model.input_shape != (None, size, size, 3) or not (crop is None or isinstance(crop, int)):
         return f"says that images have {size} px (crop {crop}), and the network takes {model.input_shape[1:]}"
     return ""

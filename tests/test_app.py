@@ -26,7 +26,7 @@ from allkit.classify import classify_bytes
 from allkit.data import load_index
 from allkit.images import read_image
 from allkit.lessons import leakage
-from allkit.models import TrainedModel
+from allkit.models import TrainedModel, load_models, save_model
 
 METADATA = {
     "model": "mobilenet",
@@ -74,7 +74,8 @@ def test_upload_shows_label_probability_and_what_the_model_was_trained_on(models
     ((title, result),) = app.results
     shown = text_of(app)
     assert title == "MobileNet 1"
-    assert f"<strong>{result.label}</strong>" in shown
+    assert f"▲ {result.label}</strong>" in shown
+    assert "The probability of ALL, 73.1%, is at or above the threshold, 0.50." in shown
     assert "probability of ALL 73.1%" in shown
     assert "synthetic images" in shown
     assert "not a diagnosis" in shown
@@ -110,6 +111,7 @@ def test_the_label_follows_the_threshold_without_asking_the_network_again(models
     app.sliders["MobileNet 1"].value = 0.8
     assert app.results[0][1].label == "HEM"
     assert "threshold 0.80" in text_of(app)
+    assert "is below the threshold, 0.80" in text_of(app)
     app.sliders["MobileNet 1"].value = 0.7
     assert app.results[0][1].label == "ALL"
 
@@ -126,7 +128,7 @@ def test_the_old_answer_is_gone_while_the_next_is_computed(models, cell, monkeyp
     monkeypatch.setattr("allkit.app.upload.classify_bytes", slow)
     app.upload.value = upload_value("new.png", cell)
     assert "old.png" not in seen[0]
-    assert "Working on 1 image" in seen[0]
+    assert "Working on image 1 of 1" in seen[0]
     assert "new.png" in text_of(app)
     assert "Working" not in text_of(app)
 
@@ -137,10 +139,10 @@ def test_several_files_and_a_bad_one_between_them(models, cell):
     app.upload.value = upload_value("=one.png", cell) + bad + upload_value("two.png", cell)
     assert [result.name for _, result in app.results] == ["=one.png", "two.png"]
     shown = text_of(app)
-    assert "No answer." in shown
+    assert "◌ no answer" in shown
     assert "<b>letter" not in shown, "a file name is never markup"
     assert "&lt;b&gt;letter" in shown
-    table = base64.b64decode(re.search("base64,([^']*)' *>Table", app.table.value)[1]).decode()
+    table = base64.b64decode(re.search("base64,([^']*)'>Save as CSV", app.table.value)[1]).decode()
     assert table.splitlines()[0] == "image,model,label,reasons,p_ALL,p_HEM"
     assert table.splitlines()[1].startswith("'=one.png,"), "a spreadsheet must not run a file name"
     assert "letter" in table.splitlines()[2], "files without an answer are listed too"
@@ -159,6 +161,153 @@ def test_examples_are_one_click_away_and_called_synthetic(models):
     app.examples.click()
     assert len(app.results) == 3
     assert all("synthetic" in result.name for _, result in app.results)
+
+
+def send(app: ClassifierApp, name: str, data: bytes | None, number: int, of: int, upload=1, **more) -> None:
+    """What the script in the browser sends for one file of an upload; one that is too large is only named."""
+    words = {"kind": "file", "upload": upload, "name": name, "number": number, "of": of, "left": 0, **more}
+    app.zone._handle_custom_msg(words, [] if data is None else [memoryview(data)])
+
+
+def test_dropped_files_come_one_by_one_are_shown_in_their_order_and_leave_no_trace(models, cell):
+    app = ClassifierApp(models)
+    send(app, "large.png", cell, 1, 2)
+    assert app.results == [], "the upload is not complete"
+    send(app, "small.png", cell, 0, 2)
+    assert [result.name for _, result in app.results] == ["small.png", "large.png"]
+    assert app.zone.count == 2
+    assert cell not in repr(app.zone.get_state()).encode()
+    assert b"small.png" not in repr(app.zone.get_state()).encode()
+
+
+def test_an_upload_that_broke_off_does_not_mix_with_the_next(models, cell):
+    app = ClassifierApp(models)
+    send(app, "lost.png", cell, 1, 2, upload=1)
+    send(app, "first.png", cell, 0, 2, upload=2)
+    send(app, "second.png", cell, 1, 2, upload=2)
+    assert [result.name for _, result in app.results] == ["first.png", "second.png"]
+
+
+def test_what_is_too_large_or_too_many_is_named_and_left_out(models, cell, monkeypatch):
+    app = ClassifierApp(models)
+    send(app, "huge.png", None, 0, 2, left=7)
+    send(app, "cell.png", cell, 1, 2, left=7)
+    assert [result.name for _, result in app.results] == ["cell.png"]
+    shown = text_of(app)
+    assert "huge.png has more than 32 MB" in shown
+    assert "7 more" in shown
+    assert "100 images are taken at once" in shown
+    monkeypatch.setattr("allkit.app.drop_zone.MAX_UPLOAD", len(cell))
+    for number in range(2):
+        send(app, f"{number}.png", cell, number, 2, upload=2)
+    assert [result.name for _, result in app.results] == ["0.png"]
+    assert "It was left out" in text_of(app)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{}, {"kind": "file"}, {"kind": "file", "number": 0, "of": 10**9}, {"kind": "file", "number": -1, "of": 1},
+     {"kind": "file", "number": "0", "of": 1}, {"kind": "file", "number": 1, "of": 1}, {"kind": "example"},
+     {"kind": "example", "number": 99}, {"kind": "example", "number": -1}, {"kind": "code", "number": 0}],
+)  # fmt: skip
+def test_messages_of_another_form_are_ignored(models, cell, message):
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("cell.png", cell)
+    app.zone._handle_custom_msg(message, [memoryview(cell)])
+    assert [result.name for _, result in app.results] == ["cell.png"]
+
+
+def test_each_example_has_a_picture_and_is_one_click_away(models):
+    app = ClassifierApp(models)
+    assert [shown["name"] for shown in app.zone.examples] == [
+        "synthetic ALL cell", "synthetic HEM cell", "two synthetic cells"
+    ]  # fmt: skip
+    assert all(shown["picture"].startswith("data:image/png;base64,") for shown in app.zone.examples)
+    app.zone._handle_custom_msg({"kind": "example", "number": 1}, [])
+    assert [result.name for _, result in app.results] == ["synthetic HEM cell.png"]
+
+
+def test_the_plain_buttons_go_where_the_script_runs_and_stay_where_it_does_not(models):
+    app = ClassifierApp(models)
+    assert app.upload.layout.display is None
+    app.zone.alive = True
+    assert (app.upload.layout.display, app.examples.layout.display) == ("none", "none")
+
+
+def test_a_declined_image_gets_one_reason_and_what_would_be_said_only_on_request(models, cell):
+    strict = {"abstain": 2.0, "threshold": 0.5, "quality": {}, "unlike": {"limit": np.inf}}
+    title, trained = next(iter(models.items()))
+    app = ClassifierApp({title: TrainedModel(trained.model, {**METADATA, "limits": strict})})
+    app._answers._classify = lambda data, title, name: classify_bytes(data, trained, name=name)
+    app.upload.value = upload_value("cell.png", cell)
+    card = BeautifulSoup(app.answer.children[0].children[0].value, "html.parser")
+    assert card.select_one(".ak-word").text == "◌ no answer"
+    assert "No answer, because the probability is too close to the threshold" in card.text
+    folded = card.select_one("details.ak-anyway")
+    assert folded.summary.text == "Show what it would say anyway"
+    assert "It would say ALL" in folded.text
+    assert not folded.has_attr("open")
+    assert card.select(".ak-bars") == folded.select(".ak-bars"), "no bar stands outside"
+
+
+def test_threshold_and_band_lie_mirrored_on_the_second_bar(models, cell):
+    limits = {"abstain": 0.2, "threshold": 0.4, "quality": {}, "unlike": {"limit": np.inf}}
+    title, trained = next(iter(models.items()))
+    app = ClassifierApp({title: TrainedModel(trained.model, {**METADATA, "limits": limits})})
+    app._answers._classify = lambda data, title, name: classify_bytes(data, trained, name=name)
+    app.upload.value = upload_value("cell.png", cell)
+    said = [bar["aria-label"] for bar in BeautifulSoup(text_of(app), "html.parser").select(".ak-track")]
+    numbers = [[float(number) for number in re.findall(r"0\.\d\d", words)] for words in said]
+    (threshold, low, high), mirrored = numbers
+    assert (threshold, low < 0.4 < high) == (0.4, True)
+    assert mirrored == pytest.approx([0.6, 1 - high, 1 - low], abs=0.011)
+    assert ["73.1%" in said[0], "26.9%" in said[1]] == [True, True]
+
+
+def test_the_caveat_stands_once_and_only_beside_maps(models, cell, monkeypatch):
+    monkeypatch.setattr("allkit.app.upload.build_grad_cam", lambda trained: lambda image, label: np.zeros((32, 32)))
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("one.png", cell) + upload_value("two.png", cell)
+    assert "no proof" not in text_of(app)
+    app.heat.value = True
+    assert text_of(app).count("no proof") == 1
+    assert text_of(app).count("Grad-CAM map of MobileNet 1") == 2
+
+
+def test_the_table_is_aligned_and_says_no_answer(models, cell):
+    app = ClassifierApp(models)
+    app.upload.value = upload_value("one.png", cell) + upload_value("bad.png", b"no image")
+    table = BeautifulSoup(app.table.value, "html.parser").table
+    assert [cell.text for cell in table.select("th")][:3] == ["image", "model", "answer"]
+    rows = [[cell.text for cell in row.select("td")] for row in table.select("tbody tr")]
+    assert [row[2] for row in rows] == ["ALL", "no answer"]
+    assert [row[4:] for row in rows] == [["73.1%", "26.9%"], ["–", "–"]]
+    assert all("ak-number" in cell["class"] for row in table.select("tbody tr") for cell in row.select("td")[4:])
+
+
+def test_published_pages_show_the_examples_and_never_an_upload(models, cell):
+    app = ClassifierApp(models)
+    app.show_examples()
+    before = words_of(app.widget)
+    assert before.count("<div class='ak-card'>") == 3
+    assert "synthetic HEM cell" in before
+    app.upload.value = upload_value("secret.png", cell)
+    assert words_of(app.widget) == before
+
+
+def test_a_network_is_loaded_when_it_is_asked_and_a_broken_one_is_a_sentence(cell, tmp_path):
+    layers = [keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
+    for name in ("mobilenet", "efficientnetb3"):
+        metadata = {**METADATA, "model": name}
+        save_model(TrainedModel(keras.Sequential(layers), metadata), tmp_path / "models" / f"{name}.keras")
+    (tmp_path / "models" / "efficientnetb3.keras").write_bytes(b"cut off")
+    app = ClassifierApp(load_models(tmp_path, lazily=True))
+    app.upload.value = upload_value("cell.png", cell)
+    assert [title for title, _ in app.results] == ["MobileNet"]
+    app.choice.value = "EfficientNetB3"
+    assert app.results == []
+    assert "cannot be loaded" in text_of(app)
+    assert "Traceback" not in text_of(app)
 
 
 def test_names_are_shown_without_folders_and_at_bounded_length():

@@ -1,7 +1,9 @@
 """The upload cell as a person uses it: in a real browser, as a page by Voilà and in JupyterLab."""
 
+import base64
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,10 +18,11 @@ import numpy as np
 import pytest
 
 from allkit import ROOT
-from allkit.app.upload import to_png
 from allkit.classify import build_limits, classify_files
 from allkit.data import load_index
+from allkit.images import to_png
 from allkit.models import BACKBONES, TrainedModel, build_model, save_model, title_of
+from allkit.plots import contrast
 from allkit.synthetic import draw_cell
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -109,16 +112,60 @@ def shots(tmp_path) -> Path:
     return folder
 
 
-def open_page(browser, width: int, height: int):
-    page = browser.new_page(viewport={"width": width, "height": height})
+@contextlib.contextmanager
+def open_page(browser, width: int, height: int, own: str = "http://127.0.0.1:", scheme: str = "light"):
+    """Yield a page that reaches no other address than its own; what it tries to reach is an error."""
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.set_default_timeout(WAIT)
-    return page
+    foreign = []
+
+    def refuse(route):
+        if route.request.url.startswith((own, "data:", "blob:")):
+            route.continue_()
+        else:
+            foreign.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", refuse)
+    yield page
+    page.close()
+    assert not foreign
 
 
 def upload(page, *files: Path) -> None:
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Choose images").click()
+        page.get_by_role("button", name="press to choose").click()
     chooser.value.set_files([str(file) for file in files])
+
+
+def hand_over(page, event: str, file: Path) -> None:
+    """Drop a file on the page, or paste it: what a browser does when somebody does it by hand."""
+    page.evaluate(
+        """([event, name, content]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], name, { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+            const made = event === "paste" ? new ClipboardEvent(event, options) : new DragEvent(event, options);
+            document.querySelector(".ak-drop").dispatchEvent(made);
+        }""",
+        [event, file.name, base64.b64encode(file.read_bytes()).decode()],
+    )
+
+
+def readable(page) -> list[float]:
+    """Return the contrast of the answers' words with the ground behind them."""
+    colours = page.evaluate(
+        """() => [...document.querySelectorAll('.ak-word')].map((word) => {
+            const canvas = document.createElement('canvas').getContext('2d');
+            return [getComputedStyle(word).color, getComputedStyle(document.body).backgroundColor].map((colour) => {
+                canvas.fillStyle = colour;
+                canvas.fillRect(0, 0, 1, 1);
+                return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255);
+            });
+        })"""
+    )
+    return [contrast(*pair) for pair in colours]
 
 
 def use_the_app(page, cell: Path, hostile: list[Path], shots: Path, name: str) -> None:
@@ -127,7 +174,7 @@ def use_the_app(page, cell: Path, hostile: list[Path], shots: Path, name: str) -
     page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
     text = page.locator("body")
     upload(page, cell)
-    page.get_by_text("probability of ALL").wait_for()
+    page.get_by_text("The probability of ALL").wait_for()
     page.screenshot(path=shots / f"{name}-answer.png", full_page=True)
     before = text.inner_text()
     assert cell.name in before
@@ -135,25 +182,37 @@ def use_the_app(page, cell: Path, hostile: list[Path], shots: Path, name: str) -
     slider = page.get_by_role("slider").first
     slider.focus()
     slider.press("Home")  # threshold 0: every cell is ALL
-    page.get_by_text("threshold 0.00").wait_for()
-    assert "\nALL\n" in text.inner_text()
+    page.get_by_text("the threshold, 0.00").wait_for()
+    assert page.locator(".ak-word").inner_text() == "▲ ALL"
     slider.press("End")
-    page.get_by_text("threshold 1.00").wait_for()
-    assert "\nHEM\n" in text.inner_text()
+    page.get_by_text("the threshold, 1.00").wait_for()
+    assert page.locator(".ak-word").inner_text() == "● HEM"
     page.get_by_label("Model").select_option("EfficientNetB3")
     page.get_by_text("Threshold for ALL, EfficientNetB3").wait_for()
     page.get_by_text("Show where the network looked").click()
     page.locator("img[alt^='Grad-CAM map']").wait_for()
     page.screenshot(path=shots / f"{name}-grad-cam.png", full_page=True)
     upload(page, *hostile)
-    page.wait_for_function("document.body.innerText.split('No answer.').length === 4")
+    page.wait_for_function("document.body.innerText.split('◌ no answer').length === 4")
+    page.wait_for_function("!document.body.innerText.includes('Working on')")
     page.screenshot(path=shots / f"{name}-hostile.png", full_page=True)
     shown = text.inner_text()
     assert cell.name not in shown, "the old answer is gone"
     assert "Traceback" not in shown
     assert not alerts
     page.get_by_role("button", name="Remove all").click()
-    page.get_by_text("No answer.").first.wait_for(state="detached")
+    page.get_by_text("◌ no answer").first.wait_for(state="detached")
+    for event in ("drop", "paste"):
+        hand_over(page, event, cell)
+        page.locator(".ak-word").wait_for()
+        assert page.locator(".ak-count").inner_text() == "1 image here"
+        page.get_by_role("button", name="Remove all").click()
+        page.locator(".ak-word").wait_for(state="detached")
+    page.get_by_role("button", name="synthetic HEM cell").click()
+    page.locator("h3", has_text="synthetic HEM cell.png").wait_for()
+    assert min(readable(page)) > 4.5
+    page.get_by_role("button", name="Remove all").click()
+    page.locator(".ak-word").wait_for(state="detached")
 
 
 @pytest.fixture(scope="module")
@@ -165,45 +224,56 @@ def page_url(run_folder):
 
 
 def test_page_from_upload_to_hostile_files(browser, page_url, cell_file, hostile, shots):
-    page = open_page(browser, 1280, 900)
-    page.goto(page_url)
-    page.get_by_text("Choose images").wait_for()
-    assert "import" not in page.locator("body").inner_text(), "the code is hidden"
-    use_the_app(page, cell_file, hostile, shots, "page")
-    page.close()
+    with open_page(browser, 1280, 900, page_url) as page:
+        page.goto(page_url)
+        page.get_by_text("press to choose").wait_for()
+        assert "import" not in page.locator("body").inner_text(), "the code is hidden"
+        assert not page.get_by_role("button", name="Choose images").is_visible(), "the plain button is not needed"
+        use_the_app(page, cell_file, hostile, shots, "page")
+
+
+def test_page_has_something_to_look_at_while_it_starts(browser, page_url, shots):
+    with open_page(browser, 1280, 900, page_url) as page:
+        page.goto(page_url, wait_until="commit")
+        page.locator("#loading img").wait_for()
+        assert "synthetic" in page.locator("#loading img").get_attribute("alt")
+        assert page.locator("#loading progress").is_visible()
+        page.screenshot(path=shots / "page-starting.png")
+        page.get_by_text("press to choose").wait_for()
+        assert not page.locator("#loading").is_visible()
 
 
 def test_page_answers_for_a_genuine_cell(browser, page_url, cnmc_folder, shots, capsys):
     cell = next(cnmc_folder.rglob("fold_1/**/UID_*_all.*"))
-    page = open_page(browser, 1280, 900)
-    page.goto(page_url)
-    page.get_by_role("button", name="Choose images").wait_for()
-    start = time.perf_counter()
-    upload(page, cell)
-    page.get_by_text(cell.name).wait_for()
-    page.locator("img[alt^='what the network saw']").wait_for()
-    with capsys.disabled():
-        print(f"\nfirst answer of the warm page {time.perf_counter() - start:.1f} s after the upload (aim: 3 s)")
-    page.screenshot(path=shots / "page-genuine.png", full_page=True)
-    page.close()
+    with open_page(browser, 1280, 900, page_url) as page:
+        page.goto(page_url)
+        page.get_by_text("press to choose").wait_for()
+        start = time.perf_counter()
+        upload(page, cell)
+        page.get_by_text(cell.name).wait_for()
+        page.locator("img[alt^='What the network saw']").wait_for()
+        with capsys.disabled():
+            print(f"\nfirst answer of the warm page {time.perf_counter() - start:.1f} s after the upload (aim: 3 s)")
+        page.screenshot(path=shots / "page-genuine.png", full_page=True)
 
 
-def test_page_is_usable_at_400_px_and_by_keyboard(browser, page_url, shots):
-    page = open_page(browser, 400, 800)
-    page.goto(page_url)
-    examples = page.get_by_role("button", name="Example images")
-    examples.wait_for()
-    for _ in range(12):  # reached with the tabulator key alone
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.innerText") == "Example images":
-            break
-    page.keyboard.press("Enter")
-    page.get_by_text("Table as CSV").wait_for()
-    page.screenshot(path=shots / "page-narrow.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 410, "nothing runs out of the screen"
-    unlabelled = "[...document.querySelectorAll('img')].filter(i => !i.alt).length"
-    assert page.evaluate(unlabelled) == 0
-    page.close()
+def test_page_is_usable_at_400_px_in_the_dark_and_by_keyboard(browser, page_url, shots):
+    with open_page(browser, 400, 800, page_url, scheme="dark") as page:
+        page.goto(page_url)
+        page.get_by_text("press to choose").wait_for()
+        for _ in range(12):  # reached with the tabulator key alone
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.innerText") == "synthetic ALL cell":
+                break
+        page.keyboard.press("Enter")
+        page.locator(".ak-word").wait_for()
+        page.screenshot(path=shots / "page-narrow.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, "nothing runs out of the screen"
+        unlabelled = "[...document.querySelectorAll('.ak-cards img')].filter(i => !i.alt).length"
+        assert page.evaluate(unlabelled) == 0
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", ground)[:3])) < 60, "the ground is dark"
+        assert min(readable(page)) > 4.5
 
 
 def test_visitors_beyond_the_cap_are_asked_to_come_back(browser, run_folder, page_url):
@@ -234,16 +304,17 @@ def test_notebook_07_in_jupyterlab_and_the_saved_file_holds_no_upload(
     own = {f"JUPYTERLAB_{name}_DIR": str(tmp_path / name) for name in ("SETTINGS", "WORKSPACES")}
     url = f"http://127.0.0.1:{port}/"
     with serving(command, port, env={**os.environ, **own}):
-        page = open_page(browser, 1280, 1400)
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
+        page.set_default_timeout(WAIT)
         page.goto(f"{url}lab/tree/upload.ipynb")
         page.locator(".jp-Notebook").wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        page.get_by_text("Choose images").wait_for()
+        page.get_by_text("press to choose").wait_for()
         use_the_app(page, cell_file, hostile, shots, "lab")
         upload(page, cell_file)
-        page.get_by_text("probability of ALL").wait_for()
+        page.get_by_text("The probability of ALL").wait_for()
         if genuine := os.environ.get("ALLKIT_TEST_CNMC"):
             cell_file = next(Path(genuine).rglob("fold_1/**/UID_*_all.*"))
             upload(page, cell_file)

@@ -13,7 +13,6 @@ from skimage.transform import resize
 from typer.testing import CliRunner
 
 from allkit import AllkitError
-from allkit.app.upload import to_png
 from allkit.backend import keras, tf
 from allkit.classify import (
     ABSTAIN_SHARE,
@@ -35,7 +34,7 @@ from allkit.classify import (
 from allkit.cli import app as cli
 from allkit.data import load_index
 from allkit.explain import build_grad_cam, overlay
-from allkit.images import ImageError, read_image
+from allkit.images import ImageError, read_image, to_png
 from allkit.models import TrainedModel, build_model, load_model, load_models, save_model
 from allkit.splits import sample_weights
 from allkit.synthetic import make_twin

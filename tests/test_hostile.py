@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from allkit.app.upload import ClassifierApp, to_png, upload_value
+from allkit.app.upload import ClassifierApp, upload_value
 from allkit.backend import keras
 from allkit.classify import Result, build_limits, classify_bytes
 from allkit.course.check_data import _inspect
 from allkit.data import load_index
-from allkit.images import ImageError, prepare_image, read_image
+from allkit.images import ImageError, prepare_image, read_image, to_png
 from allkit.models import TrainedModel
 from allkit.synthetic import draw_cell
 

@@ -20,10 +20,10 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from allkit import plots
-from allkit.app.upload import picture_html, published_as, to_png
+from allkit.app.pictures import picture_html, published_as
 from allkit.augment import rotate_by_equations
 from allkit.evaluate import classes_of, evaluate_thresholds, top_losses
-from allkit.images import prepare_image, read_image
+from allkit.images import prepare_image, read_image, to_png
 from allkit.lessons import leakage, learning
 from allkit.splits import Split
 

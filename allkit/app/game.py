@@ -8,9 +8,9 @@ import ipywidgets as w
 import pandas as pd
 from IPython.display import display
 
-from allkit.app.upload import picture_html, published_as, to_png
+from allkit.app.pictures import picture_html, published_as
 from allkit.data import class_order
-from allkit.images import prepare_image, read_image
+from allkit.images import prepare_image, read_image, to_png
 from allkit.plots import brighten, brightening
 
 

@@ -6,23 +6,35 @@ Voilà knows no limit on their number, which is what `CappedKernels` adds.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import socket
-import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 from traitlets import Int
+from traitlets.config import Config
+from voila.app import Voila
 
 from allkit import AllkitError
+from allkit.app.pictures import picture_address
+from allkit.images import to_png
+from allkit.plots import brighten, brightening
+from allkit.synthetic import draw_cell
 
 MAX_MESSAGE = 64 * 1024 * 1024
-"""Bytes in one message from the browser, which may hold several files."""
+"""Bytes in one message from the browser, which holds one file."""
+
+TITLE = "Leukemic or healthy? Ask a network"
+
+LEAD = "Drop the microscope image of one cell and read what a network makes of it. Nothing leaves this machine."
 
 
 class CappedKernels(AsyncMappingKernelManager):
@@ -44,6 +56,15 @@ class CappedKernels(AsyncMappingKernelManager):
     start_kernel = _async_start_kernel
 
 
+class Page(Voila):
+    """Voilà with the kit's template, in this process: whatever ends the process ends the page."""
+
+    def setup_template_dirs(self) -> None:
+        """Look for templates beside this module first."""
+        super().setup_template_dirs()
+        self.template_paths.insert(0, str(Path(__file__).with_name("templates")))
+
+
 def check_port(port: int) -> None:
     """Raise an AllkitError where another program answers at this port of this machine."""
     with socket.socket() as probe:
@@ -57,55 +78,83 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def build_page(run: str, folder: Path, *, kernels: int, idle: int, hosts: Sequence[str] = ()) -> list[str]:
-    """Write what Voilà serves, and its settings, into an empty folder; return the command, without port.
+def serve_page(
+    run: Path,
+    port: int,
+    *,
+    kernels: int,
+    idle: int,
+    hosts: Sequence[str] = (),
+    base_url: str = "/",
+    announce: Callable[[str], None],
+) -> None:
+    """Serve the models of a run folder, or of a .keras file, at a port of this machine, until the process is stopped.
 
-    `run` is the path of a run folder or of a .keras file. Code is hidden, errors show no traceback. At most `kernels`
-    visitors are served at once, counting the one kept warm, and an idle one's kernel ends after `idle` seconds. Asked
-    for under another name than this machine's own or one of `hosts`, it refuses. The command has to run in the folder.
+    At most `kernels` visitors are served at once, counting the one kept warm, and an idle one's kernel ends after
+    `idle` seconds. Asked for under another name than this machine's own or one of `hosts`, it refuses. `base_url` is
+    the path under which a proxy shows it. `announce` gets the address once it is served. Code is hidden, and errors
+    show no traceback.
     """
-    nbformat.write(_notebook(run), folder / "classify.ipynb")
-    (folder / "voila.json").write_text(json.dumps(_settings(kernels, idle, hosts)), encoding="utf-8")
-    return [sys.executable, "-m", "voila", "classify.ipynb"]
+    base = read_base_url(base_url)
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = Path(folder) / "classify.ipynb"
+        nbformat.write(_notebook(run), notebook)
+        page = Page(config=_settings(port, kernels, idle, hosts, base))
+        page.initialize([str(notebook)])
+        # the loop only turns once the port is taken
+        IOLoop.current().add_callback(announce, f"http://127.0.0.1:{port}{base}")
+        page.start()
 
 
-def _notebook(run: str) -> nbformat.NotebookNode:
+def read_base_url(text: str) -> str:
+    """Return a path as Voilà wants it, "/cells/" for "cells"; AllkitError where it is none."""
+    if not re.fullmatch(r"[\w.~/@%-]*", text) or "//" in text or ".." in text:
+        raise AllkitError(f"--base-url {text!r} is no path; give what follows the name of the server, like /cells/.")
+    return f"/{text.strip('/')}/" if text.strip("/") else "/"
+
+
+def _notebook(run: Path) -> nbformat.NotebookNode:
     code = (
         "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n\n"
-        f"app = ClassifierApp(load_models({run!r}))\napp.warm_up()\napp"
+        f"app = ClassifierApp(load_models({str(run)!r}, lazily=True))\napp.warm_up()\napp"
     )
-    title = "# Classify images of cells\n\nUpload the microscope image of a cell and read what a network makes of it."
+    cells = [draw_cell(label, subject=f"example {label}", number=5, difficulty=0.4).image for label in ("ALL", "HEM")]
+    both = np.concatenate(cells, axis=1)[75:375:2, ::2]
     return nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell(title), nbformat.v4.new_code_cell(code)],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        cells=[nbformat.v4.new_code_cell(code)],
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "title": TITLE,
+            "lead": LEAD,
+            "picture": picture_address(to_png(brighten(both, brightening([both])), colours=128)),
+            "alt": "Two synthetic cells: a leukemic one on the left, a healthy one on the right",
+        },
     )
 
 
-def _settings(kernels: int, idle: int, hosts: Sequence[str]) -> dict:
-    return {
-        "Voila": {
-            "ip": "127.0.0.1",
-            "open_browser": False,
-            "port_retries": 0,  # rather no page than one at another address than was said
-            "log_level": "WARN",
-            "tornado_settings": {
-                "websocket_max_message_size": MAX_MESSAGE,
-                # Voilà would answer to any name, and so to a foreign page that has its own name lead here
-                "allow_remote_access": False,
-                "local_hostnames": ["localhost", *hosts],
-            },
-        },
-        "VoilaConfiguration": {
-            "strip_sources": True,
-            "show_tracebacks": False,
-            "preheat_kernel": True,
-            "default_pool_size": 1,
-            "multi_kernel_manager_class": "allkit.app.page.CappedKernels",
-        },
-        "CappedKernels": {
-            "most": kernels,
-            "cull_idle_timeout": idle,
-            "cull_interval": min(60, idle),
-            "cull_connected": True,
+def _settings(port: int, kernels: int, idle: int, hosts: Sequence[str], base_url: str) -> Config:
+    voila = {
+        "ip": "127.0.0.1",
+        "port": port,
+        "base_url": base_url,
+        "open_browser": False,
+        "port_retries": 0,  # rather no page than one at another address than was said
+        "log_level": "WARN",
+        "tornado_settings": {
+            "websocket_max_message_size": MAX_MESSAGE,
+            # Voilà would answer to any name, and so to a foreign page that has its own name lead here
+            "allow_remote_access": False,
+            "local_hostnames": ["localhost", *hosts],
         },
     }
+    configuration = {
+        "strip_sources": True,
+        "show_tracebacks": False,
+        "preheat_kernel": True,
+        "default_pool_size": 1,
+        "allow_template_override": "NO",
+        "allow_theme_override": "NO",
+        "multi_kernel_manager_class": CappedKernels,
+    }
+    cull = {"cull_idle_timeout": idle, "cull_interval": min(60, idle), "cull_connected": True}
+    return Config(Voila=voila, VoilaConfiguration=configuration, CappedKernels={"most": kernels, **cull})

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
-import pandas as pd
 from IPython.display import display
-from PIL import Image
 
 from allkit import AllkitError
-from allkit.classify import (
-    Result,
-    abstain_band,
-    apply_threshold,
-    classify_bytes,
-    describe_model,
-    label_of,
-    threshold_of,
-)
-from allkit.explain import CAVEAT, build_grad_cam, overlay
-from allkit.lists import as_text_cells
+from allkit.app.cards import Answer, answers_table, build_card, build_table
+from allkit.app.drop_zone import ACCEPT, FORMATS, DropZone, NamedFile
+from allkit.app.pictures import picture_address, published_as
+from allkit.classify import Result, apply_threshold, classify_bytes, describe_model, label_of, threshold_of
+from allkit.explain import CAVEAT, build_grad_cam
+from allkit.images import to_png
 from allkit.models import TrainedModel
-from allkit.plots import brighten, brightening
 from allkit.synthetic import draw_cell
 
 NOT_A_DIAGNOSIS = "For teaching. This is not a diagnosis."
+
+NOTE = f"<p class='ak-note'>{NOT_A_DIAGNOSIS}</p>"
+
+STYLE = f"<style>{Path(__file__).with_name('upload.css').read_text(encoding='utf-8')}</style>"
 
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
@@ -42,24 +38,35 @@ class Answers:
     A sentence (str) stands for what could not be computed.
     """
 
-    def __init__(self, models: dict[str, TrainedModel]):
+    def __init__(self, models: Mapping[str, TrainedModel]):
         self._models, self._explainers = models, {}
+        self._locks = {title: threading.Lock() for title in models}  # another thread may be warming a network up
         self.replace([])
 
-    def replace(self, files: list[tuple[str, bytes]]) -> None:
-        """Forget all images and take these, (name, bytes)."""
+    def replace(self, files: list[NamedFile]) -> None:
+        """Forget all images and take these."""
         self.files = list(files)
         self.names = [shorten(name) for name, _ in files]
         self._results, self._maps = {}, {}
 
     def result(self, number: int, title: str, threshold: float) -> Result | str:
         """Return what a model answers for an image; at another threshold nothing is computed anew."""
-        trained, key = self._models[title], (number, title)
+        data, key = self.files[number][1], (number, title)
+        if isinstance(data, str):
+            return data
         if key not in self._results:
-            _, data = self.files[number]
-            self._results[key] = _or_sentence(lambda: classify_bytes(data, trained, name=self.names[number]))
+            self._results[key] = self._classify(data, title, self.names[number])
         result = self._results[key]
-        return result if isinstance(result, str) else apply_threshold(result, trained, threshold)
+        return result if isinstance(result, str) else apply_threshold(result, self._models[title], threshold)
+
+    def warm_up(self, title: str) -> None:
+        """Load a network and let it answer once, which compiles it."""
+        name, data = draw_examples()[0]
+        self._classify(data, title, name)
+
+    def _classify(self, data: bytes, title: str, name: str) -> Result | str:
+        with self._locks[title]:
+            return _or_sentence(lambda: classify_bytes(data, self._models[title], name=name))
 
     def grad_cam(self, number: int, title: str, result: Result, label: str) -> np.ndarray | str:
         """Return the Grad-CAM map for a label, floats 0-1 of the image's size."""
@@ -85,35 +92,39 @@ def _or_sentence(work: Callable) -> Any:
 
 
 class ClassifierApp:
-    """The paper's GUI (III.B.5, Fig. 7): upload images of cells, choose a model, read ALL or HEM, or why not.
+    """The paper's GUI (III.B.5, Fig. 7): drop images of cells, choose a model, read ALL or HEM, or why not.
 
-    Uploads are kept in this process's memory only; the upload button is emptied as soon as they are read, so
-    that no widget state that a notebook file might save holds them. Setting `upload.value` has the effect of an
-    upload, which replaces the images that were there. `choice` is the menu of `models` (title -> model), whose last
+    Uploads are kept in this process's memory only. They come from `zone`, or, where the browser runs no script of the
+    kit, from the button `upload`, which is emptied as soon as it is read; setting `upload.value` has the effect of an
+    upload. Each replaces the images that were there. `choice` is the menu of `models` (title -> model), whose last
     option, where there are two, is all of them; `sliders` (title -> widget) set the thresholds, with two classes;
     `heat` is the checkbox for Grad-CAM.
     """
 
     BOTH = "all models, side by side"
 
-    def __init__(self, models: dict[str, TrainedModel]):
+    def __init__(self, models: Mapping[str, TrainedModel]):
         if not models:
             raise AllkitError("there is no trained model to choose from; run notebook 04 or 05 first.")
-        self.models, self._answers = models, Answers(models)
-        self._build_buttons()
+        self.models, self._answers, self._published = models, Answers(models), ""
+        self._build_entrance()
         self._build_choices()
-        self.about, self.table = w.HTML(), w.HTML()
-        self.answer = w.Box([], layout=w.Layout(flex_flow="row wrap"))
+        self.about, self.status, self.table, self.caveat = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.answer = w.Box([])
+        self.answer.add_class("ak-cards")
         self._connect()
         self.widget = self._arrange()
         self._refresh()
 
-    def _build_buttons(self) -> None:
+    def _build_entrance(self) -> None:
+        examples = draw_examples()
+        addresses = [(name.removesuffix(".png"), picture_address(data)) for name, data in examples]
+        self.zone = DropZone(self.take, lambda number: self.take([examples[number]]), addresses)
         self.upload = w.FileUpload(
-            accept="image/*,.bmp,.tif,.tiff,.webp",
+            accept=ACCEPT,
             multiple=True,
             description="Choose images",
-            tooltip="BMP, PNG, JPEG, TIFF or WebP; several at once",
+            tooltip=FORMATS,
             layout=w.Layout(width="max-content"),
         )
         self.examples = w.Button(description="Example images", tooltip="Synthetic cells, drawn by a program")
@@ -133,23 +144,32 @@ class ClassifierApp:
 
     def _connect(self) -> None:
         self.upload.observe(self._take_upload, names="value")
+        self.zone.observe(lambda _: self._hide_plain_buttons(), names="alive")
         for control in (self.choice, self.heat, *self.sliders.values()):
             control.observe(lambda _: self._refresh(), names="value")
-        self.examples.on_click(lambda _: self.take(draw_examples()))
+        self.examples.on_click(lambda _: self.show_examples())
         self.clear.on_click(lambda _: self.take([]))
+
+    def _hide_plain_buttons(self) -> None:
+        for button in (self.upload, self.examples):
+            button.layout.display = "none" if self.zone.alive else None
 
     def _arrange(self) -> w.Widget:
         rows = [
-            w.HTML(f"<p>{NOT_A_DIAGNOSIS}</p>"),
-            w.Box([self.upload, self.examples, self.clear], layout=w.Layout(**_WRAP)),
-            w.Box([self.choice, self.heat], layout=w.Layout(**_WRAP)),
+            w.HTML(STYLE + NOTE),
+            self.zone,
+            w.Box([self.choice, self.heat, self.upload, self.examples, self.clear], layout=w.Layout(**_WRAP)),
             *self.sliders.values(),
             self.about,
+            self.status,
             self.answer,
+            self.caveat,
             self.table,
         ]
         what = "the upload cell: choose a model, drop an image, read the label"
-        return published_as(w.VBox(rows, layout=w.Layout(max_width="100%")), what)
+        app = w.VBox(rows, layout=w.Layout(max_width="100%"))
+        app.add_class("allkit")
+        return published_as(app, what, lambda: self._published)
 
     def _ipython_display_(self) -> None:
         display(self.widget)
@@ -162,18 +182,23 @@ class ClassifierApp:
     @property
     def results(self) -> list[tuple[str, Result]]:
         """Title and answer for every image that could be read, in order, at the present thresholds."""
-        return [(title, answer) for title, _, answer in self._all_answers() if isinstance(answer, Result)]
+        answers = [answer for of_image in self._all_answers() for answer in of_image]
+        return [(answer.title, answer.result) for answer in answers if isinstance(answer.result, Result)]
 
-    def take(self, files: list[tuple[str, bytes]]) -> None:
+    def take(self, files: list[NamedFile]) -> None:
         """Replace the images by these (name, bytes), and answer."""
         self._answers.replace(files)
         self._refresh()
 
+    def show_examples(self) -> None:
+        """Take the examples, which are drawn by a program; published pages then show their cards."""
+        self.take(draw_examples())
+        cards = "".join(f"<div class='ak-frame'>{child.children[0].value}</div>" for child in self.answer.children)
+        self._published = f"{STYLE}<div class='allkit'>{NOTE}<div class='ak-cards'>{cards}</div></div>"
+
     def warm_up(self) -> None:
-        """Let every network answer once, which compiles it."""
-        name, data = draw_examples()[0]
-        for trained in self.models.values():
-            classify_bytes(data, trained, name=name)
+        """Load every network and let it answer once, one after the other, while the reader looks for an image."""
+        threading.Thread(target=lambda: [self._answers.warm_up(title) for title in self.models], daemon=True).start()
 
     def _take_upload(self, _change: object) -> None:
         if self.upload.value:
@@ -184,15 +209,20 @@ class ClassifierApp:
     def _remove(self, number: int) -> None:
         self.take([file for k, file in enumerate(self._answers.files) if k != number])
 
-    def _answer(self, number: int, title: str) -> Result | str:
-        return self._answers.result(number, title, self.sliders[title].value)
+    def _all_answers(self) -> list[list[Answer]]:
+        return [self._answers_for(number) for number in range(len(self._answers.files))]
 
-    def _all_answers(self) -> list[tuple[str, str, Result | str]]:
-        names = enumerate(self._answers.names)
-        return [(title, name, self._answer(number, title)) for number, name in names for title in self.chosen]
+    def _answers_for(self, number: int) -> list[Answer]:
+        return [self._answer(number, title) for title in self.chosen]
+
+    def _answer(self, number: int, title: str) -> Answer:
+        result, heat = self._answers.result(number, title, self.sliders[title].value), None
+        if self.heat.value and isinstance(result, Result):
+            heat = self._answers.grad_cam(number, title, result, label_of(result.probabilities, result.threshold))
+        return Answer(title, self.models[title], result, heat)
 
     def _refresh(self) -> None:
-        """Show everything anew: first that the old answer is gone, then the new one."""
+        """Show everything anew: first that the old answers are gone, then one new one after the other."""
         for title, slider in self.sliders.items():
             shown = title in self.chosen and len(self.models[title].classes) == 2
             slider.layout.display = None if shown else "none"
@@ -200,34 +230,23 @@ class ClassifierApp:
             f"<p><strong>{html.escape(title)}.</strong> {html.escape(describe_model(self.models[title]))}</p>"
             for title in self.chosen
         )
-        self.table.value = ""
-        images = len(self._answers.files)
-        self.answer.children = [_busy(images)] if images else []
-        self.answer.children = [self._show_image(number) for number in range(images)]
-        self.table.value = _table_html(answers_table(self._all_answers()))
+        self.table.value, self.answer.children = "", []
+        self.caveat.value = f"<p>{CAVEAT}</p>" if self.heat.value else ""
+        self.zone.count = images = len(self._answers.files)
+        for number in range(images):
+            self.status.value = _working(number + 1, images)
+            self.answer.children = [*self.answer.children, self._show_image(number)]
+        self.status.value = ""
+        self.table.value = build_table(answers_table(self._answers.names, self._all_answers()))
 
     def _show_image(self, number: int) -> w.Widget:
         name = self._answers.names[number]
-        parts = [f"<p style='overflow-wrap:anywhere'><strong>{html.escape(name)}</strong></p>"]
-        for title in self.chosen:
-            answer = self._answer(number, title)
-            if isinstance(answer, str):
-                parts.append(f"<p><strong>No answer.</strong> {html.escape(answer)}</p>")
-                break  # the file cannot be read, whichever model looks at it
-            heat = self._heat_html(number, title, answer) if self.heat.value else ""
-            parts.append(_answer_html(title, answer, self.models[title], heat))
+        card = w.HTML(build_card(name, self._answers_for(number)))
         remove = w.Button(description="Remove", tooltip=f"Remove {name}")
         remove.on_click(lambda _: self._remove(number))
-        layout = w.Layout(width="min(100%, 22em)", margin="0 1em 1em 0", padding="0.3em")
-        return w.VBox([w.HTML("".join(parts)), remove], layout=layout)
-
-    def _heat_html(self, number: int, title: str, result: Result) -> str:
-        label = label_of(result.probabilities, result.threshold)
-        heat = self._answers.grad_cam(number, title, result, label)
-        if isinstance(heat, str):
-            return f"<p>{html.escape(heat)}</p>"
-        picture = _img(overlay(result.image, heat), f"Grad-CAM map for {label}: lighter spoke more for it")
-        return f"{picture}<p><small>Lighter: spoke more for {html.escape(label)}. {CAVEAT}</small></p>"
+        frame = w.VBox([card, remove])
+        frame.add_class("ak-frame")
+        return frame
 
 
 def _build_slider(title: str, trained: TrainedModel) -> w.Widget:
@@ -244,76 +263,11 @@ def _build_slider(title: str, trained: TrainedModel) -> w.Widget:
     )
 
 
-def _busy(images: int) -> w.Widget:
-    words = f"Working on {images} image{'s' if images > 1 else ''} …"
-    return w.HTML(f"<p role='status'>{words} <progress aria-label='working'></progress></p>")
-
-
-def _answer_html(title: str, result: Result, trained: TrainedModel, heat: str) -> str:
-    words = "No answer" if result.rejected else result.label
-    why = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.reasons.values())
-    # of two classes the first says it all
-    shown = trained.classes[:1] if len(trained.classes) == 2 else trained.classes
-    bars = "".join(_bar(name, result, trained) for name in shown)
+def _working(number: int, images: int) -> str:
+    words = f"Working on image {number} of {images} …"
     return (
-        f"<p>{html.escape(title)}</p><p style='font-size:1.6em;margin:0'><strong>{html.escape(words)}</strong></p>"
-        f"{f'<p>Because</p><ul>{why}</ul>' if why else ''}{bars}"
-        f"{_img(brighten(result.image, brightening([result.image])), f'what the network saw of {result.name}')}{heat}"
-        f"<p><small>{1000 * sum(result.seconds.values()):.0f} ms</small></p>"
+        f"<p role='status'>{words} <progress aria-label='working' max='{images}' value='{number - 1}'></progress></p>"
     )
-
-
-def _bar(name: str, result: Result, trained: TrainedModel) -> str:
-    """Draw one probability as a bar; with two classes also the threshold and the band of no answer."""
-    probability = result.probabilities[name]
-    marks, words = "", f"probability of {name} {probability:.1%}"
-    if result.threshold is not None:
-        words += f", threshold {result.threshold:.2f}"
-        low, high = abstain_band(trained, result.threshold) or (0, 0)
-        if high - low > 0.005:
-            words += f", no answer between {low:.2f} and {high:.2f}"
-            marks += _mark(low, high - low, "repeating-linear-gradient(45deg, currentColor 0 1px, transparent 1px 4px)")
-        marks += _mark(result.threshold, 0.008, "currentColor")
-    fill = _mark(0, probability, "#0a4fa3")
-    return (
-        f"<div role='img' aria-label='{html.escape(words)}' style='position:relative;height:1.2em;"
-        f"border:1px solid currentColor'>{fill}{marks}</div><p><small>{html.escape(words)}</small></p>"
-    )
-
-
-def _mark(left: float, width: float, colour: str) -> str:
-    return f"<div style='position:absolute;top:0;bottom:0;left:{left:.2%};width:{width:.2%};background:{colour}'></div>"
-
-
-def _img(image: np.ndarray, alt: str) -> str:
-    return picture_html(to_png(image), alt, style="width:10em;margin:0 0.3em 0 0")
-
-
-def _table_html(rows: pd.DataFrame) -> str:
-    """Return the answers as a table with a link to its CSV, where there is more than one."""
-    if len(rows) < 2:
-        return ""
-    link = base64.b64encode(as_text_cells(rows).to_csv(index=False).encode("utf-8", "replace")).decode()
-    shown = rows.to_html(index=False, float_format="{:.3f}".format, na_rep="no answer", border=0)
-    return (
-        f"<div style='overflow-x:auto'>{shown}</div>"
-        f"<p><a download='answers.csv' href='data:text/csv;base64,{link}'>Table as CSV</a></p>"
-    )
-
-
-def answers_table(answers: list[tuple[str, str, Result | str]]) -> pd.DataFrame:
-    """Return answers (model, image, and the answer or why there is none) as a table, one row each.
-
-    Columns image, model, label (None where there is none), reasons, and a probability per class.
-    """
-    rows = []
-    for title, name, answer in answers:
-        row = {"image": name, "model": title, "label": None, "reasons": answer}
-        if isinstance(answer, Result):
-            row |= {"label": answer.label, "reasons": "; ".join(answer.reasons.values())}
-            row |= {f"p_{name}": p for name, p in answer.probabilities.items()}
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def draw_examples() -> list[tuple[str, bytes]]:
@@ -338,29 +292,3 @@ def upload_value(name: str, data: bytes) -> tuple[dict]:
     now = datetime.now(UTC)
     entry = {"name": name, "type": "", "size": len(data), "content": memoryview(data), "last_modified": now}
     return (entry,)
-
-
-def to_png(image: np.ndarray, *, colours: int | None = None) -> bytes:
-    """Return a uint8 (h, w, 3) image as the bytes of a PNG file, a smaller one with at most so many `colours`."""
-    buffer, picture = io.BytesIO(), Image.fromarray(image)
-    (picture.quantize(colours) if colours else picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def picture_html(png: bytes, alt: str, style: str) -> str:
-    """Return an HTML image that carries its bytes with it."""
-    data = base64.b64encode(png).decode()
-    return f"<img src='data:image/png;base64,{data}' alt='{html.escape(alt)}' style='{style}'>"
-
-
-def published_as(widget: w.Widget, what: str, picture: str = "") -> w.Widget:
-    """Give a widget a sentence, and a picture, that stand for it where no kernel runs: on published pages."""
-    plain = widget._repr_mimebundle_
-
-    def mimebundle(**options: Any) -> Any:
-        bundle = plain(**options)
-        text = f"Interactive in JupyterLab: {what}."
-        return bundle | {"text/plain": text, "text/html": f"{picture}<p><em>{text}</em></p>"}
-
-    widget._repr_mimebundle_ = mimebundle
-    return widget
