@@ -139,7 +139,7 @@ def _settings(port: int, kernels: int, idle: int, hosts: Sequence[str], base_url
         "base_url": base_url,
         "open_browser": False,
         "port_retries": 0,  # rather no page than one at another address than was said
-        "log_level": "WARN",
+        "log_level": "ERROR",
         "tornado_settings": {
             "websocket_max_message_size": MAX_MESSAGE,
             # Voilà would answer to any name, and so to a foreign page that has its own name lead here
@@ -157,4 +157,10 @@ def _settings(port: int, kernels: int, idle: int, hosts: Sequence[str], base_url
         "multi_kernel_manager_class": CappedKernels,
     }
     cull = {"cull_idle_timeout": idle, "cull_interval": min(60, idle), "cull_connected": True}
-    return Config(Voila=voila, VoilaConfiguration=configuration, CappedKernels={"most": kernels, **cull})
+    sockets = {"transport": "ipc"} if os.name == "posix" else {}  # other users of this machine cannot connect
+    return Config(
+        Voila=voila,
+        VoilaConfiguration=configuration,
+        CappedKernels={"most": kernels, **cull},
+        KernelManager=sockets,
+    )
