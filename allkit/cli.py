@@ -365,11 +365,18 @@ def card(
 def progress(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per exercise.")] = None,
+    answers: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(help="Keep your wrong answers from now on, or keep none and delete those kept. [off]"),
+    ] = None,
 ) -> None:
     """Sum up, by notebook, which exercises were solved on this machine."""
     from allkit import saving
-    from allkit.course.exercises import load_progress, progress_path, summarise_progress
+    from allkit.course.exercises import keep_answers, load_progress, progress_path, summarise_progress
 
+    if answers:
+        _say(keep_answers(answers == "on"))
+        return
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
     if trouble:
@@ -385,6 +392,8 @@ def progress(
 
 
 def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
+    from allkit.course.exercises import answers_path
+
     solved = [f"{row.done} of {row.exercises}" for row in by_notebook.itertuples()]
     shown = by_notebook[["first_try", "tries"]].rename(columns={"first_try": "at the first try"})
     shown.insert(0, "solved", solved)
@@ -394,6 +403,8 @@ def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
         _say(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
     else:
         _say('\nNothing was answered yet: the notebooks end in exercises, answered with check("01.1", answer).')
+    if answers_path().exists():
+        _say(f"Wrong answers are kept too, in {answers_path()}; `allkit progress --answers off` deletes them.")
 
 
 @app.command()
