@@ -183,7 +183,9 @@ def _add(room: Classroom, sources: dict, student: str, shown: str, kind: str, co
     kept = room.progress if kind == "progress" else room.answers
     for other, there in kept.items():
         if kind == "progress" and content and there == content:
-            room.notes.append(f"{shown} and {sources[kind, other]} hold the same progress: handed in twice, or copied.")
+            room.notes.append(
+                f"{shown} and {sources[kind, other]} hold the same progress: handed in twice, or copied; both count."
+            )
     if student in kept:
         first, second = sources[kind, student], shown
         larger = _size(content) > _size(kept[student])
