@@ -28,7 +28,8 @@ The core, which a student reads; a module imports only those that stand before i
 Around it:
 
 - `lessons`: the code of one notebook each; imports the core only
-- `course`: exercises, running the notebooks, report, model card, checks of data and set-up
+- `course`: exercises, running the notebooks, report, model card, checks of data and set-up,
+  and a class: its progress, a quiz, notebooks to hand out
 - `app`: explorers, the upload cell, and the page that serves it
 - `synthetic`: synthetic cells with a known truth, and the data set that is made of them
 - `cli`: the command line

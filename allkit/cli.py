@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `progress`, `classify`, `app`, `paper`, `data`."""
+"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `progress`, `classify`, `app`, `class` …"""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or draw a synthetic one.")
 app.add_typer(data_app, name="data")
+class_app = typer.Typer(no_args_is_help=True, help="Teach a class: collect progress, make a quiz, release notebooks.")
+app.add_typer(class_app, name="class")
 
 
 def _print_version(wanted: bool) -> None:
@@ -365,11 +367,18 @@ def card(
 def progress(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per exercise.")] = None,
+    answers: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(help="Keep your wrong answers from now on, or keep none and delete those kept. [off]"),
+    ] = None,
 ) -> None:
     """Sum up, by notebook, which exercises were solved on this machine."""
     from allkit import saving
-    from allkit.course.exercises import load_progress, progress_path, summarise_progress
+    from allkit.course.exercises import keep_answers, load_progress, progress_path, summarise_progress
 
+    if answers:
+        _say(keep_answers(answers == "on"))
+        return
     found, trouble = load_progress()
     by_notebook = summarise_progress(found)
     if trouble:
@@ -385,6 +394,8 @@ def progress(
 
 
 def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
+    from allkit.course.exercises import answers_path
+
     solved = [f"{row.done} of {row.exercises}" for row in by_notebook.itertuples()]
     shown = by_notebook[["first_try", "tries"]].rename(columns={"first_try": "at the first try"})
     shown.insert(0, "solved", solved)
@@ -394,6 +405,8 @@ def _echo_progress(by_notebook: pd.DataFrame, kept: str) -> None:
         _say(f"\n{total['done']} of {total['exercises']} solved, {total['tries']} tries; kept in {kept}.")
     else:
         _say('\nNothing was answered yet: the notebooks end in exercises, answered with check("01.1", answer).')
+    if answers_path().exists():
+        _say(f"Wrong answers are kept too, in {answers_path()}; `allkit progress --answers off` deletes them.")
 
 
 @app.command()
@@ -529,6 +542,57 @@ def make(
         progress=True,
     )
     _say(f"Synthetic twin: {made}")
+
+
+@class_app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="Files of progress as students handed them in, in folders or not.")],
+    names: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Columns file and name: what to call whom. [folder or file name]")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for class.csv and class.html.")] = Path(),
+) -> None:
+    """Put the progress of a class, and the wrong answers that students agreed to hand in, into one table and one page.
+
+    Nothing leaves this machine. Files that cannot be used are named, with the reason.
+    """
+    from allkit.course.classroom import load_classroom, write_class
+
+    room = load_classroom(folder, names, ignore=[out / "class.csv", out / "class.html"])
+    for note in room.notes:
+        _say(_one_line(note), err=True)
+    csv, page = write_class(room, out)
+    _say(f"Students: {len(room.progress)}; with wrong answers: {len(room.answers)}; notes: {len(room.notes)}")
+    _say(f"Table: {csv}\nPage: {page}")
+
+
+@class_app.command()
+def quiz(
+    format: Annotated[Literal["qti", "moodle"], typer.Option(help="QTI 1.2 for Canvas and others, or Moodle XML.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="[allkit-quiz.zip or allkit-quiz.xml]")] = None,
+) -> None:
+    """Write the exercises that need no kernel, and the exam questions, as a bank for a learning platform."""
+    from allkit.course.quiz import describe_bank, load_bank, write_moodle, write_qti
+
+    bank = load_bank()
+    if format == "qti":
+        path = write_qti(bank, out or Path("allkit-quiz.zip"))
+        said = "the general feedback, which students may see after handing in"
+    else:
+        path, said = write_moodle(bank, out or Path("allkit-quiz.xml")), "information for graders"
+    _say(f"{describe_bank(bank)}\nThe model answers of the exam are {said}.\nBank: {path}")
+
+
+@class_app.command()
+def release(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder; the solutions go into OUT-instructor.")],
+    notebooks: Annotated[Path, typer.Option(metavar="DIR", help="Notebooks of your own.")] = ROOT / "notebooks",
+) -> None:
+    """Copy the notebooks for students, without answers and solutions; the solutions go apart."""
+    from allkit.course.release import HONEST, release_notebooks
+
+    students, instructor = release_notebooks(out, notebooks)
+    _say(f"For students: {students}\nFor the instructor: {instructor / 'solutions.html'}\n{HONEST}")
 
 
 def _say(text: str, *, err: bool = False) -> None:

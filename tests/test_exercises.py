@@ -18,7 +18,7 @@ import pytest
 
 from allkit import ROOT, cli
 from allkit.course import buttons, exercises
-from allkit.course.exercises import check, load_progress, progress_path, solution, summarise_progress
+from allkit.course.exercises import answers_path, check, load_progress, progress_path, solution, summarise_progress
 from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
@@ -606,3 +606,58 @@ def test_the_second_try_gets_the_plainer_hint():
     exercise = EXERCISES["03.2"]
     assert check("03.2", 7).text == f"Not yet. {exercise.hint}"
     assert check("03.2", 8).text.startswith(f"Not yet. {exercise.more}")
+
+
+# ---- answers, where a student switched that on ---------------------------------------------------------------
+
+
+def _kept_answers():
+    return json.loads(answers_path().read_text(encoding="utf-8"))["answers"]
+
+
+def test_answers_are_kept_only_after_the_switch_and_gone_with_it(monkeypatch, capsys):
+    check("01.4", "a")
+    assert not answers_path().exists()
+    code, out, _ = _run(monkeypatch, capsys, "progress", "--answers", "on")
+    assert (code, str(answers_path()) in out, "stay on this machine" in out) == (0, True, True)
+    for answer in ("B", "b)", "c", "d"):  # right at the third: what comes later is no try
+        check("01.4", answer)
+    check("00.3", "20 %")
+    check("02.1", ...)
+    check("03.3", "no number")
+    assert _kept_answers() == {"00.3": ["0.2"], "01.4": ["b", "b"]}
+    _run(monkeypatch, capsys, "progress", "--answers", "on")  # once more: nothing is lost
+    assert _kept_answers()["00.3"] == ["0.2"]
+    assert str(answers_path()) in _run(monkeypatch, capsys, "progress")[1]
+    code, out, _ = _run(monkeypatch, capsys, "progress", "--answers", "off")
+    assert (code, "was deleted" in out) == (0, True)
+    check("02.4", "a")
+    assert not answers_path().exists()
+    assert "a" not in json.loads(progress_path().read_text())["exercises"]["02.4"].values()
+
+
+def test_a_kept_answer_is_short_and_so_is_their_list():
+    exercises.keep_answers(True)
+    check("02.1", [*range(3, 90)])
+    assert len(_kept_answers()["02.1"][0]) == 80
+    check("02.2", lambda i, j: (j, 4 - i))
+    assert _kept_answers()["02.2"][0].startswith("0, 4, 4, 4")
+    for number in range(50):
+        check("12.2", number)
+    assert _kept_answers()["12.2"] == [str(number) for number in range(exercises.MOST_ANSWERS)]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"answers": 3}', '{"answers": {"02.4": 3}}'])
+def test_a_damaged_file_of_answers_spoils_no_verdict(content):
+    answers_path().parent.mkdir()
+    answers_path().write_text(content, encoding="utf-8")
+    assert "was not kept" in check("02.4", "a").text
+    assert answers_path().read_text(encoding="utf-8") == content
+    assert load_progress()[0].set_index("exercise").loc["02.4", "tries"] == 1
+
+
+def test_a_copy_without_solutions_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(exercises, "ROOT", tmp_path)
+    check("02.4", "a")
+    check("02.4", "b")
+    assert "not in this copy" in solution("02.4").text

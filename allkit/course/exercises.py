@@ -2,7 +2,8 @@
 
 `check("02.3", answer)` compares an answer with the exercise of that number in `allkit.course.questions`, says what it
 found in a sentence and notes it in `progress.json` beside the run folders. A blank is only called one: notebooks that
-run without a reader pass, and leave no trace.
+run without a reader pass, and leave no trace. Wrong answers themselves are kept only where the student switched that on
+(`keep_answers`).
 
 To add an exercise, as an instructor:
 
@@ -21,6 +22,7 @@ import ast
 import contextlib
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,18 @@ import pandas as pd
 
 from allkit import ROOT, AllkitError, runs_root
 from allkit.course.buttons import explain_bare_letters, is_live, show_buttons
-from allkit.course.grading import Exercise, Verdict, judge
+from allkit.course.grading import ANSWER_LENGTH, Exercise, Verdict, judge
 from allkit.course.questions import EXERCISES
 from allkit.folders import read_json, save_json, timestamp
 
 FORMAT = 1
-"""Version of the layout of progress.json."""
+"""Version of the layout of progress.json and answers.json."""
 
 TRIES = 2
 """Wrong answers after which a solution is shown."""
+
+MOST_ANSWERS = 20
+"""Wrong answers of one exercise that are kept, the first ones, where answers are kept at all."""
 
 explain_bare_letters()
 
@@ -46,7 +51,7 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
 
     `...` and None are blanks; `given` holds the notebook's objects that the exercise is about, by name. A notebook
     shows the verdict as a sentence. Never raises. Right and wrong answers are noted in progress.json: how many tries,
-    whether the first was right, and when; the answers themselves are not kept.
+    whether the first was right, and when; wrong answers themselves only after `keep_answers`.
     """
     number = _full_number(str(exercise))
     if number not in EXERCISES:
@@ -56,8 +61,7 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
     found = EXERCISES[number]
     missing = [name for name in found.given if name not in given or given[name] is ...]
     if missing:
-        call = ", ".join(f"{name}={name}" for name in found.given)
-        return Verdict(number, "not posed", f'Hand over what the question is about: check("{number}", answer, {call}).')
+        return Verdict(number, "not posed", f"Hand over what the question is about: {call_of(number)}.")
     try:
         verdict = judge(found, answer, given, tries=_tries(number))
     except Exception as error:  # a student who overwrote `train` has a right to a sentence, too
@@ -67,6 +71,11 @@ def check(exercise: str, answer: Any = ..., /, **given: Any) -> Verdict:
     if found.kind == "choice" and verdict.state == "blank" and is_live():
         show_buttons(_letters(found), lambda letter: check(number, letter, **given))
     return _noted(verdict)
+
+
+def call_of(number: str) -> str:
+    """Return the line of the notebook that has an exercise checked."""
+    return f'check("{number}", {", ".join(["answer", *(f"{name}={name}" for name in EXERCISES[number].given)])})'
 
 
 def _letters(exercise: Exercise) -> list[str]:
@@ -91,12 +100,17 @@ def solution(exercise: str) -> Verdict:
     tried = load_progress()[0].set_index("exercise").loc[number]
     if tried["tries"] < TRIES and not tried["done"]:
         return Verdict(number, "solution", f"Try it {TRIES} times first, with `check`: its hints are made for you.")
-    return Verdict(number, "solution", f"One way:\n\n```python\n{worked(number)}\n```\n\n{EXERCISES[number].why}")
+    try:
+        return Verdict(number, "solution", f"One way:\n\n```python\n{worked(number)}\n```\n\n{EXERCISES[number].why}")
+    except AllkitError as error:
+        return Verdict(number, "solution", str(error))
 
 
 def worked(number: str) -> str:
-    """Return the body of a worked solution, as it would stand in the notebook's cell."""
-    file = next((ROOT / "notebooks" / "solutions").glob(f"{number[:2]}_*.py"))
+    """Return the body of a worked solution, as it would stand in the cell; AllkitError without the solutions."""
+    file = next((ROOT / "notebooks" / "solutions").glob(f"{number[:2]}_*.py"), None)
+    if file is None:
+        raise AllkitError("The solutions are not in this copy of the course; ask whoever gave it to you.")
     text = file.read_text(encoding="utf-8")
     name = f"exercise_{number.replace('.', '_')}"
     found = next(node for node in ast.parse(text).body if getattr(node, "name", "") == name)
@@ -135,14 +149,53 @@ def _noted(verdict: Verdict) -> Verdict:
         more = _how_many_done(verdict.id, kept)
         if verdict.state == "wrong":
             shows = f'`from allkit.course import solution`, then `solution("{verdict.id}")` shows one way.'
-            more = shows if entry["tries"] >= TRIES else ""
+            more = f"{shows if entry['tries'] >= TRIES else ''} {_keep_answer(verdict)}".strip()
         return _with(verdict, f"{more} ({moved})" if moved else more)
     except (AllkitError, OSError) as error:
         return _with(verdict, f"(Progress was not noted: {error})")
 
 
 def _with(verdict: Verdict, more: str) -> Verdict:
-    return Verdict(verdict.id, verdict.state, f"{verdict.text} {more}".strip())
+    return replace(verdict, text=f"{verdict.text} {more}".strip())
+
+
+def answers_path() -> Path:
+    """Return where wrong answers are kept, if they are: the file is there as long as that is switched on."""
+    return runs_root() / "answers.json"
+
+
+def keep_answers(wanted: bool) -> str:
+    """Keep wrong answers from now on, or delete those that were kept; return a sentence that says so."""
+    path = answers_path()
+    if wanted:
+        if not path.exists():
+            save_json(path, {"format": FORMAT, "answers": {}})
+        return (
+            f"From now on your wrong answers are kept, as texts of at most {ANSWER_LENGTH} characters, in {path}. They "
+            "stay on this machine until you hand them to somebody; `allkit progress --answers off` deletes them."
+        )
+    there = path.exists()
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise AllkitError(f"{path} could not be deleted ({error.strerror}); delete it yourself.") from error
+    return f"Answers are not kept; {f'{path} was deleted' if there else 'there were none'}."
+
+
+def _keep_answer(verdict: Verdict) -> str:
+    """Note a wrong answer where the student switched that on; return a sentence if that went wrong."""
+    path = answers_path()
+    if not path.exists():
+        return ""
+    try:
+        answers = read_json(path)["answers"]
+        of_exercise = [*answers.get(verdict.id, []), verdict.answer][:MOST_ANSWERS]
+        save_json(path, {"format": FORMAT, "answers": dict(sorted((answers | {verdict.id: of_exercise}).items()))})
+    except (AllkitError, AttributeError, KeyError, TypeError):
+        return (
+            f"(The answer was not kept: {path} is damaged or cannot be written; see `allkit progress --answers off`.)"
+        )
+    return ""
 
 
 def _how_many_done(number: str, kept: dict[str, dict[str, Any]]) -> str:

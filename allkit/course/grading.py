@@ -19,6 +19,9 @@ from allkit import AllkitError
 LEVELS = ("look", "compute", "change", "explain")
 """From *run and look* to *change and explain*, the order of the exercises in a notebook."""
 
+ANSWER_LENGTH = 80
+"""Characters of an answer that are kept where a student wants answers to be kept."""
+
 
 @dataclass(frozen=True)
 class Between:
@@ -82,12 +85,13 @@ class Verdict:
 
     `state` is "right", "wrong", "blank", "unread" (another kind of answer is expected) or "not posed" (the question
     is not possible, or cannot be checked, with what was handed over), or "solution" where one was asked for; `text`
-    says it.
+    says it. `answer` is a wrong answer as a short text, the same for every form of it.
     """
 
     id: str
     state: str
     text: str = field(compare=False)
+    answer: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.id}: {self.text}"
@@ -136,12 +140,19 @@ def judge(exercise: Exercise, answer: Any, given: Mapping[str, Any], *, tries: i
     mistakes = [(_expected(exercise, value, objects), hint) for value, hint in exercise.mistakes]
     if not _same(exercise, found, truth):
         plain = replace(exercise, hint=exercise.more) if tries and exercise.more else exercise
-        return Verdict(exercise.id, "wrong", f"Not yet. {_hint(plain, found, truth, mistakes)}")
+        return Verdict(exercise.id, "wrong", f"Not yet. {_hint(plain, found, truth, mistakes)}", _as_text(found))
     beside = _nearer(found, truth, mistakes)
     if beside:
         more = "(If you only rounded: give more digits, both are close.)"
-        return Verdict(exercise.id, "wrong", f"Not yet. {beside} {more}")
+        return Verdict(exercise.id, "wrong", f"Not yet. {beside} {more}", _as_text(found))
     return Verdict(exercise.id, "right", f"Right. {exercise.why}")
+
+
+def _as_text(found: Any) -> str:
+    """Return an answer that was read as text, cut at ANSWER_LENGTH; of a function, what it returned."""
+    elements = sorted(found, key=str) if isinstance(found, frozenset) else np.ravel(found).tolist()
+    text = ", ".join(f"{each:.6g}" if isinstance(each, float) else str(each) for each in elements)
+    return text if len(text) <= ANSWER_LENGTH else f"{text[: ANSWER_LENGTH - 1]}…"
 
 
 def _hint(exercise: Exercise, found: Any, truth: Any, mistakes: list[tuple[Any, str]]) -> str:
