@@ -23,11 +23,7 @@ _SPEED = "one drawn cell"
 """Row of times.csv that holds the machine's speed."""
 
 
-_MINUTES = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50} | {
-    "half an": 30,
-    "three quarters of an": 45,
-    "an": 60,
-}
+_MINUTES = {"an": 60, "half an": 30, "three quarters of an": 45, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 """Words for minutes, or for parts of an hour, in the first cell of a notebook."""
 
 
