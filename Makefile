@@ -1,4 +1,5 @@
 # What a fresh clone needs: Python 3.11-3.13 and make. `make help` lists the targets.
+# Without make, on Windows too: docs/anywhere.md; the targets call the same commands.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,8 +12,6 @@ DATA   ?=
 SMEARS ?=
 
 BIN := $(VENV)/bin
-# apart from runs/, so that tests never touch a user's results
-TEST_RUNS := build/test-runs
 READY := $(VENV)/.ready
 # keeps library chatter out of the outputs
 QUIET := TF_CPP_MIN_LOG_LEVEL=3 PYDEVD_DISABLE_FILE_VALIDATION=1 ALLKIT_HEADLESS=1
@@ -36,13 +35,7 @@ run: setup ## run all notebooks and publish runs/latest/report/index.html
 	$(BIN)/allkit run $(ARGS)
 
 test: setup ## lint, every notebook with nbval, then the unit tests (which use the models of the notebooks)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo
-	rm -rf $(TEST_RUNS)
-	$(QUIET) ALLKIT_RUNS='$(CURDIR)/$(TEST_RUNS)' \
-	  $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --durations=6 --ignore=notebooks/extra notebooks
-	$(QUIET) ALLKIT_TEST_RUN='$(CURDIR)/$(TEST_RUNS)/latest' $(BIN)/pytest --durations=10
+	$(BIN)/allkit test
 
 verify: setup ## the long checks: every hostile file with its time and memory, more mutated cells, killed at every write
 	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest -s tests/test_hostile.py tests/test_classify.py tests/test_killed.py
@@ -67,7 +60,7 @@ book: setup ## the notebooks as a book with glossary and instructor's guide, off
 	$(QUIET) $(BIN)/python docs/book.py
 
 slides: setup ## notebooks 01, 03 and 09 as slides, offline: build/slides/*.html
-	$(BIN)/python docs/slides.py
+	$(BIN)/allkit slides
 
 lab: setup ## JupyterLab on your own copy of the notebooks, in my-notebooks/
 	$(BIN)/allkit lab

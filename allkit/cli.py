@@ -1,4 +1,4 @@
-"""The command line: `allkit run`, `publish`, `runs`, `tune`, `card`, `progress`, `classify`, `app`, `class` …"""
+"""The command line, `allkit` or `python -m allkit`; `allkit --help` lists its commands."""
 
 from __future__ import annotations
 
@@ -243,13 +243,16 @@ def _start_again(*options: str) -> subprocess.Popen:
     """Start this very command in another process, with further options."""
     import subprocess
 
-    return subprocess.Popen([sys.executable, "-c", "from allkit.cli import main; main()", *sys.argv[1:], *options])
+    return subprocess.Popen([sys.executable, "-m", "allkit", *sys.argv[1:], *options])
 
 
 @app.command()
 def lab(
     folder: Annotated[Path, typer.Option(help="Where your copies lie.")] = ROOT / "my-notebooks",
     start: Annotated[bool, typer.Option("--start/--no-start", help="Open JupyterLab there.")] = True,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="-- OPTION", help="After two dashes: options of JupyterLab.")
+    ] = None,
 ) -> None:
     """Copy the notebooks to a folder of your own, and open it in JupyterLab; what you edited there is kept."""
     import subprocess
@@ -259,8 +262,42 @@ def lab(
     for name, what in copy_notebooks(folder).items():
         _say(f"{name:<40} {what}")
     if start:
-        command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}"]
+        command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *(options or [])]
         raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command(name="test")
+def check_kit(
+    only: Annotated[
+        Literal["lint", "notebooks", "units"] | None,
+        typer.Option(help="One step alone; the units use the models of the notebooks."),
+    ] = None,
+) -> None:
+    """Check the kit: lint, then every notebook, then the unit tests, as `make test` does; ends at what fails first."""
+    from allkit.course.tools import run_checks
+
+    raise typer.Exit(run_checks(only or ""))
+
+
+@app.command()
+def book(
+    run: Annotated[str, typer.Option(metavar="RUN", help="The run whose times it shows. [latest]")] = "",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where index.html is written.")] = ROOT / "build" / "book",
+) -> None:
+    """Build the notebooks, a glossary and the guides as a book that needs no network."""
+    from allkit.course.tools import run_script
+
+    raise typer.Exit(run_script("book.py", str(out), *(["--run", run] if run else []), extra="book"))
+
+
+@app.command()
+def slides(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the slides are written.")] = ROOT / "build/slides",
+) -> None:
+    """Make slides of notebooks 01, 03 and 09 that need no network."""
+    from allkit.course.tools import run_script
+
+    raise typer.Exit(run_script("slides.py", str(out)))
 
 
 @app.command()
@@ -424,6 +461,7 @@ def classify(
     from allkit.classify import classify_files
     from allkit.models import load_models
 
+    images = _expand(images)
     title, trained = next(iter(load_models(_model_path(model), lazily=True).items()))
     kind = "synthetic" if trained.metadata["data"]["source"] == "synthetic" else "genuine"
     _say(f"{title}, trained on {kind} images. For teaching. This is not a diagnosis.", err=True)
@@ -433,6 +471,18 @@ def classify(
         _say(_as_json(name, answer) if as_json else _as_line(name, answer))
     if unread:
         raise typer.Exit(1)
+
+
+def _expand(names: list[str]) -> list[str]:
+    """Return names of files, those with * or ? replaced by what they match: cmd.exe leaves that to the program."""
+    from glob import glob
+
+    expanded = []
+    for name in names:
+        wild = ("*" in name or "?" in name) and not os.path.exists(name)
+        # in brackets stands what belongs to a name, as for cmd.exe
+        expanded += (sorted(glob(name.replace("[", "[[]"))) if wild else []) or [name]
+    return expanded
 
 
 def _model_path(model: str) -> Path:

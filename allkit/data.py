@@ -8,7 +8,7 @@ an image came from. How a folder is read stands in `allkit.layout`.
 from __future__ import annotations
 
 import hashlib
-import os
+import posixpath
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -239,13 +239,13 @@ def subjects_in_two(index: pd.DataFrame, column: str) -> list[str]:
 
 def relative_paths(paths: Iterable[str]) -> list[str]:
     """Return the paths below the deepest folder that holds them all, with forward slashes."""
-    paths = list(paths)
+    # those of a Windows machine too, whose run may be read elsewhere; on others a backslash may belong to a name
+    paths = [path.replace("\\", "/") if re.match(r"[A-Za-z]:|\\\\", path) else path for path in paths]
     try:
-        base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    except ValueError:  # on several drives
-        return [path.replace(os.sep, "/") for path in paths]
-    start = len(os.path.join(base, ""))
-    return [path[start:].replace(os.sep, "/") for path in paths]
+        base = posixpath.commonpath([posixpath.dirname(path) for path in paths]) if paths else ""
+    except ValueError:  # some absolute, some not
+        return paths
+    return [path[len(posixpath.join(base, "")) :] for path in paths]
 
 
 def index_hash(index: pd.DataFrame) -> str:

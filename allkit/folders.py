@@ -29,9 +29,10 @@ def run_path(run_folder: str | Path) -> Path:
     text = str(run_folder)
     if not text.strip():
         raise AllkitError("run_folder is empty; name one, for instance 'latest'.")
-    if re.search(r"[`\x00-\x1f]", text):
-        raise AllkitError(f"run_folder {text!r} is no name for a folder; use letters, digits, '.', '_' and '-'.")
     is_path = text != os.path.basename(text) or text in (".", "..") or text.startswith("~")
+    # in a bare name also what Windows has no names with; a path may hold a drive's colon
+    if re.search(r"[`\x00-\x1f]" if is_path else r"[`<>:\"|?*\x00-\x1f]", text):
+        raise AllkitError(f"run_folder {text!r} is no name for a folder; use letters, digits, '.', '_' and '-'.")
     return (Path(text).expanduser() if is_path else runs_root() / text).resolve()
 
 

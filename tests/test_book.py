@@ -73,7 +73,7 @@ def modules() -> set[str]:
     """Modules and packages of allkit, from the folders: "splits", "lessons", "lessons.paper", …"""
     files = (path.relative_to(ROOT / "allkit") for path in (ROOT / "allkit").rglob("*.py"))
     names = (file.parent if file.name == "__init__.py" else file.with_suffix("") for file in files)
-    return {".".join(name.parts) for name in names} - {""}
+    return {".".join(name.parts) for name in names} - {"", "__main__"}
 
 
 def test_every_notebook_guide_and_module_has_a_page_that_the_contents_lead_to(book):

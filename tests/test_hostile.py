@@ -6,7 +6,6 @@ import io
 import os
 import random
 import re
-import resource
 import sys
 import time
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import tifffile
 from corpus import hostile_files
@@ -55,6 +55,10 @@ def cell() -> np.ndarray:
 
 
 def peak_megabytes() -> float:
+    if os.name == "nt":
+        return psutil.Process().memory_info().peak_wset / 1024**2
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 

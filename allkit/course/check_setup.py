@@ -64,7 +64,7 @@ def summarise_setup(found: pd.DataFrame) -> str:
 def _python() -> _Fact:
     oldest, newest = (".".join(map(str, number)) for number in PYTHON)
     fine = PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]
-    advice = f"install Python {newest} and run `make setup PYTHON=python{newest}`"
+    advice = f"install Python {newest} and make the virtual environment anew with it"
     return _fact("Python", platform.python_version(), f"{oldest} to {newest}", fine, advice)
 
 

@@ -1,17 +1,19 @@
-"""How long each notebook takes to run, and how fast this machine is beside the one where that was measured.
+"""How long each notebook takes to read and to run, and how fast this machine is beside the one of the measurement.
 
 `python -m allkit.course.times RUN` writes the seconds of a finished run, and this machine's speed, to times.csv.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 
-from allkit import ROOT, saving
+from allkit import ROOT, AllkitError, saving
 from allkit.folders import read_json, run_path
 from allkit.synthetic import draw_cell
 
@@ -19,6 +21,22 @@ FILE = ROOT / "notebooks" / "times.csv"
 
 _SPEED = "one drawn cell"
 """Row of times.csv that holds the machine's speed."""
+
+
+_MINUTES = {"an": 60, "half an": 30, "three quarters of an": 45, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
+"""Words for minutes, or for parts of an hour, in the first cell of a notebook."""
+
+
+def read_minutes() -> pd.Series:
+    """Return how many minutes each notebook says it takes to read, by its number ("01")."""
+    minutes = {}
+    for path in sorted(FILE.parent.glob("[0-9][0-9]_*.ipynb")):
+        text = " ".join(nbformat.read(path, as_version=4).cells[0].source.split())
+        found = re.search(rf"about (\d+|{'|'.join(_MINUTES)}) (?:minutes|hour)\b", text)
+        if not found:
+            raise AllkitError(f"{path}: its first cell does not say how long it takes, as in `about forty minutes`.")
+        minutes[path.name[:2]] = _MINUTES.get(found[1]) or int(found[1])
+    return pd.Series(minutes, name="minutes to read, about").rename_axis("notebook")
 
 
 def measure_speed(cells: int = 6) -> float:
