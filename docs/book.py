@@ -108,7 +108,7 @@ def _draw_cover(path: Path) -> None:
     cells = [draw_cell(label, subject=f"{label} {k}", number=k) for label in labels for k in range(columns)]
     with plots.plt.rc_context():
         plots.use_style()
-        axes = plots.plot_images([cell.image[90:360, 90:360] for cell in cells], rows=labels, columns=columns, size=1.2)
+        axes = plots.plot_images([cell.image[75:375, 75:375] for cell in cells], rows=labels, columns=columns, size=1.2)
         figure = plots.figure_of(axes)
         figure.set_facecolor("black")
         for text in figure.findobj(plots.plt.Text):
@@ -159,7 +159,7 @@ def _is_marker(cell: nbformat.NotebookNode) -> bool:
 def plain_text(text: str) -> str:
     """Return Markdown in which directives, roles, pictures and HTML have become text."""
     text = re.sub(r"([`~:]{3,})[^\S\n]*\{", r"\1", text)
-    text = re.sub(r"(\{[^{}`\n]*\})`", r"\1 `", text)
+    text = re.sub(r"(\{[\w.:+-]+\})`", r"\1 `", text)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("![", "[")
 
 
@@ -360,7 +360,8 @@ def _write_excerpts(out: Path) -> None:
 
 
 def _text_of(path: Path) -> str:
-    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    without_pictures = re.sub(r'src="data:[^"]*"', "", path.read_text(encoding="utf-8"))
+    page = BeautifulSoup(without_pictures, "html.parser")
     article = page.select_one("article.bd-article")
     if article is None:
         return ""
