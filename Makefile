@@ -10,6 +10,8 @@ ARGS   ?=
 # genuine C-NMC for `make twin-report` and `make results`, and smears in one folder per class
 DATA   ?=
 SMEARS ?=
+# a run whose notebooks the book shows, in place of the committed ones: make book RUN=latest
+RUN    ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -56,8 +58,8 @@ results: setup ## all recipes on genuine images (DATA=PATH, SMEARS=PATH): hours,
 # the learning curves of notebook 04, an hour: delete the file to measure them anew
 	@test -s docs/results/learning-curve.csv || $(QUIET) $(BIN)/python docs/make_learning_curve.py
 
-book: setup ## the notebooks as a book with glossary and instructor's guide, offline: build/book/index.html
-	$(QUIET) $(BIN)/python docs/book.py
+book: setup ## the notebooks as a book, offline: build/book/index.html (RUN=latest: as that run executed them)
+	$(QUIET) $(BIN)/python docs/book.py $(if $(RUN),--run "$(RUN)")
 
 slides: setup ## notebooks 01, 03 and 09 as slides, offline: build/slides/*.html
 	$(BIN)/allkit slides

@@ -1,59 +1,253 @@
 """Builds the book: `python docs/book.py [FOLDER]` writes FOLDER/index.html, by default build/book/index.html.
 
-The pages of this folder and the executed notebooks are collected in a folder beside it, together with what is
-computed: the table of times and one page for each module of the library. Then Sphinx takes over.
+The pages of this folder and the executed notebooks (with `--run RUN`: those of a run) are collected in a folder beside
+it, together with what is computed: the picture of the cover, the table of times and one page for each module of the
+library. Then Sphinx takes over, and what its search shows of a page is written to a file beside the pages.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import pkgutil
 import re
 import shutil
-import sys
-from pathlib import Path
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
 
 import nbformat
+import typer
+from bs4 import BeautifulSoup
 from sphinx.cmd.build import build_main
 
 import allkit
+from allkit import plots
 from allkit.course.exercises import worked
 from allkit.course.questions import EXERCISES
-from allkit.course.report import NO_DESCRIPTION, read_offline, title_of
+from allkit.course.report import (
+    NO_DESCRIPTION,
+    _stand_alone,
+    escape_markdown,
+    read_offline,
+    render_markdown,
+    title_of,
+)
+from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
+from allkit.parameters import read_parameters
+from allkit.synthetic import draw_cell
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"
 
+_NOT_OURS = "myst.xref_missing,myst.header,misc.highlighting_failure,ref.python"
+"""Warnings about the text of a run's notebooks, which may be of another version: no reason to have no book."""
 
-def build_book(out: Path) -> int:
-    """Collect the pages beside `out` and build the book there; warnings are errors. Return Sphinx's exit status."""
+
+def build_book(out: Path, run: Path | None = None) -> int:
+    """Collect the pages beside `out` and build the book there; warnings are errors. Return Sphinx's exit status.
+
+    With a run folder the book shows the notebooks as that run executed them.
+    """
     source = out.with_name(f"{out.name}-source")
-    collect_pages(source, run=allkit.runs_root() / "latest")
+    collect_pages(source, run)
     shutil.rmtree(out, ignore_errors=True)
-    quiet = ["--quiet", "--fail-on-warning", "--keep-going"]
+    quiet = ["--quiet", "--fail-on-warning", "--keep-going", *(["-D", f"suppress_warnings={_NOT_OURS}"] if run else [])]
     doctrees = out.with_name(f"{out.name}-doctrees")
-    return build_main([*quiet, "-b", "html", "-E", "-c", str(DOCS), "-d", str(doctrees), str(source), str(out)])
+    status = build_main([*quiet, "-b", "html", "-E", "-c", str(DOCS), "-d", str(doctrees), str(source), str(out)])
+    if status == 0:
+        _write_excerpts(out)
+    return status
 
 
-def collect_pages(folder: Path, run: Path) -> None:
-    """Write all pages of the book into an empty folder, with the times of a run folder."""
+def collect_pages(folder: Path, run: Path | None = None) -> None:
+    """Write all pages of the book into an empty folder, the notebooks from a run folder where it has them."""
+    of_run = find_copies(run) if run else {}
     shutil.rmtree(folder, ignore_errors=True)
     settings = ("conf.py", "book.py", "slides.py", "make_*.py", "*.csv", "static", "templates", "__pycache__")
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns(*settings))
     (folder / "notebooks").mkdir()
-    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
-        notebook = read_offline(path)
-        if NO_DESCRIPTION in nbformat.writes(notebook):
-            raise allkit.AllkitError(f"{path}: a figure has no alternative text; show it with run.show(…, alt=…).")
-        _fold_in_solutions(notebook)
-        nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "generated").mkdir()
-    (folder / "generated" / "times.md").write_text(times_table(NOTEBOOKS, run), encoding="utf-8")
-    (folder / "generated" / "shows.md").write_text(what_is_shown(NOTEBOOKS), encoding="utf-8")
+    committed = {path.stem: read_offline(path) for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    shown = committed | {name: read_copy(path, run) for name, path in of_run.items()}
+    origins = {name: _describe_origin(shown[name], run if name in of_run else None) for name in shown}
+    for name, notebook in shown.items():
+        if NO_DESCRIPTION in nbformat.writes(notebook):
+            _miss_description(name, ours=name not in of_run)
+        _write_notebook(notebook, origins[name], folder / "notebooks" / f"{name}.ipynb")
+    generated = {"times": times_table(NOTEBOOKS, run or allkit.runs_root() / "latest"), "shows": what_is_shown(shown)}
+    generated["origin"] = _sum_up(origins)
+    for name, text in generated.items():
+        (folder / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
+    _draw_cover(folder / "generated" / "cover.png")
     _list_guides(folder)
     _write_api(folder)
+
+
+def _miss_description(name: str, *, ours: bool) -> None:
+    problem = f"{name}.ipynb: a figure has no alternative text"
+    if ours:
+        raise allkit.AllkitError(f"{problem}; show it with run.show(…, alt=…).")
+    print(f"note: {problem}")
+
+
+def _write_notebook(notebook: nbformat.NotebookNode, origin: str, path: Path) -> None:
+    """Write a page: below its title where its outputs come from, code that folds, and solutions."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]  # conf.py shows it unfolded
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"*Shown {origin}.*"))
+    _fold_in_solutions(notebook)
+    nbformat.write(notebook, path)
+
+
+def _draw_cover(path: Path) -> None:
+    """Draw the picture of the cover: a strip of synthetic cells, ALL above HEM, light on black."""
+    labels, columns = ("ALL", "HEM"), 5
+    cells = [draw_cell(label, subject=f"{label} {k}", number=k) for label in labels for k in range(columns)]
+    with plots.plt.rc_context():
+        plots.use_style()
+        axes = plots.plot_images([cell.image[75:375, 75:375] for cell in cells], rows=labels, columns=columns, size=1.2)
+        figure = plots.figure_of(axes)
+        figure.set_facecolor("black")
+        for text in figure.findobj(plots.plt.Text):
+            text.set_color("white")
+        for ax in axes[:, 0]:
+            ax.yaxis.label.set_fontsize(14)
+        path.write_bytes(plots.figure_png(figure))
+
+
+# ---- notebooks of a run --------------------------------------------------------------------------------------
+
+
+def find_copies(run: Path) -> dict[str, Path]:
+    """Return the executed copies in a run folder of the notebooks that the book has, by name."""
+    names = sorted(path.name for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    found = {path.stem: path for path in (run / "notebooks" / name for name in names) if path.is_file()}
+    if not is_run_folder(run) or not found:
+        raise allkit.AllkitError(f"{run} holds no executed notebooks to show; make some with `allkit run`.")
+    return found
+
+
+def read_copy(path: Path, run: Path) -> nbformat.NotebookNode:
+    """Return an executed copy as the book can show it: without paths of a machine, and harmless.
+
+    A run folder may be somebody else's. The copy runs and includes nothing when the book is built, and runs nothing
+    when it is read: no directives, roles, HTML and pictures in its text, no scripts in its outputs.
+    """
+    notebook = hide_paths(read_offline(path), run)
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(python)
+    wanted = [cell for cell in notebook.cells if cell.cell_type != "raw" and not _is_marker(cell)]
+    for cell in wanted:
+        cell.metadata = nbformat.from_dict({})
+        cell.pop("attachments", None)
+        if cell.cell_type == "markdown":
+            cell.source = "\n" + plain_text(cell.source)  # front matter begins in the first line
+        for output in cell.get("outputs", []):
+            output.update({"metadata": {}, "data": _harmless(output.data)} if "data" in output else {})
+    notebook.cells = wanted
+    return notebook
+
+
+def _is_marker(cell: nbformat.NotebookNode) -> bool:
+    """Return whether papermill put a cell in to say which one failed."""
+    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+
+
+def plain_text(text: str) -> str:
+    """Return Markdown in which directives, roles, pictures and HTML have become text."""
+    text = re.sub(r"([`~:]{3,})[^\S\n]*\{", r"\1", text)
+    text = re.sub(r"(\{[\w.:+-]+\})`", r"\1 `", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("![", "[")
+
+
+def _harmless(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the best form of an output that runs nothing; Markdown as HTML, since it may hold some."""
+    if "text/html" in data:
+        return {"text/html": _stand_alone(data["text/html"])}
+    if "text/markdown" in data:
+        text = data["text/markdown"]
+        return {"text/html": _stand_alone(render_markdown(text)), "text/markdown": text}
+    return {"text/plain": data.get("text/plain", "")}
+
+
+def hide_paths(notebook: nbformat.NotebookNode, run: Path) -> nbformat.NotebookNode:
+    """Return a notebook in which the folders of the machine that executed it have short names."""
+    given = [str(value) for value in _parameters(notebook).values()] + [str(run), str(_record(run).get("data", ""))]
+    short = {folder: _last_part(folder) for folder in given if _is_absolute(folder)}
+    clones = filter(None, (re.fullmatch(r"(.+)[/\\]runs[/\\][^/\\]+", folder) for folder in given))
+    short |= {clone[1]: "." for clone in clones} | {str(allkit.ROOT): ".", str(Path.home()): "~"}
+    text = nbformat.writes(notebook)
+    for folder in sorted(short, key=len, reverse=True):
+        name = json.dumps(short[folder], ensure_ascii=False)[1:-1]
+        for spelt in (folder, folder.replace("\\", "\\\\")):  # as it is, and as Python writes it
+            found = re.escape(json.dumps(spelt, ensure_ascii=False)[1:-1])
+            text = re.sub(rf"(?<![\w.]){found}(?![\w-])", lambda _, name=name: name, text)
+    return nbformat.reads(text, as_version=4)
+
+
+def _is_absolute(folder: str) -> bool:
+    """Return whether a text is the path of a folder below the top, on any system."""
+    return any(kind(folder).is_absolute() and len(kind(folder).parts) > 2 for kind in (PurePosixPath, PureWindowsPath))
+
+
+def _parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Return the parameters that a notebook was executed with: what its code says down to the last cell with a tag."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    wanted = {"parameters", "injected-parameters"}
+    last = max((k for k, cell in enumerate(code) if wanted & set(cell.metadata.get("tags", []))), default=-1)
+    try:
+        found = read_parameters("\n".join(cell.source for cell in code[: last + 1]))
+    except SyntaxError:
+        return {}
+    return {name: value for name, (value, _) in found.items()}
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """Return what `allkit run` noted about a run; empty for one that was stepped through by hand."""
+    return read_json(run / "notebooks.json") if (run / "notebooks.json").exists() else {}
+
+
+def _describe_origin(notebook: nbformat.NotebookNode, run: Path | None) -> str:
+    """Return in words where the outputs of a notebook come from, and of which images they are; Markdown."""
+    if run is None:
+        kind = "synthetic cells" if _parameters(notebook).get("data") == SYNTHETIC else "genuine images"
+        return f"as committed, executed on **{kind}**"
+    record, params = _record(run), read_params(run)
+    data = str(params["data"]["source"] if params else record.get("data", ""))
+    profile = record.get("profile") or ", ".join(params.get("profiles", []))
+    name = "**synthetic cells**" if data == SYNTHETIC else f"**genuine images** ({escape_markdown(_last_part(data))})"
+    day = _day(record.get("created") or params.get("created"))
+    return f"as in the run “{escape_markdown(run.name)}”{day}, executed on {name}, profile {escape_markdown(profile)}"
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _day(when: Any) -> str:
+    """Return " of 26 November 2026" for a time stamp, nothing where it is none."""
+    try:
+        day = datetime.fromisoformat(when)
+        return f" of {day.day} {day:%B %Y}"
+    except (TypeError, ValueError):
+        return ""
+
+
+def _sum_up(origins: Mapping[str, str]) -> str:
+    """Return the sentence of the cover: which notebooks are shown as executed where."""
+    groups: dict[str, list[str]] = {}
+    for name, origin in origins.items():
+        groups.setdefault(origin, []).append(name[:2])
+    if len(groups) == 1:
+        return f"This book shows the notebooks {next(iter(groups))}.\n"
+    each = [f"notebooks {', '.join(numbers)} {origin}" for origin, numbers in sorted(groups.items(), reverse=True)]
+    return f"This book shows {'; '.join(each)}.\n"
+
+
+# ---- what is computed ----------------------------------------------------------------------------------------
 
 
 def _fold_in_solutions(notebook: nbformat.NotebookNode) -> None:
@@ -67,15 +261,18 @@ def _fold_in_solutions(notebook: nbformat.NotebookNode) -> None:
     notebook.cells = cells
 
 
-def what_is_shown(notebooks: Path) -> str:
+def what_is_shown(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
     """Return by notebook the sentences that its cells display, which the data decide: a definition list in Markdown."""
     lines = []
-    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    for name, notebook in notebooks.items():
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         said = [output.get("data", {}).get("text/markdown", "").strip() for output in outputs]
         said = [" ".join(text.split()) for text in said if text and not re.match(r"\*\*\d\d\.\d", text)]
-        lines += [f"{int(path.name[:2])} · {title_of(notebook)}", *(f": {text}\n" for text in said), ""]
+        lines += [
+            f"{int(name[:2])} · {plain_text(title_of(notebook))}",
+            *(f": {plain_text(text)}\n" for text in said),
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -124,7 +321,7 @@ def list_modules() -> dict[str, str]:
 
 def _list_guides(folder: Path) -> None:
     """Put every page that has no place of its own into the list of guides, the instructor's first."""
-    others = {"index", "glossary", "references", "api", "instructor"}
+    others = {"index", "glossary", "references", "api", "instructor", "results"}
     guides = ["instructor", *sorted(path.stem for path in folder.glob("*.md") if path.stem not in others)]
     page = (folder / "index.md").read_text(encoding="utf-8")
     (folder / "index.md").write_text(page.replace("{{GUIDES}}", "\n".join(guides)), encoding="utf-8")
@@ -146,10 +343,59 @@ def _write_api(folder: Path) -> None:
     (folder / "api.md").write_text(page.replace("{{MODULES}}", contents), encoding="utf-8")
 
 
-if __name__ == "__main__":
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else allkit.ROOT / "build" / "book").resolve()
-    status = build_book(target)
+# ---- search --------------------------------------------------------------------------------------------------
+
+_BLOCKS = {"p", "div", "section", "pre", "table", "tr", "td", "th", "li", "dt", "dd", "br", "h1", "h2", "h3", "h4"}
+
+
+def _write_excerpts(out: Path) -> None:
+    """Write the text of all pages into _static/excerpts.js, for excerpts of what was found in a search.
+
+    Sphinx's search fetches the pages that it found, which a browser refuses where the book was opened as a file; a
+    script it may load. Of the tags, those with an id stay: the search looks below the heading that it found.
+    """
+    texts = {str(path.relative_to(out).as_posix()): _text_of(path) for path in sorted(out.rglob("*.html"))}
+    script = json.dumps({name: text for name, text in texts.items() if text}, ensure_ascii=False)
+    (out / "_static" / "excerpts.js").write_text(f"const EXCERPTS = {script};\n", encoding="utf-8")
+
+
+def _text_of(path: Path) -> str:
+    without_pictures = re.sub(r'src="data:[^"]*"', "", path.read_text(encoding="utf-8"))
+    page = BeautifulSoup(without_pictures, "html.parser")
+    article = page.select_one("article.bd-article")
+    if article is None:
+        return ""
+    for gone in article.select(".headerlink, script, style, img, summary"):
+        gone.decompose()
+    for term in article.select("dl.glossary dt[id]"):  # a word that was found says what it means
+        term.append(f" {term.find_next_sibling('dd').get_text()}")
+    for meaning in article.select("dl.glossary dd"):
+        meaning.decompose()
+    for tag in article.find_all(True):
+        if tag.name in _BLOCKS:
+            tag.insert_after(" ")
+        if not tag.get("id"):
+            tag.unwrap()
+        else:
+            tag.attrs = {"id": tag["id"]}
+    return f'<div role="main">{" ".join(article.decode_contents().split())}</div>'
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the book is written.")] = allkit.ROOT / "build" / "book",
+    run: Annotated[str, typer.Option(metavar="RUN", help="Show the notebooks of this run: a name, or a path.")] = "",
+) -> None:
+    """Build the book."""
+    plots.plt.switch_backend("Agg")
+    try:
+        status = build_book(folder.resolve(), run_path(run) if run else None)
+    except allkit.AllkitError as error:
+        typer.echo(f"book: {allkit.printable(str(error))}", err=True)
+        raise typer.Exit(1) from error
     if status == 0:
-        print(f"{target / 'index.html'}")
-    raise SystemExit(status)
+        typer.echo(folder.resolve() / "index.html")
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    typer.run(main)

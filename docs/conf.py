@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput, visit_HideCellInput
 from sphinx.application import Sphinx
 
-from allkit import __version__
+from allkit import ROOT, __version__
 from allkit.course.report import to_mathml
 
 project = "allkit"
@@ -19,6 +20,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
     "sphinxcontrib.bibtex",
 ]
 exclude_patterns = ["generated"]
@@ -27,6 +29,9 @@ suppress_warnings = ["ref.python"]  # a docstring's `ok` may name several things
 # The notebooks are shown as they were executed; nothing runs and nothing is fetched while the book is built or read.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Code"
+copybutton_selector = ":not(.output) > div.highlight > pre"  # code, not what it printed
 html_math_renderer = "mathml"
 myst_update_mathjax = False
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
@@ -75,7 +80,30 @@ def _escape_wildcards(app: Sphinx, what: str, name: str, obj: Any, options: Any,
     lines[:] = [re.sub(r"(?<=[/\w-])\*(?=\.\w)", r"\\*", line) for line in lines]
 
 
+def _visit_foldable_code(writer: Any, node: HideCodeCellNode) -> None:
+    """Begin code that can be folded, and is not at first."""
+    visit_HideCellInput(writer, node)
+    opening = max(number for number, text in enumerate(writer.body) if text.startswith("<details"))
+    writer.body[opening] = writer.body[opening].replace("<details", "<details open", 1)
+
+
+def _hide_root(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave out where the clone lies on this machine; the defaults of functions name files in it."""
+    for text in [text for text in doctree.findall(nodes.Text) if f"{ROOT}/" in text]:
+        text.parent.replace(text, nodes.Text(text.replace(f"{ROOT}/", "")))
+
+
+def _add_excerpts(app: Sphinx, page: str, *_: Any) -> None:
+    """Load what the search shows of the pages, which book.py writes at the end."""
+    if page == "search":
+        app.add_js_file("excerpts.js")
+        app.add_js_file("search_offline.js")
+
+
 def setup(app: Sphinx) -> None:
     """Register the above with Sphinx, which calls this."""
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("autodoc-process-docstring", _escape_wildcards)
+    app.connect("doctree-read", _hide_root)
+    app.connect("html-page-context", _add_excerpts)
+    app.add_node(HideCodeCellNode, override=True, html=(_visit_foldable_code, depart_HideCellInput))

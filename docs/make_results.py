@@ -57,7 +57,7 @@ RECIPES = {
 """Recipe -> settings of `get_profile`, all with MobileNet."""
 
 PAGE = """\
-# Results on genuine images
+# Results on genuine cells
 
 What the recipes reach on genuine cells and smears, trained and tested on one machine. The rows behind these tables are
 `docs/results/runs.csv`, one for each training, with versions, hashes of data and split, machine and date;

@@ -22,7 +22,7 @@ from allkit.course.questions import EXERCISES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-for needed in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib.bibtex"):
+for needed in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_copybutton", "sphinxcontrib.bibtex"):
     pytest.importorskip(needed, reason=f"{needed} is missing: install allkit[book] to test the book")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -36,20 +36,103 @@ def load_script(name: str):
     return module
 
 
+def build(folder: Path, runs: Path, *options: str) -> subprocess.CompletedProcess:
+    """Build the book as `make book` does, with a proxy that leads nowhere in place of a network."""
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    command = [sys.executable, str(ROOT / "docs" / "book.py"), str(folder), *options]
+    environment = os.environ | nowhere | {"ALLKIT_RUNS": str(runs), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "warning" not in done.stderr.lower()
+    return done
+
+
 @pytest.fixture(scope="session")
 def book(tmp_path_factory) -> Path:
-    """The book as `make book` builds it, with a proxy that leads nowhere in place of a network."""
+    """The book of the committed notebooks; the last run left times only."""
     folder = tmp_path_factory.mktemp("book")
     (folder / "runs" / "latest").mkdir(parents=True)
     notebooks = {name: {"status": "done", "seconds": seconds} for name, seconds in NUMBERED.items()}
     (folder / "runs" / "latest" / "notebooks.json").write_text(json.dumps({"notebooks": notebooks}))
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    command = [sys.executable, str(ROOT / "docs" / "book.py"), str(folder / "site")]
-    environment = os.environ | nowhere | {"ALLKIT_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "warning" not in done.stderr.lower()
+    build(folder / "site", folder / "runs")
     return folder / "site"
+
+
+ELSEWHERE = "http://127.0.0.1:9"
+HOSTILE_HTML = f"""</div></article><script>window.ran = 1</script><img src="{ELSEWHERE}/a.png" onerror="window.ran = 2">
+<style>@import url({ELSEWHERE}/b.css); p {{ background: url({ELSEWHERE}/c.png) }}</style><p>an output</p>"""
+HOSTILE_TEXT = f"""---
+html_meta:
+  "http-equiv=refresh": "0; url={ELSEWHERE}"
+---
+
+<script>window.ran = 3</script> ![a picture]({ELSEWHERE}/d.png) {{download}}`conf.py` `x = {{"a": 1}}`
+
+```{{raw}} html
+<script>window.ran = 4</script>
+```
+
+:::{{include}} /glossary.md
+:::
+"""
+
+
+@pytest.fixture(scope="session")
+def book_of_run(tmp_path_factory) -> tuple[Path, str]:
+    """The book of a run of two notebooks on genuine images, made by somebody who is not to be trusted; what it said."""
+    folder = tmp_path_factory.mktemp("book-of-run")
+    run, here = folder / "runs" / "evening", "/home/some one/allkit"
+    (run / "notebooks").mkdir(parents=True)
+    record = {
+        "format": 1,
+        "created": "2026-03-01T10:00:00+00:00",
+        "profile": "honest",
+        "data": f"{here}/cells/C-NMC_2019",
+    }
+    (run / "notebooks.json").write_text(json.dumps(record | {"notebooks": {}}), encoding="utf-8")
+    injected = f'data = "{record["data"]}"\nrun_folder = "{here}/runs/evening"'
+    for name in ("00_start_here", "03_how_a_network_learns"):
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+        notebook.metadata["mystnb"] = {"execution_mode": "force"}
+        picture = nbformat.from_dict({"image/png": "iVBORw0KGgo="})
+        data = [{"text/html": HOSTILE_HTML}, {"text/markdown": HOSTILE_HTML}, picture]
+        outputs = [nbformat.v4.new_output("display_data", data=each) for each in data]
+        outputs.append(nbformat.v4.new_output("stream", text=f"saved {here}/runs/evening/figures/a.png in {here}/data"))
+        code = nbformat.v4.new_code_cell(injected, metadata={"tags": ["injected-parameters"]}, outputs=outputs)
+        raw = nbformat.v4.new_raw_cell("<script>window.ran = 5</script>", metadata={"format": "text/html"})
+        notebook.cells[1:1] = [nbformat.v4.new_markdown_cell(HOSTILE_TEXT), raw]
+        tagged = max(k for k, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        notebook.cells.insert(tagged + 1, code)
+        nbformat.write(notebook, run / "notebooks" / f"{name}.ipynb")
+    return folder / "site", build(folder / "site", folder / "runs", "--run", "evening").stdout
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no browser: install Debian's with `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as kit:
+        chromium = kit.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open pages as files, with nothing to be had from a network; whatever asks for it or breaks fails the test."""
+    seen = []
+
+    def new_page(width: int = 1280, scheme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.route(re.compile("^https?:"), lambda route: (seen.append(route.request.url), route.abort()))
+        page = context.new_page()
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        return page
+
+    yield new_page
+    assert seen == []
 
 
 @cache
@@ -175,7 +258,7 @@ def test_a_figure_that_nobody_described_stops_the_build(tmp_path, monkeypatch):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_bare.ipynb")
     monkeypatch.setattr(script, "NOTEBOOKS", tmp_path)
     with pytest.raises(allkit.AllkitError, match="no alternative text"):
-        script.collect_pages(tmp_path / "pages", tmp_path)
+        script.collect_pages(tmp_path / "pages")
 
 
 def test_headings_are_in_order_and_every_page_has_one_title(book):
@@ -226,26 +309,126 @@ def test_nothing_is_loaded_from_elsewhere(book):
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser: install Debian's with `apt-get install chromium`")
-def test_in_a_browser_without_network_search_finds_pages_and_pages_fit_a_phone(book):
-    from playwright.sync_api import sync_playwright
+def test_opened_as_a_file_the_search_shows_excerpts_and_asks_no_network(book, visit):
+    page = visit(400)
+    for asked, found, excerpt in (("leak", "The leakage lab", "A test is worth what it keeps apart"),
+                                  ("bootstrap", "Glossary", "with replacement")):  # fmt: skip
+        page.goto((book / "search.html").as_uri() + f"?q={asked}")
+        page.get_by_text("Search finished").wait_for()
+        results = page.locator("#search-results li").filter(has_text=found)
+        assert excerpt in " ".join(results.all_inner_texts())
+        assert page.locator("#search-results .context .highlighted").count() > 0
 
-    with sync_playwright() as kit:
-        browser = kit.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_context(offline=True, viewport={"width": 400, "height": 800}).new_page()
-        asked, broken = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.goto((book / "search.html").as_uri() + "?q=bootstrap")
-        page.wait_for_selector("#search-results li a")
-        assert "Glossary" in page.inner_text("#search-results")
-        for name in pages(book):
-            page.goto((book / name).as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= 400, f"{name} is wider than a phone"
-        browser.close()
-    # from a file, a page may not fetch excerpts of what it found; from a server it does
-    assert set(broken) <= {"Failed to fetch"}
-    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+def test_every_page_fits_a_phone_and_asks_no_network(book, visit):
+    page = visit(400)
+    for name in pages(book):
+        page.goto((book / name).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, f"{name} is wider than a phone"
+        cut = """[...document.querySelectorAll("article pre, article table")].filter(each => {
+            for (let box = each; box.tagName !== "ARTICLE"; box = box.parentElement)
+                if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
+            return each.getBoundingClientRect().right > innerWidth })"""
+        assert page.evaluate(f"{cut}.map(each => each.textContent.slice(0, 80))") == [], name
+
+
+@pytest.mark.parametrize("name", ["index", "notebooks/03_how_a_network_learns", "results"])
+def test_pages_are_dark_where_the_reader_wants_that(book, visit, name):
+    for width in (400, 1400):
+        page = visit(width, "dark")
+        page.goto((book / f"{name}.html").as_uri())
+        page.wait_for_selector("html[data-theme=dark]")
+        light = """name => getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3).reduce((a, b) => +a + +b)"""
+        assert page.evaluate(light, "backgroundColor") < 150 < 450 < page.evaluate(light, "color")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_code_is_folded_by_mouse_and_keyboard_and_copied(book, visit):
+    page = visit()
+    page.goto((book / "notebooks" / "03_how_a_network_learns.html").as_uri())
+    assert page.locator("div.cell_input").count() == page.locator("details[open] > div.cell_input").count() > 10
+    fold, code = page.locator("div.cell summary").first, page.locator("div.cell_input").first
+    fold.click()
+    assert not code.is_visible()
+    fold.press("Enter")
+    code.hover()
+    code.locator("button.copybtn").click()
+    page.locator("button.copybtn.success").wait_for()
+    page.evaluate("document.querySelector('article').prepend(document.createElement('textarea'))")
+    page.locator("article textarea").press("Control+v")
+    assert page.locator("article textarea").input_value().strip() == code.locator("pre").inner_text().strip()
+    assert page.locator(".output button.copybtn").count() == 0, "what code printed is no code"
+
+
+# ---- the cover, and the run that is shown --------------------------------------------------------------------
+
+
+def test_the_cover_leads_each_reader_to_a_place_and_students_to_notebook_0(book):
+    page = read(book / "index.html")
+    picture = page.select_one("article img")
+    assert picture["alt"].startswith("Synthetic cells")
+    assert "Synthetic" in page.select_one("article figcaption").get_text()
+    ways = {way.strong.get_text(): way.a["href"] for way in page.select("article .ways > ul > li")}
+    first, teachers, programmers = "notebooks/00_start_here.html", "instructor.html", "api.html"
+    assert ways == {"Students": first, "Teachers": teachers, "Programmers": programmers}
+    captions = [caption.get_text() for caption in page.select("nav.bd-links p.caption")]
+    contents = dict(zip(captions, page.select("nav.bd-links p.caption + ul"), strict=True))
+    assert contents["Notebooks"].a["href"] == first
+    assert [a.get_text(strip=True) for a in contents["Results"].select("a")] == ["Results on genuine cells"]
+    assert "allkit lab" in page.get_text()
+
+
+def test_without_a_run_the_cover_says_that_the_committed_notebooks_are_shown(book):
+    said = read(book / "index.html").select_one("#which-run-this-book-shows").get_text()
+    assert "This book shows the notebooks as committed, executed on synthetic cells." in said
+    assert "as committed" in read(book / "notebooks" / "12_tune_hyperparameters.html").article.get_text()
+
+
+def test_the_book_of_a_run_says_which_notebooks_come_from_where(book_of_run):
+    site, printed = book_of_run
+    origin = "as in the run “evening” of 1 March 2026, executed on genuine images (C-NMC_2019), profile honest"
+    said = read(site / "index.html").select_one("#which-run-this-book-shows").get_text()
+    assert f"notebooks 00, 03 {origin};" in said
+    assert "notebooks 01, 02, 04, 05, 06, 07, 08, 09, 10, 11, 12 as committed, executed on synthetic cells" in said
+    assert origin in read(site / "notebooks" / "03_how_a_network_learns.html").article.get_text()
+    assert "as committed" in read(site / "notebooks" / "01_explore_the_data.html").article.get_text()
+    assert "note: 03_how_a_network_learns.ipynb: a figure has no alternative text" in printed
+
+
+def test_the_book_of_a_run_names_no_folder_of_the_machine(book_of_run):
+    site, _ = book_of_run
+    for path in [path for kind in ("*.html", "*.ipynb", "*.js", "*.txt") for path in site.rglob(kind)]:
+        text = path.read_text(encoding="utf-8")
+        assert not [folder for folder in ("/home/some one", f"{ROOT}/", str(site.parent)) if folder in text], path
+    text = read(site / "notebooks" / "00_start_here.html").article.get_text()
+    assert 'data = "C-NMC_2019"' in text
+    assert 'run_folder = "evening"' in text
+    assert "saved evening/figures/a.png in ./data" in text
+
+
+def test_the_book_of_a_run_runs_and_includes_nothing_of_it(book_of_run, visit):
+    site, _ = book_of_run
+    assert not list(site.rglob("conf.py"))
+    for name in ("00_start_here", "03_how_a_network_learns"):
+        article = read(site / "notebooks" / f"{name}.html").article
+        assert "an output" in article.get_text()
+        assert 'x = {"a": 1}' in article.get_text()
+        assert not article.select("script, [onerror]")
+        assert not article.select("dl.glossary")
+        page = visit()
+        page.goto((site / "notebooks" / f"{name}.html").as_uri())
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.ran") is None
+        assert page.url.startswith("file:")
+
+
+def test_a_run_without_notebooks_is_named_with_what_to_do(tmp_path):
+    script = load_script("book")
+    with pytest.raises(allkit.AllkitError, match="allkit run"):
+        script.find_copies(tmp_path / "nowhere")
+    (tmp_path / "params.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(allkit.AllkitError, match="allkit run"):
+        script.find_copies(tmp_path)
 
 
 def test_the_list_of_modules_is_complete():
