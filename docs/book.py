@@ -20,8 +20,8 @@ from sphinx.cmd.build import build_main
 
 import allkit
 from allkit.course.exercises import worked
+from allkit.course.offline import NO_DESCRIPTION, read_offline, title_of
 from allkit.course.questions import EXERCISES
-from allkit.course.report import NO_DESCRIPTION, read_offline, title_of
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = allkit.ROOT / "notebooks"

@@ -7,7 +7,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 from allkit import __version__
-from allkit.course.report import to_mathml
+from allkit.course.offline import to_mathml
 
 project = "allkit"
 author = copyright = "The allkit authors"
