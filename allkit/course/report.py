@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _pages(path: Path, record: Mapping[str, Any], notebooks: Mapping[str, Notebo
     results = _results(Run(path), record, params)
     yield "index", TEMPLATES.get_template("report_index.html.j2").render(
         policy=POLICY, title=f"Classifying leukemia cell images: the run “{path.name}”", note=note, notebooks=rows,
-        times=list(_times(rows)), facts=facts, **results,
+        seconds=sum(int(row["seconds"] or 0) for row in rows), facts=facts, **results,
         missing=[shorten_paths(sentence, names) for sentence in results.pop("notes")],
     )  # fmt: skip
 
@@ -267,8 +267,8 @@ def _verdict(tables: Mapping[str, pd.DataFrame], simple: str) -> str:
             ends = (
                 f"95 % interval {row['low']:+.3f} to {row['high']:+.3f}" if row["low"] == row["low"] else "no interval"
             )
-            words = {"first": f"{title} beats {simple}", "second": f"{title} loses to {simple}"}
-            whether = words.get(row["verdict"], f"whether {title} beats {simple} is inconclusive")
+            words = {"first": f"{title} beats the {simple}", "second": f"{title} loses to the {simple}"}
+            whether = words.get(row["verdict"], f"whether {title} beats the {simple} is inconclusive")
             said.append(f"{whether} (difference of the AUC {row['value']:+.3f}, {ends})".replace("-0.", "−0."))
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
@@ -324,7 +324,7 @@ def _cells(tables: Mapping[str, pd.DataFrame], params: Mapping[str, Any], notes:
     first = next(iter(tables.values()))
     same = {title: table for title, table in tables.items() if list(table["path"]) == list(first["path"])}
     answers = {title: predicted_labels(table) for title, table in same.items()}
-    wrong = np.any([answer != first["label"] for answer in answers.values()], axis=0)
+    wrong = np.sum([answer != first["label"] for answer in answers.values()], axis=0)
     places = _choose_cells(first["label"], wrong)
     try:
         images = [read_image(path) for path in first["path"].iloc[places]]
@@ -345,13 +345,13 @@ def _cells(tables: Mapping[str, pd.DataFrame], params: Mapping[str, Any], notes:
 
 
 def _choose_cells(labels: pd.Series, wrong: np.ndarray) -> list[int]:
-    """Return the places of six images, as many of each class: first one with a wrong answer, then others by chance."""
+    """Return the places of six images, as many of each class: the one with most wrong answers, then by chance."""
     chosen, classes = [], list(dict.fromkeys(sorted(labels)))
     order = np.random.default_rng(123).permutation(len(labels))
     for name in classes[:_CELLS]:
         own = order[(labels == name).to_numpy()[order]]
-        mistaken, right = own[wrong[own]], own[~wrong[own]]
-        chosen += [*mistaken[:1], *right, *mistaken[1:]][: max(1, _CELLS // len(classes))]
+        worst = wrong[own].argmax()
+        chosen += [own[worst], *np.delete(own, worst)][: max(1, _CELLS // len(classes))]
     return [int(place) for place in chosen]
 
 
@@ -361,9 +361,7 @@ def _answer(title: str, table: pd.DataFrame, answers: np.ndarray, place: int) ->
 
 
 def _about_cells(kind: str, factor: float, mistakes: bool) -> str:
-    chosen = (
-        "of each class one that is answered wrong, if there is one, and others by chance" if mistakes else "by chance"
-    )
+    chosen = "of each class one with most wrong answers, the others by chance" if mistakes else "by chance"
     bright = f", shown {factor:.1f} times as bright" if factor > 1.05 else ""
     return f"Cells of the test part ({kind}), chosen {chosen}{bright}. The number is the probability of the answer."
 
@@ -393,12 +391,6 @@ def _numbered(name: str, title: str) -> str:
 def _number_of(name: str) -> str:
     """Return the number of a numbered notebook, nothing for any other."""
     return name[:2] if re.match(r"\d\d_", name) else ""
-
-
-def _times(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    known = [int(row["seconds"]) for row in rows if row["seconds"]]
-    yield from ((row["title"], row["seconds"] or "—") for row in rows)
-    yield "All together", str(sum(known))
 
 
 def _facts(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
