@@ -117,11 +117,12 @@ def run(
 
 def _run_once(options: dict[str, Any]) -> None:
     from allkit.course.notebooks import run_notebooks
-    from allkit.course.report import publish_report
 
     result = run_notebooks(**options, reporter=_report, announce=_say, progress=True)
     if result.status == "interrupted":
         _stop(options["out"])
+    from allkit.course.report import publish_report  # waits for TensorFlow
+
     _say(f"Report: {publish_report(result.path)}")
     if not result.ok:
         raise typer.Exit(1)
@@ -141,6 +142,7 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
 
     from allkit.course.ledger import find_runs, list_runs
     from allkit.course.notebooks import run_sweep
+    from allkit.course.report import publish_report
 
     left = prod(map(len, grid.values()))
     _say(f"Runs, one for each combination of values: {left}")
@@ -153,7 +155,7 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
             _say(f"  {run.error}\n  run folder: {run.path}", err=True)
 
     try:
-        results = run_sweep(grid, **options, reporter=report)
+        results = run_sweep(grid, **options, publish=publish_report, reporter=report)
     except KeyboardInterrupt:
         _stop(options["out"])
     folder = results[0].path.parent

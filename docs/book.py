@@ -25,15 +25,15 @@ from sphinx.cmd.build import build_main
 import allkit
 from allkit import plots
 from allkit.course.exercises import worked
-from allkit.course.questions import EXERCISES
-from allkit.course.report import (
+from allkit.course.offline import (
     NO_DESCRIPTION,
-    _stand_alone,
     escape_markdown,
     read_offline,
     render_markdown,
+    stand_alone,
     title_of,
 )
+from allkit.course.questions import EXERCISES
 from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 from allkit.parameters import read_parameters
 from allkit.synthetic import draw_cell
@@ -166,10 +166,10 @@ def plain_text(text: str) -> str:
 def _harmless(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the best form of an output that runs nothing; Markdown as HTML, since it may hold some."""
     if "text/html" in data:
-        return {"text/html": _stand_alone(data["text/html"])}
+        return {"text/html": stand_alone(data["text/html"])}
     if "text/markdown" in data:
         text = data["text/markdown"]
-        return {"text/html": _stand_alone(render_markdown(text)), "text/markdown": text}
+        return {"text/html": stand_alone(render_markdown(text)), "text/markdown": text}
     return {"text/plain": data.get("text/plain", "")}
 
 

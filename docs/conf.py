@@ -8,7 +8,7 @@ from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput, visit_HideCe
 from sphinx.application import Sphinx
 
 from allkit import ROOT, __version__
-from allkit.course.report import to_mathml
+from allkit.course.offline import to_mathml
 
 project = "allkit"
 author = copyright = "The allkit authors"

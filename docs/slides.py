@@ -14,7 +14,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 import allkit
-from allkit.course.report import TEMPLATES, read_offline, render_page, title_of
+from allkit.course.offline import TEMPLATES, read_offline, render_page, title_of
 
 WANTED = {"01": False, "03": True, "09": False}
 """Notebooks to make slides of, and whether their code is shown."""

@@ -23,10 +23,10 @@ from allkit.course.classroom import (
     write_class,
 )
 from allkit.course.exercises import check, progress_path, worked
+from allkit.course.offline import render_markdown
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import Choice, Question, describe_bank, load_bank, write_moodle, write_qti
 from allkit.course.release import release_notebooks
-from allkit.course.report import render_markdown
 
 
 @pytest.fixture(autouse=True)

@@ -92,6 +92,7 @@ def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch
     assert swept.options["grid"] == {"rate": ["1e-3", "3e-4"], "04.size": ["64", "96"]}
     given = [swept.options[name] for name in ("parameters", "only", "workers", "scheduler", "out", "resume")]
     assert given == [{"epochs": "2"}, "03", 2, None, "mine", True]
+    assert swept.options["publish"] is report.publish_report, "each run of a sweep has its report"
     assert "x-1: no model is trained yet" in out  # as `allkit runs` says it
 
 

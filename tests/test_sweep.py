@@ -20,6 +20,7 @@ from allkit import AllkitError, cli, synthetic
 from allkit.course import notebooks as running
 from allkit.course.ledger import find_runs
 from allkit.course.notebooks import NotebooksResult, run_sweep
+from allkit.course.report import publish_report
 
 FIRST = """
 import os, signal, time
@@ -84,6 +85,7 @@ def swept(notebooks, tmp_path_factory):
             parameters=PARAMETERS,
             out=tmp_path_factory.mktemp("runs") / "sweep",
             workers=2,
+            publish=publish_report,
             reporter=reported.append,
         )
     return results, reported
@@ -234,7 +236,6 @@ def test_interrupted_sweep_stops_what_has_begun_on_a_cluster(notebooks, drawn, t
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "run_notebooks", run_notebooks)
-    monkeypatch.setattr(running, "publish_report", lambda path: path)
     with _cluster_in_this_process(threads=2) as cluster:
         options = {"out": tmp_path / "sweep", "scheduler": cluster.scheduler_address, "reporter": interrupt}
         with pytest.raises(KeyboardInterrupt):

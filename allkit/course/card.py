@@ -5,7 +5,7 @@ The words stand in templates/card.md.j2; what is computed here are the tables th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from allkit import AllkitError, saving
 from allkit.classify import abstain_band, threshold_of
 from allkit.cnmc import official_fold
 from allkit.course.ledger import trained_models
-from allkit.course.report import TEMPLATES, escape_markdown, render_markdown
+from allkit.course.offline import TEMPLATES, escape_markdown, render_markdown
 from allkit.evaluate import (
     FEWEST_UNITS,
     classes_of,
@@ -144,8 +144,6 @@ def _facts(path: Path) -> dict[str, Any]:
 def _model(facts: Mapping[str, Any], metrics: Mapping[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
     """Return what the template shows of one model: sentences and tables of text."""
     found, split, limits = evaluate_with_intervals(predictions), facts["split"], facts["limits"]
-    first, *_, last = classes_of(predictions)
-    measures = {name: words.format(first if name == "sensitivity" else last) for name, words in MEASURES.items()}
     errors = {"brier": "Brier score", "calibration_error": "expected calibration error"}
     scores = {name: round(float(found.loc[name, "value"]), 4) for name in ("auc", "balanced_accuracy")}
     return {
@@ -156,11 +154,11 @@ def _model(facts: Mapping[str, Any], metrics: Mapping[str, Any], predictions: pd
         "split_note": split["note"],
         "shares_subjects": split["shares_subjects"],
         "split": _split(split, facts["classes"]),
-        "metrics": _measured(found, measures),
+        "metrics": describe_measures(found, name_measures(classes_of(predictions))),
         "by_class": _by_class(predictions, found),
         "by_subject": _by_subject(predictions) if predictions["subject"].notna().all() else None,
         "by_fold": _by_fold(predictions) if facts["data"]["source"] in SOURCES else None,
-        "errors": _measured(found, errors),
+        "errors": describe_measures(found, errors),
         "calibration": _calibration(predictions),
         "rejects": _rejects(TrainedModel(None, dict(facts))),
         "quality": _quality(limits["quality"]),
@@ -177,8 +175,14 @@ def _split(split: Mapping[str, Any], classes: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({"part": parts, "images": images, **counts, "subjects": subjects, "hash": hashes})
 
 
-def _measured(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    rows = [(words, _with_interval(**found.loc[name])) for name, words in names.items() if name in found.index]
+def name_measures(classes: Sequence[str]) -> dict[str, str]:
+    """Return the main measures and what they are called."""
+    return {key: words.format(classes[0] if key == "sensitivity" else classes[-1]) for key, words in MEASURES.items()}
+
+
+def describe_measures(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return a table of text, measure and value with interval, from one of `evaluate_with_intervals`."""
+    rows = [(words, with_interval(**found.loc[name])) for name, words in names.items() if name in found.index]
     return pd.DataFrame(rows, columns=["measure", "value"])
 
 
@@ -186,7 +190,7 @@ def _by_class(predictions: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in classes_of(predictions):
         images = int((predictions["label"] == name).sum())
-        measures = [_with_interval(**found.loc[f"{measure}_{name}"]) for measure in ("precision", "recall", "f1")]
+        measures = [with_interval(**found.loc[f"{measure}_{name}"]) for measure in ("precision", "recall", "f1")]
         # without an image of the class, its recall would be zero by convention only
         rows.append([name, images, *(measures if images else [UNKNOWN] * 3)])
     return pd.DataFrame(rows, columns=["class", "images", "precision", "recall", "F1"])
@@ -197,7 +201,7 @@ def _by_subject(predictions: pd.DataFrame) -> pd.DataFrame:
     right = (table["right"] * table["images"]).round().astype(int)
     ends = [wilson_interval(k, n) for k, n in zip(right, table["images"], strict=True)]
     known = table["images"] >= FEWEST_UNITS
-    shares = [_with_interval(k, *e) if ok else UNKNOWN for k, e, ok in zip(table["right"], ends, known, strict=True)]
+    shares = [with_interval(k, *e) if ok else UNKNOWN for k, e, ok in zip(table["right"], ends, known, strict=True)]
     columns = {"subject": table["subject"], "class": table["label"], "images": table["images"], "right": right}
     return pd.DataFrame({**columns, "share right": shares})
 
@@ -210,7 +214,7 @@ def _by_fold(predictions: pd.DataFrame) -> pd.DataFrame | None:
     rows = []
     for fold, part in predictions.groupby(folds.astype(int)):
         found, whole = evaluate_with_intervals(part), set(part["label"]) == set(classes_of(predictions))
-        measures = [_with_interval(**found.loc[name]) for name in ("balanced_accuracy", "auc")]
+        measures = [with_interval(**found.loc[name]) for name in ("balanced_accuracy", "auc")]
         # mean recall of a single class is not balanced accuracy
         rows.append([f"fold {fold}", len(part), found["units"].iat[0], *(measures if whole else [UNKNOWN] * 2)])
     units = f"{found['resampled'].iat[0]} of the smaller class"
@@ -270,7 +274,7 @@ def _listed(rows: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"what": list(rows), "value": list(map(str, rows.values()))})
 
 
-def _with_interval(value: float, low: float, high: float, **_: Any) -> str:
+def with_interval(value: float, low: float, high: float, **_: Any) -> str:
     """Return "0.841 (0.702 to 0.932)", or say that value or interval is inconclusive (NaN)."""
     if value != value:
         return UNKNOWN

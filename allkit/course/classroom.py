@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from allkit import AllkitError, printable, saving
 from allkit.course.exercises import FORMAT, MOST_ANSWERS
 from allkit.course.grading import ANSWER_LENGTH, judge
+from allkit.course.offline import TEMPLATES
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import load_bank
-from allkit.course.report import TEMPLATES
 from allkit.evaluate import FEWEST_UNITS
 from allkit.images import first_of
 from allkit.lists import as_text_cells, read_table

@@ -31,7 +31,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from allkit import ROOT, AllkitError, disk_trouble
-from allkit.course.report import publish_report, title_of
+from allkit.course.offline import title_of
 from allkit.data import describe_reading, index_hash, load_index, require_positive
 from allkit.folders import (
     FORMAT,
@@ -424,6 +424,7 @@ def run_sweep(
     positive: str = "",
     workers: int | None = None,
     scheduler: str | None = None,
+    publish: Callable[[Path], Any] | None = None,
     reporter: Callable[[NotebooksResult], None] | None = None,
 ) -> list[NotebooksResult]:
     """Run the notebooks once for every combination of values, several runs at a time; results in the grid's order.
@@ -431,8 +432,9 @@ def run_sweep(
     `grid` maps a parameter, or "04.name" for one notebook, to its values. The run folders lie in `out`, by default
     "sweep". A run that fails, or whose process dies again and again, does not stop the others. With `resume` what is
     done is skipped. The runs share the cores between `workers` processes of this machine, or go to the Dask cluster at
-    the address `scheduler`, whose workers must see the same files at the same paths. `reporter` gets every result at
-    once; the other options are those of `run_notebooks`.
+    the address `scheduler`, whose workers must see the same files at the same paths. `publish` is called by the worker
+    with each run folder that has something new, `reporter` gets every result at once; the other options are those of
+    `run_notebooks`.
 
     Raises AllkitError before anything starts for what `run_notebooks` refuses, for values that are given twice, and
     where no cluster answers; KeyboardInterrupt after Ctrl-C, when all that is done is kept. In a script of your own,
@@ -451,7 +453,7 @@ def run_sweep(
         tasks = {path / name: options | {"parameters": values} for name, values in points.items()}
         stop = Event(client=client)
         try:
-            for result in _run_all(client, tasks, stop):
+            for result in _run_all(client, tasks, stop, publish):
                 results[result.path] = result
                 if reporter:
                     reporter(result)
@@ -535,7 +537,9 @@ def _start_processes(count: int) -> LocalCluster:
         ) from error
 
 
-def _run_all(client: Client, tasks: Mapping[Path, Mapping[str, Any]], stop: Event) -> Iterator[NotebooksResult]:
+def _run_all(
+    client: Client, tasks: Mapping[Path, Mapping[str, Any]], stop: Event, publish: Callable[[Path], Any] | None
+) -> Iterator[NotebooksResult]:
     """Make the runs, as many at a time as the workers have threads, and yield each when it has ended.
 
     No run waits on a worker, because Dask blames all that are there when one makes the worker die.
@@ -545,7 +549,7 @@ def _run_all(client: Client, tasks: Mapping[Path, Mapping[str, Any]], stop: Even
 
     def start(count: int) -> None:
         for path, options in itertools.islice(waiting, count):
-            future = client.submit(_make_run, path, stop, threads, options, pure=False)
+            future = client.submit(_make_run, path, stop, threads, publish, options, pure=False)
             futures[future] = path
             ended.add(future)
 
@@ -565,7 +569,9 @@ def _threads_each(client: Client) -> int:
     return max(1, min(cores[worker] // runs_at_once[hosts[worker]] for worker in cores))
 
 
-def _make_run(path: Path, stop: Event, threads: int, options: Mapping[str, Any]) -> NotebooksResult:
+def _make_run(
+    path: Path, stop: Event, threads: int, publish: Callable[[Path], Any] | None, options: Mapping[str, Any]
+) -> NotebooksResult:
     """Make one run of a sweep, on a worker; what an earlier attempt has done is not done again."""
     if not (path.parent / "sweep.json").exists():
         raise AllkitError(f"a worker does not see {path.parent}; workers need the same files at the same paths.")
@@ -578,8 +584,8 @@ def _make_run(path: Path, stop: Event, threads: int, options: Mapping[str, Any])
     environment = dict.fromkeys(THREADS, str(threads)) | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     with mock.patch.dict(os.environ, environment):
         result = run_notebooks(out=path, resume=True, reporter=end_after_stop, **options)
-    if result.status != "skipped":
-        publish_report(path)
+        if publish and result.status != "skipped":
+            publish(path)
     return result
 
 

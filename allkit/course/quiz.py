@@ -19,8 +19,8 @@ import nbformat
 
 from allkit import ROOT, AllkitError, saving
 from allkit.course.grading import Exercise
+from allkit.course.offline import render_markdown, title_of
 from allkit.course.questions import EXERCISES
-from allkit.course.report import render_markdown, title_of
 
 EXAM = "Exam questions"
 

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from allkit import ROOT, AllkitError, disk_trouble
 from allkit.course.exercises import call_of, worked
+from allkit.course.offline import TEMPLATES, render_markdown, title_of
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import wording_of
-from allkit.course.report import TEMPLATES, render_markdown, title_of
 
 HONEST = (
     "The kit itself holds the expected answers (allkit/course/questions.py) and the worked solutions "
