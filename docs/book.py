@@ -30,6 +30,7 @@ from allkit.course.offline import (
     escape_markdown,
     read_offline,
     render_markdown,
+    shorten_notebook,
     stand_alone,
     title_of,
 )
@@ -136,7 +137,8 @@ def read_copy(path: Path, run: Path) -> nbformat.NotebookNode:
     A run folder may be somebody else's. The copy runs and includes nothing when the book is built, and runs nothing
     when it is read: no directives, roles, HTML and pictures in its text, no scripts in its outputs.
     """
-    notebook = hide_paths(read_offline(path), run)
+    notebook = read_offline(path)
+    shorten_notebook(notebook, _short_names(notebook, run))
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     notebook.metadata = nbformat.from_dict(python)
     wanted = [cell for cell in notebook.cells if cell.cell_type != "raw" and not _is_marker(cell)]
@@ -173,19 +175,12 @@ def _harmless(data: Mapping[str, Any]) -> dict[str, str]:
     return {"text/plain": data.get("text/plain", "")}
 
 
-def hide_paths(notebook: nbformat.NotebookNode, run: Path) -> nbformat.NotebookNode:
-    """Return a notebook in which the folders of the machine that executed it have short names."""
+def _short_names(notebook: nbformat.NotebookNode, run: Path) -> dict[str, str]:
+    """Return short names for the folders of the machine that executed a notebook."""
     given = [str(value) for value in _parameters(notebook).values()] + [str(run), str(_record(run).get("data", ""))]
     short = {folder: _last_part(folder) for folder in given if _is_absolute(folder)}
     clones = filter(None, (re.fullmatch(r"(.+)[/\\]runs[/\\][^/\\]+", folder) for folder in given))
-    short |= {clone[1]: "." for clone in clones} | {str(allkit.ROOT): ".", str(Path.home()): "~"}
-    text = nbformat.writes(notebook)
-    for folder in sorted(short, key=len, reverse=True):
-        name = json.dumps(short[folder], ensure_ascii=False)[1:-1]
-        for spelt in (folder, folder.replace("\\", "\\\\")):  # as it is, and as Python writes it
-            found = re.escape(json.dumps(spelt, ensure_ascii=False)[1:-1])
-            text = re.sub(rf"(?<![\w.]){found}(?![\w-])", lambda _, name=name: name, text)
-    return nbformat.reads(text, as_version=4)
+    return short | {clone[1]: "." for clone in clones} | {str(allkit.ROOT): "."}
 
 
 def _is_absolute(folder: str) -> bool:

@@ -181,6 +181,7 @@ def use_the_app(page, cell: Path, hostile: list[Path], shots: Path, name: str) -
     page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
     text = page.locator("body")
     upload(page, cell)
+    page.locator("h3", has_text=cell.name).wait_for()
     page.get_by_text(re.compile("^The probability of ALL, ")).wait_for()
     page.screenshot(path=shots / f"{name}-answer.png", full_page=True)
     before = text.inner_text()
