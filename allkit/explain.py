@@ -13,8 +13,8 @@ from allkit import AllkitError
 from allkit.augment import background_colour
 from allkit.backend import keras, tf
 from allkit.features import cell_mask
+from allkit.images import brighten, brightening
 from allkit.models import TrainedModel, predict_images
-from allkit.plots import brighten, brightening
 
 Explainer = Callable[[np.ndarray, str], np.ndarray]
 """Takes an image, uint8 (s, s, 3), as the network sees it, and a class; gives a map, float32 (s, s), 0–1.
@@ -147,7 +147,7 @@ def _cover(image: np.ndarray, fill: str) -> np.ndarray:
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay a map, float (s, s), 0–1, over an image, uint8 (s, s, 3), in the colours of viridis.
 
-    The image is brightened (`allkit.plots.brightening`) and grey, so that colour belongs to the map alone. Where the
+    The image is brightened (`allkit.images.brightening`) and grey, so that colour belongs to the map alone. Where the
     map is 0 the image shows as it is, where it is 1 a light yellow covers most of it.
     """
     grey = brighten(image, brightening([image])).mean(axis=2, keepdims=True)

@@ -304,6 +304,17 @@ def to_common_size(image: np.ndarray) -> np.ndarray:
     return centre_crop(image, COMMON_SIDE) if wide else image
 
 
+def brightening(images: Sequence[np.ndarray]) -> float:
+    """Return the factor that makes the brightest pixel of some images white, 1 or more; cells on black are dark."""
+    brightest = max((int(np.max(image)) for image in images), default=255)
+    return max(1.0, 255 / max(brightest, 1))
+
+
+def brighten(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image whose grey levels are multiplied, uint8."""
+    return np.clip(factor * np.asarray(image, dtype=float), 0, 255).astype(np.uint8)
+
+
 def to_png(image: np.ndarray, *, colours: int | None = None) -> bytes:
     """Return a uint8 (h, w, 3) image as the bytes of a PNG file, a smaller one with at most so many `colours`."""
     buffer, picture = io.BytesIO(), Image.fromarray(image)

@@ -26,6 +26,7 @@ from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from allkit.data import class_order
+from allkit.images import brighten, brightening
 
 PALETTE = {
     "blue": "#0A4FA3",
@@ -133,17 +134,6 @@ def ink(colour: object) -> tuple[float, float, float]:
     while contrast(shade) < 4.5:
         shade = 0.95 * shade
     return tuple(shade)
-
-
-def brightening(images: Sequence[np.ndarray]) -> float:
-    """Return the factor that makes the brightest pixel of some images white, 1 or more; cells on black are dark."""
-    brightest = max((int(np.max(image)) for image in images), default=255)
-    return max(1.0, 255 / max(brightest, 1))
-
-
-def brighten(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image whose grey levels are multiplied, uint8."""
-    return np.clip(factor * np.asarray(image, dtype=float), 0, 255).astype(np.uint8)
 
 
 def plot_images(

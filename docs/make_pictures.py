@@ -20,9 +20,9 @@ from playwright.sync_api import Page, sync_playwright
 import allkit
 from allkit.classify import classify_files
 from allkit.folders import find_models, run_path
-from allkit.images import read_image
+from allkit.images import brighten, brightening, read_image
 from allkit.models import load_model
-from allkit.plots import brighten, brightening, class_colours, ink
+from allkit.plots import class_colours, ink
 from allkit.runs import Run
 
 PICTURES = Path(__file__).with_name("pictures")

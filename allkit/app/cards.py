@@ -13,10 +13,9 @@ import pandas as pd
 from allkit.app.pictures import picture_html
 from allkit.classify import Result, abstain_band, label_of
 from allkit.explain import overlay
-from allkit.images import to_png
+from allkit.images import brighten, brightening, to_png
 from allkit.lists import as_text_cells
 from allkit.models import TrainedModel
-from allkit.plots import brighten, brightening
 
 SHAPES = "▲●■◆▼★"
 """What stands before the name of a class, in the order of the classes, so that answers can be read without colour."""

@@ -10,8 +10,7 @@ from IPython.display import display
 
 from allkit.app.pictures import picture_html, published_as
 from allkit.data import class_order
-from allkit.images import prepare_image, read_image, to_png
-from allkit.plots import brighten, brightening
+from allkit.images import brighten, brightening, prepare_image, read_image, to_png
 
 
 class RecognitionGame:

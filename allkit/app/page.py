@@ -25,8 +25,7 @@ from voila.app import Voila
 
 from allkit import AllkitError
 from allkit.app.pictures import picture_address
-from allkit.images import to_png
-from allkit.plots import brighten, brightening
+from allkit.images import brighten, brightening, to_png
 from allkit.synthetic import draw_cell
 
 MAX_MESSAGE = 64 * 1024 * 1024

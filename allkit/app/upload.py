@@ -29,6 +29,9 @@ NOTE = f"<p class='ak-note'>{NOT_A_DIAGNOSIS}</p>"
 
 STYLE = f"<style>{Path(__file__).with_name('upload.css').read_text(encoding='utf-8')}</style>"
 
+PATIENCE = 10
+"""Seconds for which a first image has the processor to itself, before other networks are made ready."""
+
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
@@ -59,10 +62,9 @@ class Answers:
         result = self._results[key]
         return result if isinstance(result, str) else apply_threshold(result, self._models[title], threshold)
 
-    def warm_up(self, title: str) -> None:
+    def warm_up(self, title: str, data: bytes) -> None:
         """Load a network and let it answer once, which compiles it."""
-        name, data = draw_examples()[0]
-        self._classify(data, title, name)
+        self._classify(data, title, "")
 
     def _classify(self, data: bytes, title: str, name: str) -> Result | str:
         with self._locks[title]:
@@ -107,6 +109,7 @@ class ClassifierApp:
         if not models:
             raise AllkitError("there is no trained model to choose from; run notebook 04 or 05 first.")
         self.models, self._answers, self._published = models, Answers(models), ""
+        self._answered = threading.Event()
         self._build_entrance()
         self._build_choices()
         self.about, self.status, self.table, self.caveat = w.HTML(), w.HTML(), w.HTML(), w.HTML()
@@ -117,9 +120,9 @@ class ClassifierApp:
         self._refresh()
 
     def _build_entrance(self) -> None:
-        examples = draw_examples()
-        addresses = [(name.removesuffix(".png"), picture_address(data)) for name, data in examples]
-        self.zone = DropZone(self.take, lambda number: self.take([examples[number]]), addresses)
+        self._drawn = draw_examples()
+        addresses = [(name.removesuffix(".png"), picture_address(data)) for name, data in self._drawn]
+        self.zone = DropZone(self.take, lambda number: self.take([self._drawn[number]]), addresses)
         self.upload = w.FileUpload(
             accept=ACCEPT,
             multiple=True,
@@ -192,13 +195,20 @@ class ClassifierApp:
 
     def show_examples(self) -> None:
         """Take the examples, which are drawn by a program; published pages then show their cards."""
-        self.take(draw_examples())
+        self.take(self._drawn)
         cards = "".join(f"<div class='ak-frame'>{child.children[0].value}</div>" for child in self.answer.children)
         self._published = f"{STYLE}<div class='allkit'>{NOTE}<div class='ak-cards'>{cards}</div></div>"
 
     def warm_up(self) -> None:
-        """Load every network and let it answer once, one after the other, while the reader looks for an image."""
-        threading.Thread(target=lambda: [self._answers.warm_up(title) for title in self.models], daemon=True).start()
+        """Make every network ready in the background, the others once the first has answered or nobody has asked."""
+
+        def warm() -> None:
+            for number, title in enumerate(self.models):
+                if number:
+                    self._answered.wait(PATIENCE)
+                self._answers.warm_up(title, self._drawn[0][1])
+
+        threading.Thread(target=warm, daemon=True).start()
 
     def _take_upload(self, _change: object) -> None:
         if self.upload.value:
@@ -236,6 +246,7 @@ class ClassifierApp:
         for number in range(images):
             self.status.value = _working(number + 1, images)
             self.answer.children = [*self.answer.children, self._show_image(number)]
+            self._answered.set()
         self.status.value = ""
         self.table.value = build_table(answers_table(self._answers.names, self._all_answers()))
 

@@ -27,9 +27,9 @@ from allkit.evaluate import (
     probabilities_of,
 )
 from allkit.folders import SYNTHETIC
-from allkit.images import prepare_image, read_image
+from allkit.images import brighten, brightening, prepare_image, read_image
 from allkit.models import title_of as model_title
-from allkit.plots import brighten, brightening, description_of, figure_png, plot_roc, use_style
+from allkit.plots import description_of, figure_png, plot_roc, use_style
 from allkit.runs import Run, load_data
 from allkit.splits import Split, split_data
 

@@ -19,9 +19,18 @@ from allkit.data import class_order
 from allkit.evaluate import bootstrap_by_subject, compare_predictions, evaluate_predictions, predicted_labels
 from allkit.explain import PLACES, build_grad_cam, build_occlusion, overlay, resize_map
 from allkit.features import cell_mask, measure_cells
-from allkit.images import centre_crop, in_threads, load_images, prepare_image, read_image, to_common_size
+from allkit.images import (
+    brighten,
+    brightening,
+    centre_crop,
+    in_threads,
+    load_images,
+    prepare_image,
+    read_image,
+    to_common_size,
+)
 from allkit.models import TrainedModel, build_model, predict_index
-from allkit.plots import brighten, brightening, plot_flow, plot_images, plot_intervals
+from allkit.plots import plot_flow, plot_images, plot_intervals
 from allkit.progress import track
 from allkit.splits import Split
 from allkit.train import build_from_profile, get_profile, train_model
