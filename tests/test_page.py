@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -13,10 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import websocket
 from test_browser import free_port, serving
 
+from allkit import AllkitError
+from allkit.app.page import read_base_url
 from allkit.backend import keras
 from allkit.models import TrainedModel, save_model
 
@@ -85,37 +90,37 @@ def message(kind: str, content: dict, channel: str = "shell") -> str:
     return json.dumps({"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": channel})
 
 
-def answers_until(socket: websocket.WebSocket, last: str) -> list[str]:
+def answers_until(channel: websocket.WebSocket, last: str) -> list[str]:
     """Return the kinds of the messages that arrive, up to the one named."""
     kinds = []
     while last not in kinds:
-        answer = socket.recv()
+        answer = channel.recv()
         kinds.append(json.loads(answer)["msg_type"] if isinstance(answer, str) else "binary")
     return kinds
 
 
-def send_and_wait(socket: websocket.WebSocket, data: bytes) -> None:
+def send_and_wait(channel: websocket.WebSocket, data: bytes) -> None:
     """Send a large message, and take what comes until the other side closes."""
-    socket.send_binary(data)
-    while socket.recv():
+    channel.send_binary(data)
+    while channel.recv():
         pass
     raise OSError("closed")
 
 
 def test_a_visitors_kernel_runs_no_code_that_is_sent_to_it(page, tmp_path):
-    socket = connect(page, visit(page))
+    channel = connect(page, visit(page))
     code = f"open({str(tmp_path / 'written')!r}, 'w').write('x')"
     run = {"code": code, "silent": False, "store_history": False, "user_expressions": {"a": code}}
     for channel in ("shell", "control"):
-        socket.send(message("execute_request", run, channel))
-        socket.send(message("debug_request", {"command": "evaluate", "arguments": {"expression": code}}, channel))
-    socket.send(message("inspect_request", {"code": code, "cursor_pos": 3, "detail_level": 1}))
-    socket.send(message("complete_request", {"code": code, "cursor_pos": 3}))
-    socket.send(message("input_reply", {"value": code}, "stdin"))
-    socket.send(message("kernel_info_request", {}))
-    kinds = answers_until(socket, "kernel_info_reply")
+        channel.send(message("execute_request", run, channel))
+        channel.send(message("debug_request", {"command": "evaluate", "arguments": {"expression": code}}, channel))
+    channel.send(message("inspect_request", {"code": code, "cursor_pos": 3, "detail_level": 1}))
+    channel.send(message("complete_request", {"code": code, "cursor_pos": 3}))
+    channel.send(message("input_reply", {"value": code}, "stdin"))
+    channel.send(message("kernel_info_request", {}))
+    kinds = answers_until(channel, "kernel_info_reply")
     assert not {"execute_reply", "execute_input", "inspect_reply", "complete_reply", "debug_reply"} & set(kinds)
-    socket.close()
+    channel.close()
     assert not (tmp_path / "written").exists()
 
 
@@ -163,9 +168,9 @@ def test_forty_visitors_at_once_are_served_or_asked_to_come_back_and_the_next_is
 
 
 def test_a_message_of_two_hundred_megabytes_ends_that_visit_only(page):
-    socket = connect(page, visit(page))
+    channel = connect(page, visit(page))
     with pytest.raises((websocket.WebSocketException, OSError)):
-        send_and_wait(socket, bytes(200_000_000))
+        send_and_wait(channel, bytes(200_000_000))
     visit(page)
 
 
@@ -186,13 +191,65 @@ def test_a_kernel_that_dies_ends_that_visit_only(page):
 
 
 def test_what_a_visitor_sends_is_on_no_record(page):
-    socket = connect(page, visit(page))
+    channel = connect(page, visit(page))
     for sign in ("update", "custom", "no such method"):
         upload = {"name": "secret name.png", "type": "image/png", "size": 9, "content": "secret pixels"}
         data = {"method": sign, "state": {"value": [upload]}, "content": upload, "buffer_paths": []}
-        socket.send(message("comm_msg", {"comm_id": uuid.uuid4().hex, "data": data}))
-        socket.send(message("comm_open", {"comm_id": uuid.uuid4().hex, "target_name": "jupyter.widget", "data": data}))
-    socket.send(message("kernel_info_request", {}))
-    answers_until(socket, "kernel_info_reply")
-    socket.close()
+        channel.send(message("comm_msg", {"comm_id": uuid.uuid4().hex, "data": data}))
+        channel.send(message("comm_open", {"comm_id": uuid.uuid4().hex, "target_name": "jupyter.widget", "data": data}))
+    channel.send(message("kernel_info_request", {}))
+    answers_until(channel, "kernel_info_reply")
+    channel.close()
     assert "secret" not in page.log.read_text(encoding="utf-8")
+
+
+def start_page(run: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "allkit", "app", "--model", str(run), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+
+
+def test_a_taken_port_is_said_before_anything_else(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        out, err = start_page(tmp_path / "no such run", f"--port={port}").communicate(timeout=120)
+    assert f"port {port} cannot be used" in err
+    assert "Choose another --port" in err
+    assert out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the kernel by its command line")
+def test_the_address_that_is_said_is_served_and_goes_with_the_command(page):
+    """Under the path that a proxy gives it; after the command is stopped, neither page nor kernel is left."""
+    port = free_port()
+    server = start_page(page.log.parent / "run", f"--port={port}", "--base-url=cells")
+    address = re.search(r"http://\S+", server.stdout.readline())[0]
+    assert address == f"http://127.0.0.1:{port}/cells/"
+    status, html = ask(address)
+    assert status == 200
+    links = re.findall(r'(?:src|href)="(/[^"]*)"', html)
+    assert links
+    assert all(link.startswith("/cells/") for link in links)
+    assert ask(f"http://127.0.0.1:{port}/")[0] == 404
+    mine = children_of(server.pid)
+    assert mine
+    server.terminate()
+    server.wait(30)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    for _ in range(60):
+        if not any(map(psutil.pid_exists, mine)):
+            break
+        time.sleep(0.5)
+    assert not any(map(psutil.pid_exists, mine))
+
+
+def children_of(process: int) -> list[int]:
+    return [child.pid for child in psutil.Process(process).children(recursive=True)]
+
+
+@pytest.mark.parametrize("text", ["http://x/", "/a//b", "../x", "/a b/", "<script>"])
+def test_a_base_url_that_is_no_path_is_refused(text):
+    with pytest.raises(AllkitError, match="--base-url"):
+        read_base_url(text)
