@@ -143,6 +143,19 @@ def test_no_other_notebook_file_terminal_or_kernel_can_be_reached(page):
         assert refused.value.code in (403, 404, 405)
 
 
+def test_who_leaves_makes_room_at_once(page):
+    kernel = visit(page)
+    for expected in (204, 404):
+        request = urllib.request.Request(f"{page.url}voila/api/shutdown/{kernel}", data=b"", method="POST")
+        try:
+            status = urllib.request.urlopen(request, timeout=30).status
+        except urllib.error.HTTPError as error:
+            status = error.code
+        assert status == expected
+    with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
+        connect(page, kernel)
+
+
 def test_foreign_names_and_origins_are_refused(page):
     kernel = visit(page)
     status, text = ask(page.url, Host="evil.example")

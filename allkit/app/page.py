@@ -22,6 +22,7 @@ from tornado.web import HTTPError
 from traitlets import Int
 from traitlets.config import Config
 from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 
 from allkit import AllkitError
 from allkit.app.pictures import picture_address
@@ -62,6 +63,21 @@ class Page(Voila):
         """Look for templates beside this module first."""
         super().setup_template_dirs()
         self.template_paths.insert(0, str(Path(__file__).with_name("templates")))
+
+    def init_handlers(self) -> list:
+        """Let a visitor who leaves end the kernel that was theirs."""
+        ends = {VoilaShutdownKernelHandler: LeavingHandler}
+        return [(path, ends.get(handler, handler), *more) for path, handler, *more in super().init_handlers()]
+
+
+class LeavingHandler(VoilaShutdownKernelHandler):
+    """Ends a kernel without the token against forged requests, which a browser cannot send as it leaves a page.
+
+    Nobody else knows the number of the kernel.
+    """
+
+    def check_xsrf_cookie(self) -> None:
+        """Ask for nothing."""
 
 
 def check_port(port: int) -> None:
