@@ -190,11 +190,13 @@ def test_an_upload_that_broke_off_does_not_mix_with_the_next(models, cell):
 
 def test_what_is_too_large_or_too_many_is_named_and_left_out(models, cell, monkeypatch):
     app = ClassifierApp(models)
-    send(app, "huge.png", None, 0, 2, left=7)
-    send(app, "cell.png", cell, 1, 2, left=7)
+    send(app, "huge.png", None, 0, 3, left=7, size=2**26)
+    send(app, "folder", None, 1, 3, left=7, size=4096)
+    send(app, "cell.png", cell, 2, 3, left=7)
     assert [result.name for _, result in app.results] == ["cell.png"]
     shown = text_of(app)
     assert "huge.png has more than 32 MB" in shown
+    assert "folder could not be read" in shown
     assert "7 more" in shown
     assert "100 images are taken at once" in shown
     monkeypatch.setattr("allkit.app.drop_zone.MAX_UPLOAD", len(cell))

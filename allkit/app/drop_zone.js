@@ -7,9 +7,10 @@ function send(model, files) {
   const [maxBytes, maxFiles, upload] = [model.get("max_bytes"), model.get("max_files"), Date.now()];
   const [all, of] = [[...files], Math.min(files.length, maxFiles)];
   all.slice(0, of).forEach(async (file, number) => {
-    const words = { kind: "file", upload, number, of, left: all.length - of, name: file.name || "pasted image" };
-    // a larger one is named only: the kernel says why it is left out
-    model.send(words, undefined, file.size <= maxBytes ? [await file.arrayBuffer()] : []);
+    const words = { kind: "file", upload, number, of, left: all.length - of, size: file.size };
+    // one that is too large, or a folder, is named only: the kernel says why it is left out
+    const content = file.size <= maxBytes ? await file.arrayBuffer().catch(() => null) : null;
+    model.send({ ...words, name: file.name || "pasted image" }, undefined, content ? [content] : []);
   });
 }
 

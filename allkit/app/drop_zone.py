@@ -62,14 +62,16 @@ class DropZone(anywidget.AnyWidget):
         elif kind == "file" and of in range(1, MAX_FILES + 1) and number in range(of):
             if content.get("upload") != self._upload:  # an earlier one that is incomplete will stay so
                 self._upload, self._waiting = content.get("upload"), {}
-            self._waiting[number] = self._read(str(content.get("name", "")), buffers)
+            self._waiting[number] = self._read(str(content.get("name", "")), content.get("size"), buffers)
             if len(self._waiting) == of:
                 self._finish(content.get("left"))
 
-    def _read(self, name: str, buffers: Sequence[memoryview]) -> NamedFile:
+    def _read(self, name: str, size: Any, buffers: Sequence[memoryview]) -> NamedFile:
         here = sum(len(data) for _, data in self._waiting.values() if isinstance(data, bytes))
-        if not buffers:
+        if not buffers and isinstance(size, int) and size > MAX_BYTES:
             return name, f"{name} has more than {MAX_BYTES // 2**20} MB. Cut the cell out, or scale it down."
+        if not buffers:
+            return name, f"{name} could not be read. If it is a folder, choose the images in it."
         if here + buffers[0].nbytes > MAX_UPLOAD:
             return name, f"It was left out: images of {MAX_UPLOAD // 2**20} MB together are taken at once."
         return name, bytes(buffers[0])
