@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def escape_markdown(value: Any) -> str:
     return escaped.replace("://", "\\://")  # else an address becomes a link
 
 
+@cache
 def _exporter() -> HTMLExporter:
     """Return nbconvert's exporter of JupyterLab pages, with this project's template and MathML equations."""
     exporter = HTMLExporter(template_name="lab")

@@ -27,6 +27,7 @@ from allkit.course.offline import (
 from allkit.course.summary import embed, summarise_run
 from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
 from allkit.images import read_image
+from allkit.progress import track
 from allkit.runs import Run
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'"
@@ -50,7 +51,8 @@ def publish_report(run: str | Path) -> Path:
     new, report = path / f".report-{os.getpid()}", path / "report"
     try:
         new.mkdir()
-        for name, page in _pages(path, record, {copy.stem: read_offline(copy) for copy in copies}):
+        pages = _pages(path, record, {copy.stem: read_offline(copy) for copy in copies})
+        for name, page in track(pages, "writing the report", total=len(copies) + 1, unit="page"):
             (new / f"{name}.html").write_text(page, encoding="utf-8")
         shutil.rmtree(report, ignore_errors=True)
         new.rename(report)
