@@ -259,7 +259,7 @@ def test_page_answers_for_a_genuine_cell(browser, page_url, cnmc_folder, shots, 
         start = time.perf_counter()
         upload(page, cell)
         page.get_by_text(cell.name).wait_for()
-        page.locator("img[alt^='What the network saw']").wait_for()
+        page.locator("img[alt$='as the network saw it']").wait_for()
         with capsys.disabled():
             print(f"\nfirst answer of the warm page {time.perf_counter() - start:.1f} s after the upload (aim: 3 s)")
         page.screenshot(path=shots / "page-genuine.png", full_page=True)

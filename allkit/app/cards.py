@@ -49,7 +49,7 @@ def build_card(name: str, answers: Sequence[Answer]) -> str:
 def _picture(result: Result) -> str:
     factor = brightening([result.image])
     bright = f", shown {factor:.1f} times as bright" if factor > 1.05 else ""
-    picture = picture_html(to_png(brighten(result.image, factor)), f"What the network saw of {result.name}")
+    picture = picture_html(to_png(brighten(result.image, factor)), f"{result.name}, as the network saw it")
     return f"<figure>{picture}<figcaption>What the network saw{bright}</figcaption></figure>"
 
 
