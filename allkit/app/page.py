@@ -34,7 +34,10 @@ MAX_MESSAGE = 64 * 1024 * 1024
 
 TITLE = "Leukemic or healthy? Ask a network"
 
-LEAD = "Drop the microscope image of one cell and read what a network makes of it. Nothing leaves this machine."
+LEAD = (
+    "Drop the microscope image of one cell and read what a network makes of it. Your image stays in the memory of the "
+    "machine that serves this page, and is sent nowhere else."
+)
 
 
 class CappedKernels(AsyncMappingKernelManager):
