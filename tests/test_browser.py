@@ -134,6 +134,7 @@ def open_page(browser, width: int, height: int, own: str = "http://127.0.0.1:", 
 
     page.route("**/*", refuse)
     yield page
+    page.unroute_all()
     page.goto("about:blank")  # who leaves makes room for the next
     page.close()
     assert not foreign

@@ -209,7 +209,7 @@ def test_card_holds_what_was_computed_from_the_folder(tmp_path, monkeypatch, cap
 
 
 def test_card_page_can_be_read_by_everyone_and_loads_nothing(tmp_path):
-    path = make_run("a <b> & |pipe|", make_predictions())
+    path = make_run(tmp_path / "a <b> & |pipe|", make_predictions())
     html, markdown = write_card(path, tmp_path / "elsewhere")
     assert html.parent == markdown.parent == tmp_path / "elsewhere"
     assert not (path / "card.html").exists()
@@ -281,9 +281,9 @@ def test_card_of_more_than_two_classes_without_subjects():
     assert list_runs([path])["resampled"].item() == "images"
 
 
-def test_card_begins_with_a_head_that_programs_read():
+def test_card_begins_with_a_head_that_programs_read(tmp_path):
     yaml = pytest.importorskip("yaml")
-    text = write_card(make_run("a <b>", make_predictions()))[1].read_text("utf-8")
+    text = write_card(make_run(tmp_path / "a <b>", make_predictions()))[1].read_text("utf-8")
     _, head, body = text.split("---\n", 2)
     found = yaml.safe_load(head)
     assert (found["library_name"], found["datasets"], "synthetic" in found["tags"]) == ("keras", ["synthetic"], True)
