@@ -142,7 +142,6 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
 
     from allkit.course.ledger import find_runs, list_runs
     from allkit.course.notebooks import run_sweep
-    from allkit.course.report import publish_report
 
     left = prod(map(len, grid.values()))
     _say(f"Runs, one for each combination of values: {left}")
@@ -155,7 +154,7 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
             _say(f"  {run.error}\n  run folder: {run.path}", err=True)
 
     try:
-        results = run_sweep(grid, **options, publish=publish_report, reporter=report)
+        results = run_sweep(grid, **options, publish=_publish_apart, reporter=report)
     except KeyboardInterrupt:
         _stop(options["out"])
     folder = results[0].path.parent
@@ -163,6 +162,18 @@ def _run_sweep(grid: dict[str, list[str]], options: dict[str, Any]) -> None:
     _echo_runs(list_runs(find_runs(folder)))
     if not all(run.ok for run in results):
         raise typer.Exit(1)
+
+
+def _publish_apart(path: Path) -> None:
+    """Publish a run in a process of its own, so that the workers of a sweep hold no TensorFlow."""
+    import subprocess
+
+    command = [sys.executable, "-m", "allkit", "publish", str(path)]
+    # in a session of its own: Ctrl-C is for the sweep to answer
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", start_new_session=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise AllkitError(f"the report of {path} was not written: {said[-1]}")
 
 
 def _stop(out: str | None) -> None:
