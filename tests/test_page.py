@@ -111,9 +111,9 @@ def test_a_visitors_kernel_runs_no_code_that_is_sent_to_it(page, tmp_path):
     channel = connect(page, visit(page))
     code = f"open({str(tmp_path / 'written')!r}, 'w').write('x')"
     run = {"code": code, "silent": False, "store_history": False, "user_expressions": {"a": code}}
-    for channel in ("shell", "control"):
-        channel.send(message("execute_request", run, channel))
-        channel.send(message("debug_request", {"command": "evaluate", "arguments": {"expression": code}}, channel))
+    for name in ("shell", "control"):
+        channel.send(message("execute_request", run, name))
+        channel.send(message("debug_request", {"command": "evaluate", "arguments": {"expression": code}}, name))
     channel.send(message("inspect_request", {"code": code, "cursor_pos": 3, "detail_level": 1}))
     channel.send(message("complete_request", {"code": code, "cursor_pos": 3}))
     channel.send(message("input_reply", {"value": code}, "stdin"))
