@@ -294,7 +294,9 @@ def check_kit(
 
 @app.command()
 def book(
-    run: Annotated[str, typer.Option(metavar="RUN", help="The run whose times it shows. [latest]")] = "",
+    run: Annotated[
+        str, typer.Option(metavar="RUN", help="Show the notebooks of this run, not the committed ones.")
+    ] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where index.html is written.")] = ROOT / "build" / "book",
 ) -> None:
     """Build the notebooks, a glossary and the guides as a book that needs no network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -315,11 +316,21 @@ def brighten(image: np.ndarray, factor: float) -> np.ndarray:
     return np.clip(factor * np.asarray(image, dtype=float), 0, 255).astype(np.uint8)
 
 
+def describe_brightening(factor: float) -> str:
+    """Return how much brighter than they are images are shown, in words; "" where it makes no difference."""
+    return f"shown {factor:.1f} times as bright" if factor > 1.05 else ""
+
+
 def to_png(image: np.ndarray, *, colours: int | None = None) -> bytes:
     """Return a uint8 (h, w, 3) image as the bytes of a PNG file, a smaller one with at most so many `colours`."""
     buffer, picture = io.BytesIO(), Image.fromarray(image)
     (picture.quantize(colours) if colours else picture).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def to_address(picture: bytes, kind: str = "png") -> str:
+    """Return an address (data URL) that holds a picture itself, for pages that load nothing."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def common_side(paths: Iterable[str], most: int = 60) -> int | None:

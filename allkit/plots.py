@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from allkit.data import class_order
-from allkit.images import brighten, brightening
+from allkit.images import brighten, brightening, describe_brightening
 
 PALETTE = {
     "blue": "#0A4FA3",
@@ -172,9 +172,9 @@ def plot_images(
             ax.contour(mask, [0.5], colors=colour, linewidths=0.9)
     for ax, name in zip(axes[:, 0], rows, strict=False):
         ax.set_ylabel(name, fontsize=9)
-    if factor > 1.05:
+    if bright := describe_brightening(factor):
         note = {"x": 0.005, "ha": "left", "fontsize": 8, "color": "0.35"}
-        figure.supxlabel(f"shown {factor:.1f} times as bright", **note)
+        figure.supxlabel(bright, **note)
     describe(axes.flat[0], alt)
     return axes
 

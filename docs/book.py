@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import nbformat
@@ -28,15 +28,18 @@ from allkit.course.exercises import worked
 from allkit.course.offline import (
     NO_DESCRIPTION,
     escape_markdown,
+    last_part,
+    parameters_of,
     read_offline,
     render_markdown,
+    short_names,
     shorten_notebook,
     stand_alone,
     title_of,
 )
 from allkit.course.questions import EXERCISES
+from allkit.course.times import read_minutes, run_seconds
 from allkit.folders import SYNTHETIC, is_run_folder, read_json, read_params, run_path
-from allkit.parameters import read_parameters
 from allkit.synthetic import draw_cell
 
 DOCS = Path(__file__).resolve().parent
@@ -77,7 +80,7 @@ def collect_pages(folder: Path, run: Path | None = None) -> None:
         if NO_DESCRIPTION in nbformat.writes(notebook):
             _miss_description(name, ours=name not in of_run)
         _write_notebook(notebook, origins[name], folder / "notebooks" / f"{name}.ipynb")
-    generated = {"times": times_table(NOTEBOOKS, run or allkit.runs_root() / "latest"), "shows": what_is_shown(shown)}
+    generated = {"times": times_table(run or allkit.runs_root() / "latest"), "shows": what_is_shown(shown)}
     generated["origin"] = _sum_up(origins)
     for name, text in generated.items():
         (folder / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
@@ -138,7 +141,7 @@ def read_copy(path: Path, run: Path) -> nbformat.NotebookNode:
     when it is read: no directives, roles, HTML and pictures in its text, no scripts in its outputs.
     """
     notebook = read_offline(path)
-    shorten_notebook(notebook, _short_names(notebook, run))
+    shorten_notebook(notebook, short_names(run, _record(run), [notebook]))
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     notebook.metadata = nbformat.from_dict(python)
     wanted = [cell for cell in notebook.cells if cell.cell_type != "raw" and not _is_marker(cell)]
@@ -175,31 +178,6 @@ def _harmless(data: Mapping[str, Any]) -> dict[str, str]:
     return {"text/plain": data.get("text/plain", "")}
 
 
-def _short_names(notebook: nbformat.NotebookNode, run: Path) -> dict[str, str]:
-    """Return short names for the folders of the machine that executed a notebook."""
-    given = [str(value) for value in _parameters(notebook).values()] + [str(run), str(_record(run).get("data", ""))]
-    short = {folder: _last_part(folder) for folder in given if _is_absolute(folder)}
-    clones = filter(None, (re.fullmatch(r"(.+)[/\\]runs[/\\][^/\\]+", folder) for folder in given))
-    return short | {clone[1]: "." for clone in clones} | {str(allkit.ROOT): "."}
-
-
-def _is_absolute(folder: str) -> bool:
-    """Return whether a text is the path of a folder below the top, on any system."""
-    return any(kind(folder).is_absolute() and len(kind(folder).parts) > 2 for kind in (PurePosixPath, PureWindowsPath))
-
-
-def _parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """Return the parameters that a notebook was executed with: what its code says down to the last cell with a tag."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    wanted = {"parameters", "injected-parameters"}
-    last = max((k for k, cell in enumerate(code) if wanted & set(cell.metadata.get("tags", []))), default=-1)
-    try:
-        found = read_parameters("\n".join(cell.source for cell in code[: last + 1]))
-    except SyntaxError:
-        return {}
-    return {name: value for name, (value, _) in found.items()}
-
-
 def _record(run: Path) -> dict[str, Any]:
     """Return what `allkit run` noted about a run; empty for one that was stepped through by hand."""
     return read_json(run / "notebooks.json") if (run / "notebooks.json").exists() else {}
@@ -208,18 +186,14 @@ def _record(run: Path) -> dict[str, Any]:
 def _describe_origin(notebook: nbformat.NotebookNode, run: Path | None) -> str:
     """Return in words where the outputs of a notebook come from, and of which images they are; Markdown."""
     if run is None:
-        kind = "synthetic cells" if _parameters(notebook).get("data") == SYNTHETIC else "genuine images"
+        kind = "synthetic cells" if parameters_of(notebook).get("data") == SYNTHETIC else "genuine images"
         return f"as committed, executed on **{kind}**"
     record, params = _record(run), read_params(run)
     data = str(params["data"]["source"] if params else record.get("data", ""))
     profile = record.get("profile") or ", ".join(params.get("profiles", []))
-    name = "**synthetic cells**" if data == SYNTHETIC else f"**genuine images** ({escape_markdown(_last_part(data))})"
+    name = "**synthetic cells**" if data == SYNTHETIC else f"**genuine images** ({escape_markdown(last_part(data))})"
     day = _day(record.get("created") or params.get("created"))
     return f"as in the run “{escape_markdown(run.name)}”{day}, executed on {name}, profile {escape_markdown(profile)}"
-
-
-def _last_part(path: str) -> str:
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _day(when: Any) -> str:
@@ -271,34 +245,18 @@ def what_is_shown(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
     return "\n".join(lines)
 
 
-def times_table(notebooks: Path, run: Path) -> str:
-    """Return a Markdown table: what each notebook says about reading, and what the last run took."""
-    seconds = machine_times(run)
-    lines = ["| notebook | what it says of its time | last run |", "|---|---|---|"]
-    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+def times_table(run: Path) -> str:
+    """Return a Markdown table: how long each notebook takes to read, as it says itself, and what the last run took."""
+    seconds, minutes = run_seconds(run), read_minutes()
+    lines = ["| notebook | minutes to read, about | last run |", "|---|---|---|"]
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         took = f"{seconds[path.stem] / 60:.1f} min" if path.stem in seconds else "–"
-        lines.append(f"| [](/notebooks/{path.name}) | {reading_time(path)} | {took} |")
+        lines.append(f"| [](/notebooks/{path.name}) | {minutes[path.name[:2]]} | {took} |")
     if seconds:
         note = f"The last run took {sum(seconds.values()) / 60:.0f} minutes of machine time in all."
     else:
-        note = "No run was found. `make run`, then `make book`, puts the times of your machine into the last column."
+        note = "No run was found. `allkit run`, then `allkit book`, puts the times of your machine in the last column."
     return "\n".join([*lines, "", note, ""])
-
-
-def reading_time(notebook: Path) -> str:
-    """Return the sentences of a notebook's first cell that name minutes or hours."""
-    text = nbformat.read(notebook, as_version=4).cells[0].source
-    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split("\n\n")[-1].split()))
-    return " ".join(s for s in sentences if re.search(r"\b(minutes?|hours?)\b", s)) or "not said"
-
-
-def machine_times(run: Path) -> dict[str, float]:
-    """Return the seconds that each notebook of a run took; empty where there is no complete record."""
-    try:
-        record = json.loads((run / "notebooks.json").read_text(encoding="utf-8"))
-        return {name: float(e["seconds"]) for name, e in record["notebooks"].items() if e.get("status") == "done"}
-    except (OSError, ValueError, KeyError, AttributeError):
-        return {}
 
 
 def list_modules() -> dict[str, str]:

@@ -210,7 +210,8 @@ def test_what_is_too_large_or_too_many_is_named_and_left_out(models, cell, monke
     "message",
     [{}, {"kind": "file"}, {"kind": "file", "number": 0, "of": 10**9}, {"kind": "file", "number": -1, "of": 1},
      {"kind": "file", "number": "0", "of": 1}, {"kind": "file", "number": 1, "of": 1}, {"kind": "example"},
-     {"kind": "example", "number": 99}, {"kind": "example", "number": -1}, {"kind": "code", "number": 0}],
+     {"kind": "example", "number": 99}, {"kind": "example", "number": 0.0},
+     {"kind": "example", "number": [0]}, {"kind": "example", "number": -1}, {"kind": "code", "number": 0}],
 )  # fmt: skip
 def test_messages_of_another_form_are_ignored(models, cell, message):
     app = ClassifierApp(models)
@@ -236,11 +237,16 @@ def test_the_plain_buttons_go_where_the_script_runs_and_stay_where_it_does_not(m
     assert (app.upload.layout.display, app.examples.layout.display) == ("none", "none")
 
 
-def test_a_declined_image_gets_one_reason_and_what_would_be_said_only_on_request(models, cell):
-    strict = {"abstain": 2.0, "threshold": 0.5, "quality": {}, "unlike": {"limit": np.inf}}
-    title, trained = next(iter(models.items()))
-    app = ClassifierApp({title: TrainedModel(trained.model, {**METADATA, "limits": strict})})
+def app_with_limits(trained: TrainedModel, **limits) -> ClassifierApp:
+    """An upload cell whose model has this threshold and band, and no limits for the image itself."""
+    rest = {"quality": {}, "unlike": {"limit": np.inf}}
+    app = ClassifierApp({"MobileNet": TrainedModel(trained.model, {**METADATA, "limits": limits | rest})})
     app._answers._classify = lambda data, title, name: classify_bytes(data, trained, name=name)
+    return app
+
+
+def test_a_declined_image_gets_one_reason_and_what_would_be_said_only_on_request(models, cell):
+    app = app_with_limits(models["MobileNet 1"], abstain=2.0, threshold=0.5)
     app.upload.value = upload_value("cell.png", cell)
     card = BeautifulSoup(app.answer.children[0].children[0].value, "html.parser")
     assert card.select_one(".ak-word").text == "◌ no answer"
@@ -253,10 +259,7 @@ def test_a_declined_image_gets_one_reason_and_what_would_be_said_only_on_request
 
 
 def test_threshold_and_band_lie_mirrored_on_the_second_bar(models, cell):
-    limits = {"abstain": 0.2, "threshold": 0.4, "quality": {}, "unlike": {"limit": np.inf}}
-    title, trained = next(iter(models.items()))
-    app = ClassifierApp({title: TrainedModel(trained.model, {**METADATA, "limits": limits})})
-    app._answers._classify = lambda data, title, name: classify_bytes(data, trained, name=name)
+    app = app_with_limits(models["MobileNet 1"], abstain=0.2, threshold=0.4)
     app.upload.value = upload_value("cell.png", cell)
     said = [bar["aria-label"] for bar in BeautifulSoup(text_of(app), "html.parser").select(".ak-track")]
     numbers = [[float(number) for number in re.findall(r"0\.\d\d", words)] for words in said]

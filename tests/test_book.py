@@ -19,6 +19,7 @@ from bs4 import BeautifulSoup
 import allkit
 from allkit import ROOT
 from allkit.course.questions import EXERCISES
+from allkit.course.times import read_minutes
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -202,7 +203,7 @@ def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
     (table,) = [table for table in tables if "last run" in table.get_text()]
     rows = {Path(tr.a["href"]).stem: [td.get_text() for td in tr.select("td")] for tr in table.select("tbody tr")}
     assert list(rows) == [path.stem for path in NOTEBOOKS]
-    assert all(re.search(r"minute|hour", row[1]) for row in rows.values())
+    assert {name[:2]: int(row[1]) for name, row in rows.items()} == read_minutes().to_dict()
     assert rows["01_explore_the_data"][2] == "1.5 min"
     assert rows["05_train_efficientnetb3"][2] == "–"
     assert "4 minutes of machine time" in read(book / "instructor.html").get_text()
@@ -210,9 +211,9 @@ def test_times_are_those_of_the_notebooks_and_of_the_last_run(book):
 
 def test_without_a_run_the_table_says_how_to_get_times(tmp_path):
     script = load_script("book")
-    assert "No run was found" in script.times_table(ROOT / "notebooks", tmp_path)
+    assert "No run was found" in script.times_table(tmp_path)
     (tmp_path / "notebooks.json").write_text("{half")
-    assert script.machine_times(tmp_path) == {}
+    assert "No run was found" in script.times_table(tmp_path)
 
 
 def test_every_exam_question_has_an_answer(book):
@@ -401,9 +402,9 @@ def test_the_book_of_a_run_names_no_folder_of_the_machine(book_of_run):
         text = path.read_text(encoding="utf-8")
         assert not [folder for folder in ("/home/some one", f"{ROOT}/", str(site.parent)) if folder in text], path
     text = read(site / "notebooks" / "00_start_here.html").article.get_text()
-    assert 'data = "C-NMC_2019"' in text
-    assert 'run_folder = "evening"' in text
-    assert "saved evening/figures/a.png in ./data" in text
+    assert 'data = "…/C-NMC_2019"' in text
+    assert 'run_folder = "runs/evening"' in text
+    assert "saved runs/evening/figures/a.png in …/data" in text
 
 
 def test_the_book_of_a_run_runs_and_includes_nothing_of_it(book_of_run, visit):

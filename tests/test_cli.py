@@ -92,7 +92,13 @@ def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch
     assert swept.options["grid"] == {"rate": ["1e-3", "3e-4"], "04.size": ["64", "96"]}
     given = [swept.options[name] for name in ("parameters", "only", "workers", "scheduler", "out", "resume")]
     assert given == [{"epochs": "2"}, "03", 2, None, "mine", True]
-    assert swept.options["publish"] is report.publish_report, "each run of a sweep has its report"
+    commands, done = [], SimpleNamespace(returncode=0)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command) or done)
+    swept.options["publish"]("a run")  # what a worker calls
+    assert commands == [[sys.executable, "-m", "allkit", "publish", "a run"]], "each run of a sweep has its report"
+    done.returncode, done.stderr = 1, "chatter\nallkit: the disk is full"
+    with pytest.raises(AllkitError, match=r"report of a run was not written: allkit: the disk is full"):
+        swept.options["publish"]("a run")
     assert "x-1: no model is trained yet" in out  # as `allkit runs` says it
 
 

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from allkit import ROOT
-from allkit.app.upload import draw_examples
+from allkit.app.upload import example_files
 from allkit.baselines import choose_single_feature
 from allkit.classify import classify_bytes, classify_files
 from allkit.course.check_data import check_data
@@ -148,7 +148,7 @@ def test_quick_models_have_learned_by_300_fresh_cells_of_other_subjects(quick_ru
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_default_models_answer_cells_and_the_examples(quick_run, name):
     trained = load_model(quick_run / "models" / f"{name}.keras")
-    named = [classify_bytes(data, trained, name=name) for name, data in draw_examples()]
+    named = [classify_bytes(data, trained, name=name) for name, data in example_files()]
     assert [answer.label for answer in named] == ["ALL", "HEM", None], "one clear cell of each class, one declined"
     index = load_data("synthetic")
     validation = split_data(index, "subject").validation

@@ -43,13 +43,13 @@ def picture() -> str:
 
 def write_notebook(path: Path, title: str, *outputs, clone: str = str(ROOT), run: str = "") -> None:
     """Write an executed notebook with two headings, as papermill leaves it."""
-    code = nbformat.v4.new_code_cell(f"run_folder = {run!r}", outputs=list(outputs), execution_count=1)
+    tags = {"tags": ["injected-parameters"]}
+    code = nbformat.v4.new_code_cell(f"run_folder = {run!r}", metadata=tags, outputs=list(outputs), execution_count=1)
     long = nbformat.v4.new_code_cell(f"x = '{'long' * 200}'")
     texts = [nbformat.v4.new_markdown_cell(text) for text in (f"# {title}", "## One\n\n### Part", "## Two")]
     notebook = nbformat.v4.new_notebook(cells=[texts[0], code, texts[1], long, texts[2]])
     slash = "\\" if "\\" in clone else "/"
-    words = {"input_path": f"{clone}{slash}notebooks{slash}{path.name}", "parameters": {"run_folder": run}}
-    notebook.metadata["papermill"] = words
+    notebook.metadata["papermill"] = {"input_path": f"{clone}{slash}notebooks{slash}{path.name}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
 

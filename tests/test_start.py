@@ -15,6 +15,9 @@ import yaml
 
 import allkit
 from allkit import ROOT, AllkitError, cli
+from allkit.app.drop_zone import MAX_FILES, MAX_UPLOAD
+from allkit.app.page import MAX_MESSAGE
+from allkit.classify import MAX_BYTES
 from allkit.course import check_setup, times, tools
 from allkit.data import relative_paths
 from allkit.folders import run_path
@@ -236,8 +239,9 @@ def test_the_readme_is_short_and_what_it_leads_to_exists():
 
 
 def test_commands_in_the_pages_are_commands_of_the_kit():
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands} | {"data"}
-    for page in ("README.md", "CONTRIBUTING.md", "docs/operating.md", "docs/anywhere.md"):
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known |= {group.name for group in cli.app.registered_groups}
+    for page in ("README.md", "CONTRIBUTING.md", "docs/operating.md", "docs/anywhere.md", "docs/instructor.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
         said = re.findall(r"^allkit ([a-z]+)", blocks, re.MULTILINE) + re.findall(r"`allkit ([a-z]+)", text)
@@ -267,6 +271,13 @@ def test_the_readmes_disk_is_about_what_the_environment_takes():
 
 
 # ---- where it starts elsewhere -----------------------------------------------------------------------------
+
+
+def test_the_pages_limits_are_those_of_the_upload_cell():
+    text = " ".join((ROOT / "docs" / "operating.md").read_text(encoding="utf-8").split())
+    megabytes = [number // 2**20 for number in (MAX_BYTES, MAX_UPLOAD)]
+    assert f"A file may hold {megabytes[0]} MB, an upload {MAX_FILES} files of {megabytes[1]} MB together." in text
+    assert megabytes[0] < MAX_MESSAGE // 2**20, "a file fits into a message"
 
 
 def read_yaml(name: str) -> dict:

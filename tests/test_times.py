@@ -1,8 +1,9 @@
 """How long the notebooks will take here: promised from what they took elsewhere, and from the speed of this machine."""
 
 import pandas as pd
+import pytest
 
-from allkit import ROOT
+from allkit import ROOT, AllkitError
 from allkit.course import times
 from allkit.folders import save_json
 
@@ -21,6 +22,8 @@ def test_every_notebook_has_a_promise_that_follows_the_machine(monkeypatch):
 def test_a_finished_run_is_noted(monkeypatch, tmp_path):
     monkeypatch.setattr(times, "FILE", tmp_path / "times.csv")
     notebooks = {"01_first": {"status": "done", "seconds": 60.0}, "02_second": {"status": "failed", "seconds": 1.0}}
+    with pytest.raises(AllkitError, match="allkit run"):
+        times.save_times(tmp_path)
     save_json(tmp_path / "notebooks.json", {"notebooks": notebooks})
     times.save_times(tmp_path)
     table = pd.read_csv(tmp_path / "times.csv", dtype={"notebook": str})

@@ -13,7 +13,7 @@ import pandas as pd
 from allkit.app.pictures import picture_html
 from allkit.classify import Result, abstain_band, label_of
 from allkit.explain import overlay
-from allkit.images import brighten, brightening, to_png
+from allkit.images import brighten, brightening, describe_brightening, to_png
 from allkit.lists import as_text_cells
 from allkit.models import TrainedModel
 
@@ -48,9 +48,9 @@ def build_card(name: str, answers: Sequence[Answer]) -> str:
 
 def _picture(result: Result) -> str:
     factor = brightening([result.image])
-    bright = f", shown {factor:.1f} times as bright" if factor > 1.05 else ""
+    caption = ", ".join(filter(None, ["What the network saw", describe_brightening(factor)]))
     picture = picture_html(to_png(brighten(result.image, factor)), f"{result.name}, as the network saw it")
-    return f"<figure>{picture}<figcaption>What the network saw{bright}</figcaption></figure>"
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _map(answer: Answer) -> str:

@@ -57,6 +57,8 @@ class DropZone(anywidget.AnyWidget):
     def _receive(self, _: Any, content: Any, buffers: Sequence[memoryview]) -> None:
         """Take one message of the browser; a visitor may send anything, and what is of another form is ignored."""
         kind, number, of = content.get("kind"), content.get("number"), content.get("of")
+        if not isinstance(number, int):
+            return
         if kind == "example" and number in range(len(self.examples)):
             self._take_example(number)
         elif kind == "file" and of in range(1, MAX_FILES + 1) and number in range(of):

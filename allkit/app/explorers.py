@@ -23,7 +23,7 @@ from allkit import plots
 from allkit.app.pictures import picture_html, published_as
 from allkit.augment import rotate_by_equations
 from allkit.evaluate import classes_of, evaluate_thresholds, top_losses
-from allkit.images import prepare_image, read_image, to_png
+from allkit.images import describe_brightening, prepare_image, read_image, to_png
 from allkit.lessons import leakage, learning
 from allkit.splits import Split
 
@@ -198,8 +198,8 @@ def _thumbnails(table: pd.DataFrame, page: int, crop: int | None) -> str:
             f"<details class='enlarge'><summary style='list-style:none;cursor:zoom-in'>{picture}</summary></details>"
             f"<figcaption style='width:9em'>{html.escape(words)}</figcaption></figure>"
         )
-    bright = f" Shown {factor:.1f} times as bright." if factor > 1.05 else ""
-    words = f"{len(table)} images, page {page} of {_pages(table)}.{bright} Press a picture to enlarge it."
+    said = [f"{len(table)} images, page {page} of {_pages(table)}", describe_brightening(factor).capitalize()]
+    words = ". ".join(filter(None, [*said, "Press a picture to enlarge it."]))
     style = "<style>.enlarge {width: 8em} .enlarge[open] {width: 24em}</style>"
     return f"{style}<p>{words}</p>" + "".join(figures)
 

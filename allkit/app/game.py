@@ -10,7 +10,7 @@ from IPython.display import display
 
 from allkit.app.pictures import picture_html, published_as
 from allkit.data import class_order
-from allkit.images import brighten, brightening, prepare_image, read_image, to_png
+from allkit.images import brighten, brightening, describe_brightening, prepare_image, read_image, to_png
 
 
 class RecognitionGame:
@@ -64,7 +64,6 @@ class RecognitionGame:
             picture = picture_html(
                 self._pictures[number], f"Cell {number + 1} of {len(self.labels)}, to be named", style
             )
-            bright = f", shown {self._factor:.1f} times as bright" if self._factor > 1.05 else ""
-            note = html.escape(f"{self._note}{bright}".strip(", "))
+            note = html.escape(", ".join(filter(None, [self._note, describe_brightening(self._factor)])))
             self._view.value = f"<p>Cell {number + 1} of {len(self.labels)}</p>{picture}<p><small>{note}</small></p>"
         self._word.value = f"<p role='status'>{word} {right} of {number} right.</p>"

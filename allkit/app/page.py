@@ -25,9 +25,8 @@ from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 
 from allkit import AllkitError
-from allkit.app.pictures import picture_address
-from allkit.images import brighten, brightening, to_png
-from allkit.synthetic import draw_cell
+from allkit.app.pictures import draw_examples
+from allkit.images import brighten, brightening, to_address, to_png
 
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes in one message from the browser, which holds one file."""
@@ -136,15 +135,14 @@ def _notebook(run: Path) -> nbformat.NotebookNode:
         "from allkit.models import load_models\nfrom allkit.app.upload import ClassifierApp\n\n"
         f"app = ClassifierApp(load_models({str(run)!r}, lazily=True))\napp.warm_up()\napp"
     )
-    cells = [draw_cell(label, subject=f"example {label}", number=5, difficulty=0.4).image for label in ("ALL", "HEM")]
-    both = np.concatenate(cells, axis=1)[75:375:2, ::2]
+    both = np.concatenate(list(draw_examples().values()), axis=1)[75:375:2, ::2]
     return nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(code)],
         metadata={
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
             "title": TITLE,
             "lead": LEAD,
-            "picture": picture_address(to_png(brighten(both, brightening([both])), colours=128)),
+            "picture": to_address(to_png(brighten(both, brightening([both])), colours=128)),
             "alt": "Two synthetic cells: a leukemic one on the left, a healthy one on the right",
         },
     )

@@ -16,12 +16,11 @@ from IPython.display import display
 from allkit import AllkitError
 from allkit.app.cards import Answer, answers_table, build_card, build_table
 from allkit.app.drop_zone import ACCEPT, FORMATS, DropZone, NamedFile
-from allkit.app.pictures import picture_address, published_as
+from allkit.app.pictures import draw_examples, published_as
 from allkit.classify import Result, apply_threshold, classify_bytes, describe_model, label_of, threshold_of
 from allkit.explain import CAVEAT, build_grad_cam
-from allkit.images import to_png
+from allkit.images import to_address, to_png
 from allkit.models import TrainedModel
-from allkit.synthetic import draw_cell
 
 NOT_A_DIAGNOSIS = "For teaching. This is not a diagnosis."
 
@@ -120,8 +119,8 @@ class ClassifierApp:
         self._refresh()
 
     def _build_entrance(self) -> None:
-        self._drawn = draw_examples()
-        addresses = [(name.removesuffix(".png"), picture_address(data)) for name, data in self._drawn]
+        self._drawn = example_files()
+        addresses = [(name.removesuffix(".png"), to_address(data)) for name, data in self._drawn]
         self.zone = DropZone(self.take, lambda number: self.take([self._drawn[number]]), addresses)
         self.upload = w.FileUpload(
             accept=ACCEPT,
@@ -281,11 +280,9 @@ def _working(number: int, images: int) -> str:
     )
 
 
-def draw_examples() -> list[tuple[str, bytes]]:
+def example_files() -> list[tuple[str, bytes]]:
     """Return three drawn images, (name, PNG): a clear cell of either class, and one that should be rejected."""
-    cells = {
-        label: draw_cell(label, subject=f"example {label}", number=5, difficulty=0.4).image for label in ("ALL", "HEM")
-    }
+    cells = draw_examples()
     two = np.concatenate([image[:, 112:338] for image in cells.values()], axis=1)[:, :450]
     named = {f"synthetic {label} cell.png": image for label, image in cells.items()}
     return [(name, to_png(image)) for name, image in (named | {"two synthetic cells.png": two}).items()]

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Annotated, Any
 
 import pandas as pd
@@ -64,12 +65,8 @@ def load_classroom(folder: Path, names: Path | None = None, ignore: Collection[P
     if not folder.is_dir():
         raise AllkitError(f"{folder} is no folder; name the one with the files that students handed in.")
     chosen = _read_names(names) if names else {}
-    ignored, room, used, sources = (
-        {path.resolve() for path in (*ignore, *filter(None, [names]))},
-        Classroom(),
-        set(),
-        {},
-    )
+    ignored = {path.resolve() for path in (*ignore, *filter(None, [names]))}
+    room, used, sources = Classroom(), set(), {}
     for path in _files_in(folder):
         if path.resolve() in ignored:
             continue
@@ -282,7 +279,7 @@ def common_answers(room: Classroom) -> pd.DataFrame:
         (question.name.split()[0], letter): choice.value
         for question in load_bank()
         if question.kind == "choice"
-        for letter, choice in zip("abcdefghij", question.choices, strict=False)
+        for letter, choice in zip(ascii_lowercase, question.choices, strict=False)
     }
     pairs = list(zip(counts["exercise"], counts["answer"], strict=True))
     return counts.assign(meaning=[letters.get(pair, "") for pair in pairs], hint=[_hint_for(*pair) for pair in pairs])

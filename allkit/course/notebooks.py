@@ -445,22 +445,32 @@ def run_sweep(
     options |= {"layout": layout, "positive": positive}
     _check_data(data, layout, positive, None)
     points = _grid_points(grid, parameters or {}, _select_notebooks(Path(notebooks), only))
-    results = {}
     with _connect(scheduler, workers, len(points)) as client, locked(path):
         _prepare_folder(path, "sweep.json", options | {"grid": grid}, resume)
         if data == SYNTHETIC:
             make_data(SYNTHETIC)  # once, before many processes want it
         tasks = {path / name: options | {"parameters": values} for name, values in points.items()}
-        stop = Event(client=client)
-        try:
-            for result in _run_all(client, tasks, stop, publish):
-                results[result.path] = result
-                if reporter:
-                    reporter(result)
-        except KeyboardInterrupt:
-            stop.set()  # what another machine has begun ends after its present notebook
-            raise
+        results = _collect(client, tasks, publish, reporter)
     return [results[folder] for folder in tasks]
+
+
+def _collect(
+    client: Client,
+    tasks: Mapping[Path, Mapping[str, Any]],
+    publish: Callable[[Path], Any] | None,
+    reporter: Callable[[NotebooksResult], None] | None,
+) -> dict[Path, NotebooksResult]:
+    """Make all runs of a sweep, and hand every result to `reporter` at once; return them by folder."""
+    results, stop = {}, Event(client=client)
+    try:
+        for result in _run_all(client, tasks, stop, publish):
+            results[result.path] = result
+            if reporter:
+                reporter(result)
+    except KeyboardInterrupt:
+        stop.set()  # what another machine has begun ends after its present notebook
+        raise
+    return results
 
 
 def _grid_points(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from allkit import ROOT, AllkitError
+from allkit.parameters import read_parameters
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
@@ -73,6 +75,41 @@ def read_offline(path: Path) -> nbformat.NotebookNode:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _says_something(output)]
     return notebook
+
+
+def short_names(run: Path, record: Mapping[str, Any], notebooks: Iterable[nbformat.NotebookNode]) -> dict[str, str]:
+    """Return path -> short name for what is where on this machine, and on the one where a run was made.
+
+    `record` is what `allkit run` noted about it, `notebooks` are its executed copies.
+    """
+    here = f"runs/{run.name}"
+    names = {sys.prefix: "…", str(ROOT): "…", str(Path.home()): "~", str(run): here}
+    for notebook in notebooks:
+        given = parameters_of(notebook)
+        folder, data = str(given.get("run_folder", "")), str(given.get("data", ""))
+        source = str(notebook.metadata.get("papermill", {}).get("input_path", ""))
+        clones = (re.fullmatch(r"(.+)[\\/](?:runs|notebooks)[\\/][^\\/]+", path) for path in (folder, source))
+        names |= {clone[1]: "…" for clone in clones if clone} | {folder: here, data: f"…/{last_part(data)}"}
+    data = str(record.get("data", ""))
+    names[data] = f"…/{last_part(data)}"
+    return {path: name for path, name in names.items() if re.match(r"[A-Za-z]:|[\\/]", path)}
+
+
+def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Return the parameters that a notebook was executed with: what its code says down to the last cell with a tag."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    wanted = {"parameters", "injected-parameters"}
+    last = max((k for k, cell in enumerate(code) if wanted & set(cell.metadata.get("tags", []))), default=-1)
+    try:
+        found = read_parameters("\n".join(cell.source for cell in code[: last + 1]))
+    except SyntaxError:
+        return {}
+    return {name: value for name, (value, _) in found.items()}
+
+
+def last_part(path: Any) -> str:
+    """Return the name of a file or folder from a path of any system."""
+    return re.split(r"[\\/]", str(path).rstrip("\\/"))[-1]
 
 
 def shorten_paths(text: str, names: Mapping[str, str]) -> str:

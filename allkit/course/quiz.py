@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -212,7 +213,7 @@ def _as_text2qti(question: Question) -> str:
     elif question.kind == "number":
         lines.append(f"= {right:.10g} +- {question.tolerance:g}")
     else:
-        for letter, choice in zip("abcdefghij", question.choices, strict=False):
+        for letter, choice in zip(ascii_lowercase, question.choices, strict=False):
             lines.append(f"{'*' if choice.right else ''}{letter}) {html(choice.value)}")
             lines += [f"... {html(choice.feedback)}"] * bool(choice.feedback)
     return "\n".join([*lines, ""])

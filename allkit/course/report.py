@@ -6,7 +6,6 @@ import base64
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ from typing import Any
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
-from allkit import ROOT, AllkitError, disk_trouble
+from allkit import AllkitError, disk_trouble
 from allkit.course.offline import (
     NO_DESCRIPTION,
     TEMPLATES,
+    last_part,
     read_offline,
     render_page,
+    short_names,
     shorten_notebook,
     shorten_paths,
     title_of,
@@ -65,7 +66,7 @@ def publish_report(run: str | Path) -> Path:
 
 def _pages(path: Path, record: Mapping[str, Any], notebooks: Mapping[str, NotebookNode]) -> Iterator[tuple[str, str]]:
     """Yield the name and the text of every page."""
-    params, names = read_params(path), _short_names(path, record, notebooks.values())
+    params, names = read_params(path), short_names(path, record, notebooks.values())
     note, links, pictures = _safety_note(params), [], {}
     for name, notebook in notebooks.items():
         shorten_notebook(notebook, names)
@@ -103,29 +104,6 @@ def _safety_note(params: Mapping[str, Any]) -> str:
             f"{start}All cells in this run are synthetic: drawn by a program. The figures say nothing about real cells."
         )
     return f"{start}The cells in this run are real, from a data set that the user gave."
-
-
-def _short_names(path: Path, record: Mapping[str, Any], notebooks: Iterator[NotebookNode]) -> dict[str, str]:
-    """Return path -> short name for what is where on this machine, and on the one where the run was made."""
-    run = f"runs/{path.name}"
-    names = {sys.prefix: "…", str(ROOT): "…", str(Path.home()): "~", str(path): run}
-    for notebook in notebooks:
-        words = notebook.metadata.get("papermill", {})
-        names[re.sub(r"([\\/][^\\/]+){2}$", "", str(words.get("input_path", "")))] = "…"  # the clone
-        names[re.sub(r"([\\/][^\\/]+){2}$", "", str(words.get("output_path", "")))] = run
-        given = words.get("parameters", {})
-        names |= {str(given.get("run_folder", "")): run} | _name_data(given.get("data", ""))
-    names |= _name_data(record.get("data", ""))
-    return {place: name for place, name in names.items() if re.match(r"[A-Za-z]:|[\\/]", place)}
-
-
-def _name_data(data: Any) -> dict[str, str]:
-    return {str(data): f"…/{_last(data)}"}
-
-
-def _last(path: Any) -> str:
-    """Return the last part of a path of any system."""
-    return re.split(r"[\\/]", str(path))[-1]
 
 
 def _notebook_parts(page: BeautifulSoup) -> dict[str, Any]:
@@ -188,7 +166,7 @@ def _number_of(name: str) -> str:
 def _facts(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what the run was made with: data, profile, split, injected parameters, versions."""
     yield "Started", str(record.get("created", params.get("created", "")))
-    yield "Data", _last(record.get("data", ""))
+    yield "Data", last_part(record.get("data", ""))
     yield "Profile", str(record.get("profile", ", ".join(params.get("profiles", []))))
     for key, value in params.get("data", {}).items():
         yield f"Data: {key}", str(value)

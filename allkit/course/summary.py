@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from allkit.evaluate import (
     probabilities_of,
 )
 from allkit.folders import SYNTHETIC
-from allkit.images import brighten, brightening, prepare_image, read_image
+from allkit.images import brighten, brightening, describe_brightening, prepare_image, read_image, to_address
 from allkit.models import title_of as model_title
 from allkit.plots import description_of, figure_png, plot_roc, use_style
 from allkit.runs import Run, load_data
@@ -161,8 +160,7 @@ def _roc(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
         axes = plot_roc(known, positive, ax=Figure(figsize=(4.8, 4.4)).subplots())
         png = figure_png(axes, dpi=180)
     width, height = Image.open(io.BytesIO(png)).size
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return {"source": source, "alt": description_of(axes), "width": width // 2, "height": height // 2}
+    return {"source": to_address(png), "alt": description_of(axes), "width": width // 2, "height": height // 2}
 
 
 def _cells(tables: Mapping[str, pd.DataFrame], params: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -208,8 +206,8 @@ def _answer(title: str, table: pd.DataFrame, answers: np.ndarray, place: int) ->
 
 def _about_cells(kind: str, factor: float, mistakes: bool) -> str:
     chosen = "of each class one with most wrong answers, the others by chance" if mistakes else "by chance"
-    bright = f", shown {factor:.1f} times as bright" if factor > 1.05 else ""
-    return f"Cells of the test part ({kind}), chosen {chosen}{bright}. The number is the probability of the answer."
+    how = ", ".join(filter(None, [f"chosen {chosen}", describe_brightening(factor)]))
+    return f"Cells of the test part ({kind}), {how}. The number is the probability of the answer."
 
 
 def embed(image: np.ndarray, alt: str, *, most: int, kind: str = "PNG") -> dict[str, Any]:
@@ -217,5 +215,5 @@ def embed(image: np.ndarray, alt: str, *, most: int, kind: str = "PNG") -> dict[
     small, out = Image.fromarray(image), io.BytesIO()
     small.thumbnail((most, 2 * most))
     (small.quantize(64) if kind == "PNG" else small).save(out, kind, optimize=True, quality=85)
-    source = f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+    source = to_address(out.getvalue(), kind.lower())
     return {"source": source, "alt": alt, "width": small.width, "height": small.height}

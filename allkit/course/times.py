@@ -56,10 +56,20 @@ def promise_minutes() -> pd.Series:
     return (known.drop(_SPEED) * factor / 60).rename("minutes to run, about")
 
 
+def run_seconds(run: Path) -> dict[str, float]:
+    """Return the seconds that each finished notebook of a run took, by its name; empty without a complete record."""
+    try:
+        record = read_json(run / "notebooks.json")["notebooks"]
+        return {name: float(entry["seconds"]) for name, entry in record.items() if entry.get("status") == "done"}
+    except (OSError, AllkitError, ValueError, KeyError, AttributeError):
+        return {}
+
+
 def save_times(run: Path) -> None:
     """Write the seconds of a finished run of all notebooks, and the speed of this machine."""
-    record = read_json(run / "notebooks.json")["notebooks"]
-    seconds = {name[:2]: entry["seconds"] for name, entry in record.items() if entry.get("status") == "done"}
+    seconds = {name[:2]: value for name, value in run_seconds(run).items()}
+    if not seconds:
+        raise AllkitError(f"{run} has no finished notebook; `allkit run` makes one.")
     table = pd.Series({_SPEED: round(measure_speed(), 4), **seconds}, name="seconds")
     with saving(FILE) as temporary:
         table.rename_axis("notebook").to_csv(temporary)

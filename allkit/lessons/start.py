@@ -14,6 +14,7 @@ from allkit import plots
 from allkit.baselines import evaluate_baseline, frozen_features, single_feature_baseline
 from allkit.data import class_order
 from allkit.evaluate import FEWEST_UNITS, predicted_labels, wilson_interval
+from allkit.images import describe_brightening
 from allkit.splits import Split, split_data
 
 YOU = "you"
@@ -52,7 +53,7 @@ def plot_cell_parts(cell: Any, *, ax: Axes | None = None) -> Axes:
         }
         ax.annotate(name, (x, y), arrowprops=arrow | {"color": "0.45"}, **text)
     ax.set_axis_off()
-    note = f"shown {factor:.1f} times as bright" if factor > 1.05 else ""
+    note = describe_brightening(factor)
     ax.set_title(note, fontsize=8, color="0.35", loc="left", y=-0.07)
     words = (
         f"A drawn cell with its {', '.join(places)} named; the nucleus fills {cell.cues['nucleus_share']:.0%} of it."
