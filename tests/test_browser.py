@@ -287,13 +287,16 @@ def test_page_is_usable_at_400_px_in_the_dark_and_by_keyboard(browser, page_url,
 
 def test_visitors_beyond_the_cap_are_asked_to_come_back(browser, run_folder, page_url):
     answers = []
-    for _ in range(6):
+    for _ in range(8):
         try:
             with urllib.request.urlopen(page_url, timeout=90) as response:
                 answers.append(response.status)
         except urllib.error.HTTPError as error:
             answers.append(error.code)
-    assert answers[-1] == 503, answers
+    # the visitor before may be leaving only now, so that it need not be the last ones who find no room
+    assert set(answers) <= {200, 503}
+    assert answers.count(200) <= 3, "as many as --kernels says"
+    assert answers.count(503) >= 5
 
 
 def test_notebook_07_in_jupyterlab_and_the_saved_file_holds_no_upload(
