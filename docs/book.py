@@ -286,7 +286,7 @@ def _write_api(folder: Path) -> None:
     modules = list_modules()
     for name, sentence in modules.items():
         # commands explain themselves (--help), and what a package re-exports stands in its module
-        bare = name == "cli" or hasattr(importlib.import_module(f"allkit.{name}"), "__path__")
+        bare = name.startswith("cli") or hasattr(importlib.import_module(f"allkit.{name}"), "__path__")
         body = f"```{{eval-rst}}\n.. automodule:: allkit.{name}\n{'' if bare else '   :members:'}\n```\n"
         (folder / "api" / f"{name}.md").write_text(f"# {name}: {sentence}\n\n{body}", encoding="utf-8")
     listed = "\n".join(f"{'  ' * name.count('.')}- [](api/{name}.md)" for name in modules)

@@ -353,7 +353,7 @@ def test_commands_write_a_bank_and_say_what_is_missing(monkeypatch, capsys, tmp_
 
 def test_released_notebooks_are_blank_and_the_solutions_lie_apart(monkeypatch, capsys, tmp_path):
     code, out, _ = _run(monkeypatch, capsys, "class", "release", tmp_path / "term")
-    assert (code, "questions.py" in out) == (0, True)
+    assert (code, "allkit/course/questions" in out) == (0, True)
     kit = {path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
     assert {path.name for path in (tmp_path / "term").iterdir()} == kit | {"README.md"}
     blank = 0

@@ -17,7 +17,7 @@ from allkit.course.questions import EXERCISES
 from allkit.course.quiz import wording_of
 
 HONEST = (
-    "The kit itself holds the expected answers (allkit/course/questions.py) and the worked solutions "
+    "The kit itself holds the expected answers (allkit/course/questions) and the worked solutions "
     "(notebooks/solutions, the book): whoever looks there finds them. You may delete notebooks/solutions from the kit "
     "that you hand out; the expected answers are needed to check."
 )
