@@ -294,8 +294,8 @@ def describe_rules(people: pd.DataFrame, *, seed: int = 123) -> str:
     if row["verdict"] != "inconclusive":
         return f"{text}**{RULES['log_odds' if row['verdict'] == 'first' else 'share']}** is better here."
     ends = norm.isf((1 - LEVEL) / 2)
-    of_error = (ends + norm.isf(1 - POWER)) * (row["high"] - row["low"]) / (2 * ends) / max(abs(row["value"]), 1e-6)
-    needed = row["units"] * of_error**2
+    errors = (ends + norm.isf(1 - POWER)) * (row["high"] - row["low"]) / (2 * ends)  # the difference that would be seen
+    needed = row["units"] * (errors / abs(row["value"])) ** 2 if abs(row["value"]) > 1e-9 else np.inf
     how = f"more than {MOST:,}" if needed > MOST else f"about {np.ceil(needed):,.0f}"
     return (
         f"{text}**inconclusive**. If the true difference is as large, it would take {how} people in the smaller class "

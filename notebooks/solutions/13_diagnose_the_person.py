@@ -35,7 +35,10 @@ def wrong_13_3(people):
     negative = people[~people["positive"]]
     return [
         ((negative["share"] > 0).mean(), "false alarms"),
-        ((people.loc[people["positive"], "share"] > 0).mean(), "the sensitivity"),
+        (
+            (people.loc[people["positive"], "share"] > 0).mean(),
+            "the sensitivity",
+        ),
     ]
 
 
