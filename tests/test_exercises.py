@@ -113,6 +113,15 @@ def _simulated():
     return pd.DataFrame(rows, columns=["subjects", "resampled", "covers", "sees"])
 
 
+def _curves():
+    ends = {0: (0.26, 0.0), 1: (0.28, 0.08), 2: (0.29, 0.2)}
+    return {f"subject effect {effect}": pd.DataFrame({"cells": [1, 50], "error": e}) for effect, e in ends.items()}
+
+
+def _people():
+    return pd.DataFrame({"positive": [True] * 4 + [False] * 5, "share": [1, 0.6, 0.2, 0.0, 0, 0, 0, 0.3, 0.1]})
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -142,6 +151,7 @@ def objects(twin):
         "11": {"scores": _scores(), "reached": reached, "target": "HEM",
                "parts": SimpleNamespace(train=index[index["label"].notna()])},
         "12": {},
+        "13": {"curves": _curves(), "people": _people()},
     }  # fmt: skip
 
 
