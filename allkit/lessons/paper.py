@@ -15,18 +15,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
 
-from allkit import ROOT, AllkitError, plots
+from allkit import ROOT, AllkitError, plots, printed
 from allkit.cnmc import load_manifest
 from allkit.data import source_images
 from allkit.images import fitting_crop
+from allkit.printed import CONFIRMED, CONTRADICTED, OPEN
 from allkit.progress import track
 from allkit.splits import Split, split_by_image, split_data
 from allkit.train import LearningRateRule, build_from_profile, get_profile, train_model
 
 FOLDER = ROOT / "data" / "paper"
-
-CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
-"""The verdicts on a claim."""
 
 AREA_MEAN, AREA_SPREAD = (36_244, 26_544), (7_176, 7_762)
 """Area of the cells of C-NMC 2019 by class, ALL and HEM, px: published means and standard deviations."""
@@ -89,15 +87,9 @@ def load_literature() -> pd.DataFrame:
 def possible_counts(accuracy_percent: float, decimals: int, n: int) -> list[int]:
     """Notebooks 02, 08: list every count of right answers among `n` images that prints as this accuracy.
 
-    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images. A figure halfway
-    between two prints counts as both: how the authors' software rounds is not known.
+    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images.
     """
-    k = np.arange(n + 1)
-    return k[_rounds_to(100 * k / n, accuracy_percent, decimals)].tolist()
-
-
-def _rounds_to(value: np.ndarray, printed: float, decimals: int) -> np.ndarray:
-    return np.abs(value - printed) <= 0.5 * 10.0**-decimals + 1e-9
+    return printed.counts_of(printed.percent(accuracy_percent, decimals), n).tolist()
 
 
 def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -> list[np.ndarray]:
@@ -108,32 +100,14 @@ def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -
     rows true, columns predicted, in the order of the report; there may be none.
     """
     n_first, n_second = (int(n) for n in report["support"].iloc[:2])
-    right_first, right_second = np.mgrid[0 : n_first + 1, 0 : n_second + 1]
-    scores = _report_scores(right_first, right_second, n_first, n_second)
-    fits = np.ones(right_first.shape, dtype=bool)
-    for (row, column), value in scores.items():
+    cells = []
+    for (row, column), measure in printed.REPORT.items():
         name = report.index[row] if isinstance(row, int) else row
         if name in report.index and not np.isnan(report.loc[name, column]):
-            fits &= _rounds_to(value, report.loc[name, column], 2)
-    if correct is not None:
-        fits &= right_first + right_second == correct
-    pairs = zip(right_first[fits].tolist(), right_second[fits].tolist(), strict=True)
-    return [np.array([[a, n_first - a], [n_second - d, d]]) for a, d in pairs]
-
-
-def _report_scores(a: np.ndarray, d: np.ndarray, n_first: int, n_second: int) -> dict:
-    """Every cell of a report from the numbers recognised, `a` of the first class and `d` of the second."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.nan_to_num(a / (a + n_second - d)), np.nan_to_num(d / (d + n_first - a))
-    recall = a / n_first, d / n_second
-    f1 = 2 * a / (2 * a + (n_first - a) + (n_second - d)), 2 * d / (2 * d + (n_first - a) + (n_second - d))
-    total = n_first + n_second
-    scores: dict[tuple[int | str, str], np.ndarray] = {("accuracy", "f1_score"): (a + d) / total}
-    for column, (first, second) in {"precision": precision, "recall": recall, "f1_score": f1}.items():
-        scores[0, column], scores[1, column] = first, second
-        scores["macro avg", column] = (first + second) / 2
-        scores["weighted avg", column] = (n_first * first + n_second * second) / total
-    return scores
+            cells.append((measure, printed.percent(100 * report.loc[name, column], 0)))
+    pairs = printed.fitting_matrices(cells, n_first, n_second).tolist()
+    fits = [(a, d) for a, d in pairs if correct is None or a + d == correct]
+    return [np.array([[a, n_first - a], [n_second - d, d]]) for a, d in fits]
 
 
 def summarise(model: str) -> dict[str, float]:
@@ -158,9 +132,9 @@ def _stated(measure: str, model: str = "") -> float:
 
 def _measures_of(matrix: np.ndarray) -> list[float]:
     """Accuracy, mean recall and weighted F1 of a confusion matrix, rows true."""
-    hits, support, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    f1 = 2 * hits / (support + called)
-    return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]
+    (tp, tn), (p, n) = np.diag(matrix), matrix.sum(axis=1)
+    found = printed.matrix_measures(tp, tn, p, n)
+    return [float(found[name]) for name in ("accuracy", "balanced_accuracy", "weighted_f1")]
 
 
 def audit_paper() -> pd.DataFrame:
@@ -210,7 +184,7 @@ def _audit_test_part() -> dict[str, str]:
 
 def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int]) -> list[int]:
     """Notebook 08: return the sizes on which every accuracy (percent, 3 decimals) is a whole number of images."""
-    return [n for n in sizes if all(possible_counts(accuracy, 3, n) for accuracy in accuracies)]
+    return printed.fitting_sizes([printed.percent(accuracy, 3) for accuracy in accuracies], sizes)
 
 
 def _listed(numbers: Iterable[int]) -> str:
