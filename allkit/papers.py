@@ -140,13 +140,36 @@ class Paper(_Keys):
 def load_paper(path: str | Path) -> Paper:
     """Read a file (.yaml, .yml or .csv), or the kit's own one of that name; AllkitError says what to correct."""
     path = find_paper(path)
-    content = _from_csv(path) if path.suffix.lower() == ".csv" else _from_yaml(path)
+    if path.suffix.lower() == ".csv":
+        return _checked(_from_csv(path), str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise AllkitError(f"{path} cannot be read: {error}. Save it as UTF-8.") from error
+    return parse_paper(text, str(path))
+
+
+def parse_paper(text: str, name: str = "the text") -> Paper:
+    """Return what a text in YAML says; AllkitError, beginning with `name`, says what to correct."""
+    try:
+        # every scalar stays text: to YAML 95.40 is 95.4, and the digit that is lost is what this is about
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise AllkitError(f"{name} is no YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, Mapping):
+        raise AllkitError(f"{name} holds no keys; it begins with title: and source:. See docs/referee.md.")
+    return _checked(_without_blanks(content), name)
+
+
+def _checked(content: dict[str, Any], name: str) -> Paper:
     try:
         paper = Paper.model_validate(content)
+        for number, result in enumerate(paper.results, 1):
+            _check_names(f"results › number {number}", paper, result)
     except ValidationError as error:
-        raise AllkitError(f"{path}: " + "; ".join(dict.fromkeys(map(_sentence, error.errors())))) from error
-    for number, result in enumerate(paper.results, 1):
-        _check_names(f"{path}: results, number {number}", paper, result)
+        raise AllkitError(f"{name}: " + "; ".join(dict.fromkeys(map(_sentence, error.errors())))) from error
+    except AllkitError as error:
+        raise AllkitError(f"{name}: {error}") from error
     return paper
 
 
@@ -164,19 +187,6 @@ def find_paper(path: str | Path) -> Path:
 def shipped_papers() -> list[Path]:
     """Return the files of the papers that come with the kit, in the order of their names."""
     return sorted(FOLDER.glob("*.yaml"))
-
-
-def _from_yaml(path: Path) -> dict[str, Any]:
-    try:
-        # every scalar stays text: to YAML 95.40 is 95.4, and the digit that is lost is what this is about
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise AllkitError(
-            f"{path} cannot be read as YAML: {' '.join(str(error).split())}. Save it as UTF-8."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise AllkitError(f"{path} holds no keys; it begins with title: and source:. See docs/referee.md.")
-    return _without_blanks(content)
 
 
 def _without_blanks(value: Any) -> Any:
@@ -230,7 +240,7 @@ def _check_names(place: str, paper: Paper, result: Result) -> None:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1, 0.5)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}."
-                raise AllkitError(f"{place}, {what}: {name!r} is not known: {hint}")
+                raise AllkitError(f"{place} › {what}: {name!r} is not known: {hint}")
     for name, cells in result.report.items():
         if len(cells) not in lengths[name]:
             raise AllkitError(

@@ -38,6 +38,12 @@ REPORT = {
 CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
 """The verdicts on a claim."""
 
+
+def verdict_row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[str, str]:
+    """Return one row of a table of verdicts: a claim, where it stands, what is stated, what was found, the verdict."""
+    return {"claim": claim, "where": where, "stated": stated, "found": found, "verdict": verdict}
+
+
 _SLACK = 1e-9  # of computing, far below any printed digit
 
 
@@ -56,8 +62,8 @@ class Number:
 
 
 def percent(value: float, decimals: int) -> Number:
-    """Return a percentage with so many decimals as a Number."""
-    return Number(f"{value:.{decimals}f} %", value / 100, 10.0 ** -(decimals + 2))
+    """Return a percentage as it prints with so many decimals."""
+    return read_share(f"{value:.{decimals}f} %")
 
 
 def read_share(text: str) -> Number:

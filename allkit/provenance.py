@@ -1,8 +1,9 @@
-"""On which images of C-NMC 2019 a printed result can have been measured, by the data set's list of files."""
+"""On which images of C-NMC 2019 a printed result can have been measured, and whether its data are as stated."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from allkit.cnmc import load_manifest
 from allkit.data import link_groups
 from allkit.evaluate import wilson_interval
 from allkit.papers import Paper, Result, printed_measures, supports_of
-from allkit.printed import fitting_matrices, search_classes, subset_counts
+from allkit.printed import CONFIRMED, CONTRADICTED, OPEN, fitting_matrices, search_classes, subset_counts, verdict_row
 
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 """Usual shares of a test part, tried where a paper prints no size."""
@@ -179,7 +180,7 @@ def accuracy_interval(paper: Paper, result: Result, matrices: pd.DataFrame) -> d
     """Return the accuracy of the matrices that fit, with 95 % intervals; None where the images are not known.
 
     `low` and `high` as if cells were independent; `low_subjects` and `high_subjects` where `SUBJECT_SHARE` of being
-    right is common to the cells of a subject, so that `images` are `worth` fewer. `constant`: that of a constant answer.
+    right is common to the cells of a subject, so that `images` are `worth` fewer. `constant`: a constant answer's.
     """
     images = images_of(paper, result, matrices)
     if set(images) != {"ALL", "HEM"} or matrices.empty or not paper.listed:
@@ -193,3 +194,60 @@ def accuracy_interval(paper: Paper, result: Result, matrices: pd.DataFrame) -> d
     )
     found = {"value": value, "low": low, "high": high, "low_subjects": wide[0], "high_subjects": wide[1]}
     return found | {"images": total, "worth": worth, "constant": max(images.values()) / total}
+
+
+def check_data(paper: Paper) -> Iterator[dict[str, str]]:
+    """Yield a row of verdict for the images, classes and subjects that a paper says its data have."""
+    yield from _check_subjects(paper)
+    parts, classes = known_parts(), paper.data.classes
+    images = paper.data.images or sum(classes.values())
+    if not images or not paper.listed:
+        return
+    same = parts[parts["images"] == images]
+    same = same[[all(row.get(name) == count for name, count in classes.items()) for _, row in same.iterrows()]]
+    listed = "; ".join(f"{name} {row.images:,} ({row.ALL:,} ALL, {row.HEM:,} HEM)" for name, row in parts.iterrows())
+    hint = usual_part(images)
+    found = f"that is {same.index[0]} in the list of files" if len(same) else f"the list has {listed}"
+    if not len(same):
+        found += f"; {hint}, so a part may be meant" if hint else "; a selection would have to be described"
+    stated = ", ".join([f"{images:,} images", *(f"{count:,} {name}" for name, count in classes.items())])
+    yield verdict_row(
+        "How many images the data have", paper.data.where, stated, found, CONFIRMED if len(same) else CONTRADICTED
+    )
+
+
+def _check_subjects(paper: Paper) -> Iterator[dict[str, str]]:
+    parts = known_parts()["subjects"]
+    for claim, count, where in (
+        ("How many subjects the data have", paper.data.subjects, paper.data.where),
+        ("How many subjects were tested on", paper.split.test_subjects, paper.split.where),
+    ):
+        if count and paper.listed:
+            same = parts.index[parts == count]
+            listed = ", ".join(f"{name} {number}" for name, number in parts.items())
+            found = f"that is {same[0]} in the list of files" if len(same) else f"the list names {listed}"
+            whole = claim.endswith("have") or count > parts.max()
+            yield verdict_row(
+                claim, where, f"{count} subjects", found, CONFIRMED if len(same) else CONTRADICTED if whole else OPEN
+            )
+
+
+def check_split(paper: Paper) -> Iterator[dict[str, str]]:
+    """Yield a row of verdict for the sizes that a paper says its parts have."""
+    split, known, total = paper.split, known_parts()["images"], sum(paper.split.sizes)
+    if split.sizes and len(split.sizes) == len(split.fractions):
+        shares = [size / total for size in split.sizes]
+        fits = np.allclose(shares, split.fractions, rtol=0, atol=0.005)  # printed without decimals
+        whole = "".join(f", all of {name}" for name in known.index[known == total])
+        found = f"{' / '.join(f'{100 * share:.1f}' for share in shares)} % of {total:,}{whole}"
+        stated = f"{split.shares} %: {' / '.join(f'{size:,}' for size in split.sizes)}"
+        yield verdict_row(
+            "The sizes are the stated shares", split.where, stated, found, CONFIRMED if fits else CONTRADICTED
+        )
+    elif split.test and paper.listed:
+        same, most = known.index[known == split.test], paper.data.images or known.max()
+        found = (
+            f"that is {same[0]} in the list of files" if len(same) else usual_part(split.test) or f"of {most:,} in all"
+        )
+        verdict = CONFIRMED if len(same) else CONTRADICTED if split.test > most else OPEN
+        yield verdict_row("How many images were tested on", split.where, f"{split.test:,} images", found, verdict)

@@ -19,7 +19,7 @@ from allkit import ROOT, AllkitError, plots, printed
 from allkit.cnmc import load_manifest
 from allkit.data import source_images
 from allkit.images import fitting_crop
-from allkit.printed import CONFIRMED, CONTRADICTED, OPEN
+from allkit.printed import CONFIRMED, CONTRADICTED, OPEN, verdict_row
 from allkit.progress import track
 from allkit.splits import Split, split_by_image, split_data
 from allkit.train import LearningRateRule, build_from_profile, get_profile, train_model
@@ -150,10 +150,6 @@ def audit_paper() -> pd.DataFrame:
     return pd.DataFrame([check() for check in checks])
 
 
-def _row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[str, str]:
-    return {"claim": claim, "where": where, "stated": stated, "found": found, "verdict": verdict}
-
-
 def _labelled() -> pd.DataFrame:
     manifest = load_manifest()
     return manifest[manifest["part"] == "train"]
@@ -163,7 +159,7 @@ def _audit_images() -> dict[str, str]:
     found, stated = len(_labelled()), int(_stated("images"))
     share = load_report("mobilenet")["support"]
     own, said = share["HEM"] / (share["ALL"] + share["HEM"]), _stated("images_HEM") / stated
-    return _row(
+    return verdict_row(
         "How many images the data set has", "III.A", f"{stated:,}, of them {said:.1%} HEM",
         f"{found:,} labelled ones in its list of files; the paper's own test part is {own:.1%} HEM",
         CONFIRMED if found == stated else CONTRADICTED,
@@ -175,7 +171,7 @@ def _audit_test_part() -> dict[str, str]:
     expected = {label: int(counts[label]) for label in ("ALL", "HEM")}
     support = load_report("mobilenet")["support"]
     fits = all(support[label] == count for label, count in expected.items())
-    return _row(
+    return verdict_row(
         "The test part is 15 % of all labelled images, stratified by class", "Figs. 11 and 16",
         " / ".join(f"{int(support[label]):,} {label}" for label in expected),
         " / ".join(f"{count:,} {label}" for label, count in expected.items()), CONFIRMED if fits else CONTRADICTED,
@@ -205,7 +201,7 @@ def _audit_split_sizes() -> dict[str, str]:
     train, validation, _ = split_sizes(len(_labelled()))
     fit = sizes_that_fit(_accuracies("val_accuracy"), range(200, 3001))
     also = bool(sizes_that_fit(_accuracies("accuracy"), [train]))
-    return _row(
+    return verdict_row(
         "The split is 70 / 15 / 15 % of all labelled images", "III.A", "70 / 15 / 15 %",
         f"of all validation parts of 200 to 3,000 images the printed accuracies fit {_listed(fit)} only; "
         f"those of training {'fit' if also else 'do not fit'} {train:,}",
@@ -218,7 +214,7 @@ def _audit_balancing() -> dict[str, str]:
     balanced = 2 * round(share.max())
     train = split_sizes(len(_labelled()))[0]
     fit = sizes_that_fit(_accuracies("accuracy"), [train, *range(balanced - 20, balanced + 21)])
-    return _row(
+    return verdict_row(
         "The classes were balanced by added images before training", "III.B.1",
         f"a training part of about {balanced:,} images",
         f"of the sizes near that and {train:,} the training accuracies fit {_listed(fit)} only",
@@ -233,7 +229,7 @@ def _audit_accuracy() -> dict[str, str]:
         right, wrong = _stated("correct", model), _stated("wrong", model)
         test.append(100 * right / (right + wrong))
         last.append(load_table(model)["accuracy"].iloc[-1])
-    return _row(
+    return verdict_row(
         "The accuracy of the two networks", "IV", " / ".join(f"{v:.3f} %" for v in stated),
         f"on the test part {' / '.join(f'{v:.3f} %' for v in test)}; "
         + ("the stated ones are those of training, last epoch" if stated == last else "the stated ones are of no part"),
@@ -260,7 +256,7 @@ def _audit_rule() -> dict[str, str]:
             right += int((given[column].round(decimals) == printed[column]).sum())
         right += int((given["monitor"] == printed["monitor"]).sum())
         total += 4 * len(printed)
-    return _row(
+    return verdict_row(
         "One rule for the learning rate stands behind both tables", "Tables I and II", f"{total} cells",
         f"{right} of {total} follow from the recovered rule", CONFIRMED if right == total else CONTRADICTED,
     )  # fmt: skip
@@ -268,7 +264,7 @@ def _audit_rule() -> dict[str, str]:
 
 def _audit_matrices() -> dict[str, str]:
     counts = {model: len(_matrices_of(model)) for model in _FILES}
-    return _row(
+    return verdict_row(
         "The reports and the counts of right images belong together", "IV, Figs. 10-16",
         " / ".join(f"{int(_stated('correct', model)):,} right" for model in _FILES),
         " / ".join(f"{count} possible matri{'x' if count == 1 else 'ces'}" for count in counts.values()),
@@ -280,7 +276,7 @@ def _audit_training_gain() -> dict[str, str]:
     support = load_report("mobilenet")["support"]
     always = 100 * support["ALL"] / (support["ALL"] + support["HEM"])
     below = load_table("mobilenet").query("val_accuracy < @always")["epoch"].tolist()
-    return _row(
+    return verdict_row(
         "MobileNet learns to separate the classes from the first epoch on", "Fig. 8, Table I",
         "training accuracy rises in every epoch",
         f"answering ALL always gives {always:.1f} %; on validation it is below that in "
@@ -303,7 +299,7 @@ def _audit_first_loss() -> dict[str, str]:
     start = [initial_penalty(features) for features in (1024, 1536)]  # width of the networks' last feature maps
     guess = math.log(2)
     explained = all(guess < first < penalty + guess for first, penalty in zip(firsts, start, strict=True))
-    return _row(
+    return verdict_row(
         "The loss says how well the classes are separated", "Tables I and II",
         f"first epoch {' / '.join(f'{v:.3f}' for v in firsts)}",
         f"guessing costs {guess:.2f}; the head's L2 penalty alone starts at {' / '.join(f'{v:.1f}' for v in start)}",
@@ -328,7 +324,7 @@ def _audit_size() -> dict[str, str]:
     support = load_report("mobilenet")["support"]
     error = auc_error(stated, int(support["ALL"]), int(support["HEM"]))
     more = (stated - area) > 1.96 * error
-    return _row(
+    return verdict_row(
         "MobileNet sees more in a cell than its size", "IV, Fig. 12", f"AUC {stated:.2f}",
         f"area alone has AUC {area:.2f}; the difference is {(stated - area) / error:.1f} standard errors",
         CONFIRMED if more else OPEN,
@@ -358,7 +354,7 @@ def _audit_difference() -> dict[str, str]:
     ]
     low, high = min(p for p, _ in pairs), max(p for _, p in pairs)
     verdict = CONFIRMED if high < 0.05 else OPEN
-    return _row(
+    return verdict_row(
         "EfficientNetB3 is better than MobileNet on these images", "IV, V",
         f"{int(_stated('correct', 'efficientnetb3')):,} against {int(_stated('correct', 'mobilenet')):,} right",
         f"McNemar's p between {low:.0e} and {high:.0e}, however their errors overlap (images taken as independent, "
@@ -388,7 +384,7 @@ def shared_with_training() -> dict[str, float]:
 
 def _audit_unseen() -> dict[str, str]:
     shared = shared_with_training()
-    return _row(
+    return verdict_row(
         "The test images are new to the networks", "III.A", "split by image",
         ", ".join(f"{share:.1%} share their {name}" for name, share in shared.items()) + " with training",
         CONTRADICTED if shared["subject"] > 0 else CONFIRMED,

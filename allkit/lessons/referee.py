@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from allkit.papers import COLUMNS, Paper, Result, load_paper, printed_measures, shipped_papers, supports_of
+from allkit.papers import COLUMNS, Data, Paper, Result, load_paper, printed_measures, shipped_papers, supports_of
 from allkit.printed import (
     CONFIRMED,
     CONTRADICTED,
@@ -15,20 +15,22 @@ from allkit.printed import (
     fitting_sizes,
     implied_prevalence,
     implied_ranges,
+    verdict_row,
 )
 from allkit.provenance import (
     BOTH,
     accuracy_interval,
     candidate_parts,
+    check_data,
+    check_split,
     images_of,
     known_parts,
     possible_matrices,
     sets_of_subjects,
     stratified_counts,
-    usual_part,
 )
 
-_SLIP = "belongs to no one matrix: bests of several epochs, averages over classes, or a slip of the pen"
+_SLIP = "belongs to no one matrix: bests of several epochs, averages over classes, or a typing error"
 
 
 def referee_paper(paper: Paper) -> pd.DataFrame:
@@ -37,7 +39,7 @@ def referee_paper(paper: Paper) -> pd.DataFrame:
     One row per check that its numbers allow: claim, where, stated, found (text, computed here), verdict ("confirmed",
     "contradicted", "inconclusive").
     """
-    rows = [row for check in (_check_images, _check_subjects, _check_split, _check_training) for row in check(paper)]
+    rows = [row for check in (check_data, check_split, _check_training) for row in check(paper)]
     for result in paper.results:
         rows += [row for check in (_check_relations, _check_sums, _check_epochs) for row in check(paper, result)]
         if printed_measures(paper, result):
@@ -47,64 +49,9 @@ def referee_paper(paper: Paper) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "where", "stated", "found", "verdict"])
 
 
-def _row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[str, str]:
-    return {"claim": claim, "where": where, "stated": stated, "found": found, "verdict": verdict}
-
-
 def _of(result: Result, claim: str) -> str:
     part = {"training": "in training", "not stated": "part not stated"}.get(result.part, f"{result.part} part")
     return f"{claim} ({result.name}, {part})"
-
-
-def _check_images(paper: Paper) -> Iterator[dict[str, str]]:
-    parts, classes = known_parts(), paper.data.classes
-    images = paper.data.images or sum(classes.values())
-    if not images or not paper.listed:
-        return
-    same = parts[parts["images"] == images]
-    same = same[[all(row.get(name) == count for name, count in classes.items()) for _, row in same.iterrows()]]
-    listed = "; ".join(f"{name} {row.images:,} ({row.ALL:,} ALL, {row.HEM:,} HEM)" for name, row in parts.iterrows())
-    hint = usual_part(images)
-    found = f"that is {same.index[0]} in the list of files" if len(same) else f"the list has {listed}"
-    found += f"; {hint}, so a part may be meant" if hint and not len(same) else ""
-    stated = ", ".join([f"{images:,} images", *(f"{count:,} {name}" for name, count in classes.items())])
-    yield _row(
-        "How many images the data have", paper.data.where, stated, found, CONFIRMED if len(same) else CONTRADICTED
-    )
-
-
-def _check_subjects(paper: Paper) -> Iterator[dict[str, str]]:
-    parts = known_parts()["subjects"]
-    for claim, count, where in (
-        ("How many subjects the data have", paper.data.subjects, paper.data.where),
-        ("How many subjects were tested on", paper.split.test_subjects, paper.split.where),
-    ):
-        if count and paper.listed:
-            same = parts.index[parts == count]
-            listed = ", ".join(f"{name} {number}" for name, number in parts.items())
-            found = f"that is {same[0]} in the list of files" if len(same) else f"the list names {listed}"
-            whole = claim.endswith("have") or count > parts.max()
-            yield _row(
-                claim, where, f"{count} subjects", found, CONFIRMED if len(same) else CONTRADICTED if whole else OPEN
-            )
-
-
-def _check_split(paper: Paper) -> Iterator[dict[str, str]]:
-    split, known, total = paper.split, known_parts()["images"], sum(paper.split.sizes)
-    if split.sizes and len(split.sizes) == len(split.fractions):
-        shares = [size / total for size in split.sizes]
-        fits = np.allclose(shares, split.fractions, rtol=0, atol=0.005)  # printed without decimals
-        whole = "".join(f", all of {name}" for name in known.index[known == total])
-        found = f"{' / '.join(f'{100 * share:.1f}' for share in shares)} % of {total:,}{whole}"
-        stated = f"{split.shares} %: {' / '.join(f'{size:,}' for size in split.sizes)}"
-        yield _row("The sizes are the stated shares", split.where, stated, found, CONFIRMED if fits else CONTRADICTED)
-    elif split.test and paper.listed:
-        same, most = known.index[known == split.test], paper.data.images or known.max()
-        found = (
-            f"that is {same[0]} in the list of files" if len(same) else usual_part(split.test) or f"of {most:,} in all"
-        )
-        verdict = CONFIRMED if len(same) else CONTRADICTED if split.test > most else OPEN
-        yield _row("How many images were tested on", split.where, f"{split.test:,} images", found, verdict)
 
 
 def _check_training(paper: Paper) -> Iterator[dict[str, str]]:
@@ -116,10 +63,10 @@ def _check_training(paper: Paper) -> Iterator[dict[str, str]]:
             same = any(abs(number.value - one.value) < 1e-9 and one.unit == number.unit for one in trained)
             if same:
                 claim = _of(result, "The accuracy is that of images not learned from")
-                yield _row(
+                yield verdict_row(
                     claim, result.where, number.text, "the table by epoch has it as training accuracy", CONTRADICTED
                 )
-    if trained and paper.data.copies == "before the split" and paper.split.fractions:
+    if trained and paper.listed and paper.data.copies == "before the split" and paper.split.fractions:
         parts, share = known_parts(), paper.split.fractions[0]
         plain = sorted({int(share * total) for total in parts["images"]})
         balanced = 2 * round(share * parts.at["training", "ALL"])
@@ -127,7 +74,9 @@ def _check_training(paper: Paper) -> Iterator[dict[str, str]]:
         found = f"of {', '.join(f'{n:,}' for n in plain)} and what is near {balanced:,} its accuracies fit "
         found += ", ".join(f"{n:,}" for n in fit) or "none"
         verdict = OPEN if len(fit) != 1 else CONTRADICTED if fit[0] in plain else CONFIRMED
-        yield _row("Images were added before training", paper.data.where, f"about {balanced:,} of them", found, verdict)
+        yield verdict_row(
+            "Images were added before training", paper.data.where, f"about {balanced:,} of them", found, verdict
+        )
 
 
 def _check_relations(paper: Paper, result: Result) -> Iterator[dict[str, str]]:
@@ -139,14 +88,14 @@ def _check_relations(paper: Paper, result: Result) -> Iterator[dict[str, str]]:
         fits = number.range[0] <= high + 1e-9 and number.range[1] >= low - 1e-9
         found = f"the others leave {low:.2%} to {high:.2%}: {reason[name]}" + ("" if fits else f". It {_SLIP}")
         claim = _of(result, f"The {_title(name)} belongs to the other measures")
-        yield _row(claim, result.where, number.text, found, CONFIRMED if fits else CONTRADICTED)
+        yield verdict_row(claim, result.where, number.text, found, CONFIRMED if fits else CONTRADICTED)
 
 
 def _check_sums(paper: Paper, result: Result) -> Iterator[dict[str, str]]:
     supports = supports_of(paper, result)
     if len(supports) > 1:
         stated = "; ".join(f"{p:,} {paper.positive}, {n:,} {paper.negative}" for p, n in supports)
-        yield _row(
+        yield verdict_row(
             _of(result, "The images of each class are counted once"), result.where, stated, "they differ", CONTRADICTED
         )
 
@@ -160,19 +109,15 @@ def _check_epochs(paper: Paper, result: Result) -> Iterator[dict[str, str]]:
         found = f"a constant answer gets {share:.1%}; validation is below that in "
         found += f"epoch {', '.join(below)}" if below else "no epoch"
         claim = _of(result, "Validation is better than a constant answer")
-        yield _row(claim, result.where, f"{len(held)} epochs", found, CONTRADICTED if below else CONFIRMED)
+        yield verdict_row(claim, result.where, f"{len(held)} epochs", found, CONTRADICTED if below else CONFIRMED)
     for column, numbers in result.epochs.items():
-        part = result.model_copy(update={"part": COLUMNS[column]})
-        usual = {
-            size: name
-            for name, (size, _) in candidate_parts(paper.model_copy(update={"data": type(paper.data)()}), part).items()
-        }
+        part, bare = result.model_copy(update={"part": COLUMNS[column]}), paper.model_copy(update={"data": Data()})
+        usual = {size: name for name, (size, _) in candidate_parts(bare if paper.listed else paper, part).items()}
         fit = fitting_sizes(numbers, usual)
-        found = f"all are whole numbers of images on {_sized(fit, usual)}"
-        stated = ", ".join(number.text for number in numbers)
-        yield _row(
-            _of(part, "Images behind the accuracies by epoch"), result.where, stated, found, CONFIRMED if fit else OPEN
-        )
+        if usual:
+            found = f"all are whole numbers of images on {_sized(fit, usual)}"
+            claim, stated = _of(part, "Images behind the accuracies by epoch"), ", ".join(one.text for one in numbers)
+            yield verdict_row(claim, result.where, stated, found, CONFIRMED if fit else OPEN)
 
 
 def _title(name: str) -> str:
@@ -181,7 +126,7 @@ def _title(name: str) -> str:
 
 def _sized(sizes: Sequence[int], names: Mapping[int, str]) -> str:
     shown = [f"{size:,} ({names[size]})" for size in sizes[:5]] + ([f"{len(sizes) - 5} more"] if len(sizes) > 5 else [])
-    return ", ".join(shown) or f"none of {', '.join(f'{size:,}' for size in list(names)[:5])}{' …' * (len(names) > 5)}"
+    return ", ".join(shown) or "none of the usual sizes"
 
 
 def _check_size(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -190,12 +135,14 @@ def _check_size(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterato
     names = {size: name for name, (size, _) in parts.items() if number and number.unit * size < 1}
     if names and not supports_of(paper, result):
         fit, cut = (fitting_sizes([number], names, cut=cut) for cut in (False, True))
-        found = f"a whole number of images on {_sized(fit, names)}" + (
-            f"; digits cut off, on {_sized(cut, names)}" * (not fit)
-        )
-        known = result.part == "preliminary" or "the size as printed" in parts
+        found = f"a whole number of images on {_sized(fit, names)}"
+        if not fit:
+            found = f"no whole number of images on {_sized([*names], names)}"
+            found += f"; but with digits cut off on {_sized(cut, names)}" if cut else ""
+        stated = "the size as printed" in parts or bool(paper.split.fractions and paper.data.images)
+        known = result.part == "preliminary" or stated
         verdict = CONFIRMED if fit and known else CONTRADICTED if known and not fit and not cut else OPEN
-        yield _row(_of(result, "Images behind the accuracy"), result.where, number.text, found, verdict)
+        yield verdict_row(_of(result, "Images behind the accuracy"), result.where, number.text, found, verdict)
 
 
 def _check_matrices(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -216,7 +163,9 @@ def _check_matrices(paper: Paper, result: Result, matrices: pd.DataFrame) -> Ite
     else:
         found = "no matrix prints so" + ("" if known else " on any usual part of the data")
         verdict = CONTRADICTED if known else OPEN
-    yield _row(_of(result, "One confusion matrix stands behind all measures"), result.where, stated, found, verdict)
+    yield verdict_row(
+        _of(result, "One confusion matrix stands behind all measures"), result.where, stated, found, verdict
+    )
 
 
 def _check_classes(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -235,7 +184,7 @@ def _check_classes(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iter
         found += f"; of {total:,} images drawn at random it is {off:.1f} standard deviations off"
     found += "" if inside else "; no stratified part"
     claim = _of(result, "The tested images have the classes of the data")
-    yield _row(claim, result.where, "images of each class are not printed", found, CONFIRMED if inside else OPEN)
+    yield verdict_row(claim, result.where, "images of each class are not printed", found, CONFIRMED if inside else OPEN)
 
 
 def _check_whole_subjects(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -246,7 +195,7 @@ def _check_whole_subjects(paper: Paper, result: Result, matrices: pd.DataFrame) 
         subjects = known_parts()["subjects"]
         apart = subjects["training"] + subjects["preliminary"] == subjects[BOTH]
         found = f"{'none' if apart else 'some'} of its subjects have images in the training part, by the list of files"
-        yield _row(claim, paper.split.where, stated, found, CONFIRMED if apart else CONTRADICTED)
+        yield verdict_row(claim, paper.split.where, stated, found, CONFIRMED if apart else CONTRADICTED)
     elif result.part in ("test", "validation") and set(images) == {"ALL", "HEM"} and paper.listed:
         pool = BOTH if paper.data.images == known_parts().at[BOTH, "images"] else "training"
         odds = np.prod(list(sets_of_subjects(images, pool).values()))
@@ -256,7 +205,7 @@ def _check_whole_subjects(paper: Paper, result: Result, matrices: pd.DataFrame) 
             found = f"sets of whole subjects can have {said}: of those within 10 % of that, one in {1 / odds:,.0f} has"
             exact = images["ALL"] in stratified_counts(sum(images.values()))
             found += "; a stratified split by image always has" if exact else ""
-        yield _row(claim, paper.split.where or result.where, stated, found, OPEN if odds else CONTRADICTED)
+        yield verdict_row(claim, paper.split.where or result.where, stated, found, OPEN if odds else CONTRADICTED)
 
 
 def _check_interval(paper: Paper, result: Result, matrices: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -266,7 +215,7 @@ def _check_interval(paper: Paper, result: Result, matrices: pd.DataFrame) -> Ite
         text += "{high_subjects:.1%} if cells of a subject are alike and worth {worth:,.0f}"
         claim = _of(result, f"The accuracy is above that of a constant answer, {found['constant']:.1%}")
         verdict = CONFIRMED if found["low_subjects"] > found["constant"] else OPEN
-        yield _row(claim, result.where, f"{found['value']:.1%}", text.format(**found), verdict)
+        yield verdict_row(claim, result.where, f"{found['value']:.1%}", text.format(**found), verdict)
 
 
 def referee_shipped() -> pd.DataFrame:
@@ -286,8 +235,8 @@ def shipped_intervals() -> pd.DataFrame:
     for paper in map(load_paper, shipped_papers()):
         for result in paper.results:
             found = accuracy_interval(paper, result, possible_matrices(paper, result))
-            if found and result.part != "training":
-                name = f"{paper.label}: {result.name.split(',')[0]}, {result.part}"
+            if found and result.part in ("test", "preliminary"):
+                name = f"{paper.label}, {result.name}"
                 for kind, end in (("cells independent", ""), ("cells of a subject alike", "_subjects")):
                     rows[name, kind] = [found["value"], found[f"low{end}"], found[f"high{end}"]]
     return pd.DataFrame(rows, ["value", "low", "high"]).T.rename_axis(["result", "interval"])
