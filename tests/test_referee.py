@@ -146,7 +146,7 @@ def test_agrees_with_the_kept_library_on_hundreds_of_matrices():
         assert (ours == 0) == theirs["inconsistency"], printed
         assert tampered or ours > 0
         impossible += ours == 0
-    assert 40 < impossible < 150, "both verdicts must occur often"
+    assert 40 < impossible <= 150, "both verdicts must occur often"
 
 
 def test_where_kappa_or_mcc_is_printed_the_kept_library_is_the_more_lenient():
