@@ -5,9 +5,11 @@ The core, which a student reads; a module imports only those that stand before i
 - `folders`: where run folders lie, and their JSON files
 - `parameters`: values as users write them, read as what they are meant to be
 - `progress`: one line that says how far something has come
+- `printed`: what a printed number can have been: counts, confusion matrices, sizes
 - `images`: reading one image of any kind, preparing it, loading many through a cache
 - `source`: what a user says about data, and labels, subjects and parts as users spell them
 - `lists`: a list of images (CSV), and reading tables without losing anything
+- `papers`: a paper's printed numbers in a file (YAML, CSV), digits kept
 - `cnmc`: C-NMC 2019 and its synthetic twin, recognised by the names of files
 - `layout`: what lies at a path, and what its folders mean
 - `duplicates`: which images are the same, or nearly
@@ -16,6 +18,7 @@ The core, which a student reads; a module imports only those that stand before i
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
 - `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
 - `plots`: every figure; draws what it is given and computes nothing
+- `provenance`: on which images of C-NMC 2019 a printed result can have been measured
 - `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict

@@ -157,7 +157,7 @@ def with_groups(scan: Scan, content: Sequence[str] | None = None) -> pd.DataFram
         links += list(zip(known["subject"], known["sha256"], strict=True))
     subjects = {subject for subject in rows["subject"] if subject}
     subjects |= {unit for unit, _ in links[len(units) :]}
-    group_of = _linked(links, subjects)
+    group_of = link_groups(links, subjects)
     index = rows.drop(columns="key")
     index.insert(3, "group", [group_of[unit] for unit in units])
     return index.astype({"group": object})
@@ -181,8 +181,11 @@ def near_duplicates_of(rows: pd.DataFrame, source: str) -> list[tuple[int, int]]
     return find_near_duplicates(list(rows["path"])) if source in ("csv", "folders") else []
 
 
-def _linked(links: list[tuple[str, str]], subjects: set[str]) -> dict[str, str]:
-    """Return the group of each unit: units that share a content, also through others, are one group."""
+def link_groups(links: list[tuple[str, str]], subjects: set[str]) -> dict[str, str]:
+    """Return the group of each unit, from pairs (unit, content): units that share a content are one group.
+
+    So are those that do through others. `subjects` are the units that a group may be named after.
+    """
     unit, units = pd.factorize(np.array([unit for unit, _ in links], dtype=object))
     content, contents = pd.factorize(np.array([content for _, content in links], dtype=object))
     size = len(units) + len(contents)

@@ -22,7 +22,7 @@ from allkit.course.exercises import answers_path, check, load_progress, progress
 from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
-from allkit.lessons import paper
+from allkit.lessons import paper, referee
 from allkit.plots import PALETTE
 
 SOLUTIONS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.py"))}
@@ -152,6 +152,7 @@ def objects(twin):
                "parts": SimpleNamespace(train=index[index["label"].notna()])},
         "12": {},
         "13": {"curves": _curves(), "people": _people()},
+        "15": {"shipped": referee.referee_shipped()},
     }  # fmt: skip
 
 

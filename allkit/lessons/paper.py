@@ -15,18 +15,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
 
-from allkit import ROOT, AllkitError, plots
+from allkit import ROOT, AllkitError, plots, printed
 from allkit.cnmc import load_manifest
 from allkit.data import source_images
 from allkit.images import fitting_crop
+from allkit.printed import CONFIRMED, CONTRADICTED, OPEN, verdict_row
 from allkit.progress import track
 from allkit.splits import Split, split_by_image, split_data
 from allkit.train import LearningRateRule, build_from_profile, get_profile, train_model
 
 FOLDER = ROOT / "data" / "paper"
-
-CONFIRMED, CONTRADICTED, OPEN = "confirmed", "contradicted", "inconclusive"
-"""The verdicts on a claim."""
 
 AREA_MEAN, AREA_SPREAD = (36_244, 26_544), (7_176, 7_762)
 """Area of the cells of C-NMC 2019 by class, ALL and HEM, px: published means and standard deviations."""
@@ -89,15 +87,9 @@ def load_literature() -> pd.DataFrame:
 def possible_counts(accuracy_percent: float, decimals: int, n: int) -> list[int]:
     """Notebooks 02, 08: list every count of right answers among `n` images that prints as this accuracy.
 
-    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images. A figure halfway
-    between two prints counts as both: how the authors' software rounds is not known.
+    A printed accuracy is a fraction k/n in disguise: if no k fits, it was not measured on n images.
     """
-    k = np.arange(n + 1)
-    return k[_rounds_to(100 * k / n, accuracy_percent, decimals)].tolist()
-
-
-def _rounds_to(value: np.ndarray, printed: float, decimals: int) -> np.ndarray:
-    return np.abs(value - printed) <= 0.5 * 10.0**-decimals + 1e-9
+    return printed.counts_of(printed.percent(accuracy_percent, decimals), n).tolist()
 
 
 def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -> list[np.ndarray]:
@@ -108,32 +100,14 @@ def reconstruct_confusion(report: pd.DataFrame, *, correct: int | None = None) -
     rows true, columns predicted, in the order of the report; there may be none.
     """
     n_first, n_second = (int(n) for n in report["support"].iloc[:2])
-    right_first, right_second = np.mgrid[0 : n_first + 1, 0 : n_second + 1]
-    scores = _report_scores(right_first, right_second, n_first, n_second)
-    fits = np.ones(right_first.shape, dtype=bool)
-    for (row, column), value in scores.items():
+    cells = []
+    for (row, column), measure in printed.REPORT.items():
         name = report.index[row] if isinstance(row, int) else row
         if name in report.index and not np.isnan(report.loc[name, column]):
-            fits &= _rounds_to(value, report.loc[name, column], 2)
-    if correct is not None:
-        fits &= right_first + right_second == correct
-    pairs = zip(right_first[fits].tolist(), right_second[fits].tolist(), strict=True)
-    return [np.array([[a, n_first - a], [n_second - d, d]]) for a, d in pairs]
-
-
-def _report_scores(a: np.ndarray, d: np.ndarray, n_first: int, n_second: int) -> dict:
-    """Every cell of a report from the numbers recognised, `a` of the first class and `d` of the second."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.nan_to_num(a / (a + n_second - d)), np.nan_to_num(d / (d + n_first - a))
-    recall = a / n_first, d / n_second
-    f1 = 2 * a / (2 * a + (n_first - a) + (n_second - d)), 2 * d / (2 * d + (n_first - a) + (n_second - d))
-    total = n_first + n_second
-    scores: dict[tuple[int | str, str], np.ndarray] = {("accuracy", "f1_score"): (a + d) / total}
-    for column, (first, second) in {"precision": precision, "recall": recall, "f1_score": f1}.items():
-        scores[0, column], scores[1, column] = first, second
-        scores["macro avg", column] = (first + second) / 2
-        scores["weighted avg", column] = (n_first * first + n_second * second) / total
-    return scores
+            cells.append((measure, printed.percent(100 * report.loc[name, column], 0)))
+    pairs = printed.fitting_matrices(cells, n_first, n_second).tolist()
+    fits = [(a, d) for a, d in pairs if correct is None or a + d == correct]
+    return [np.array([[a, n_first - a], [n_second - d, d]]) for a, d in fits]
 
 
 def summarise(model: str) -> dict[str, float]:
@@ -158,9 +132,9 @@ def _stated(measure: str, model: str = "") -> float:
 
 def _measures_of(matrix: np.ndarray) -> list[float]:
     """Accuracy, mean recall and weighted F1 of a confusion matrix, rows true."""
-    hits, support, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    f1 = 2 * hits / (support + called)
-    return [hits.sum() / support.sum(), (hits / support).mean(), (f1 * support).sum() / support.sum()]
+    (tp, tn), (p, n) = np.diag(matrix), matrix.sum(axis=1)
+    found = printed.matrix_measures(tp, tn, p, n)
+    return [float(found[name]) for name in ("accuracy", "balanced_accuracy", "weighted_f1")]
 
 
 def audit_paper() -> pd.DataFrame:
@@ -176,10 +150,6 @@ def audit_paper() -> pd.DataFrame:
     return pd.DataFrame([check() for check in checks])
 
 
-def _row(claim: str, where: str, stated: str, found: str, verdict: str) -> dict[str, str]:
-    return {"claim": claim, "where": where, "stated": stated, "found": found, "verdict": verdict}
-
-
 def _labelled() -> pd.DataFrame:
     manifest = load_manifest()
     return manifest[manifest["part"] == "train"]
@@ -189,7 +159,7 @@ def _audit_images() -> dict[str, str]:
     found, stated = len(_labelled()), int(_stated("images"))
     share = load_report("mobilenet")["support"]
     own, said = share["HEM"] / (share["ALL"] + share["HEM"]), _stated("images_HEM") / stated
-    return _row(
+    return verdict_row(
         "How many images the data set has", "III.A", f"{stated:,}, of them {said:.1%} HEM",
         f"{found:,} labelled ones in its list of files; the paper's own test part is {own:.1%} HEM",
         CONFIRMED if found == stated else CONTRADICTED,
@@ -201,7 +171,7 @@ def _audit_test_part() -> dict[str, str]:
     expected = {label: int(counts[label]) for label in ("ALL", "HEM")}
     support = load_report("mobilenet")["support"]
     fits = all(support[label] == count for label, count in expected.items())
-    return _row(
+    return verdict_row(
         "The test part is 15 % of all labelled images, stratified by class", "Figs. 11 and 16",
         " / ".join(f"{int(support[label]):,} {label}" for label in expected),
         " / ".join(f"{count:,} {label}" for label, count in expected.items()), CONFIRMED if fits else CONTRADICTED,
@@ -210,7 +180,7 @@ def _audit_test_part() -> dict[str, str]:
 
 def sizes_that_fit(accuracies: Sequence[float], sizes: Iterable[int]) -> list[int]:
     """Notebook 08: return the sizes on which every accuracy (percent, 3 decimals) is a whole number of images."""
-    return [n for n in sizes if all(possible_counts(accuracy, 3, n) for accuracy in accuracies)]
+    return printed.fitting_sizes([printed.percent(accuracy, 3) for accuracy in accuracies], sizes)
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -231,7 +201,7 @@ def _audit_split_sizes() -> dict[str, str]:
     train, validation, _ = split_sizes(len(_labelled()))
     fit = sizes_that_fit(_accuracies("val_accuracy"), range(200, 3001))
     also = bool(sizes_that_fit(_accuracies("accuracy"), [train]))
-    return _row(
+    return verdict_row(
         "The split is 70 / 15 / 15 % of all labelled images", "III.A", "70 / 15 / 15 %",
         f"of all validation parts of 200 to 3,000 images the printed accuracies fit {_listed(fit)} only; "
         f"those of training {'fit' if also else 'do not fit'} {train:,}",
@@ -244,7 +214,7 @@ def _audit_balancing() -> dict[str, str]:
     balanced = 2 * round(share.max())
     train = split_sizes(len(_labelled()))[0]
     fit = sizes_that_fit(_accuracies("accuracy"), [train, *range(balanced - 20, balanced + 21)])
-    return _row(
+    return verdict_row(
         "The classes were balanced by added images before training", "III.B.1",
         f"a training part of about {balanced:,} images",
         f"of the sizes near that and {train:,} the training accuracies fit {_listed(fit)} only",
@@ -259,7 +229,7 @@ def _audit_accuracy() -> dict[str, str]:
         right, wrong = _stated("correct", model), _stated("wrong", model)
         test.append(100 * right / (right + wrong))
         last.append(load_table(model)["accuracy"].iloc[-1])
-    return _row(
+    return verdict_row(
         "The accuracy of the two networks", "IV", " / ".join(f"{v:.3f} %" for v in stated),
         f"on the test part {' / '.join(f'{v:.3f} %' for v in test)}; "
         + ("the stated ones are those of training, last epoch" if stated == last else "the stated ones are of no part"),
@@ -286,7 +256,7 @@ def _audit_rule() -> dict[str, str]:
             right += int((given[column].round(decimals) == printed[column]).sum())
         right += int((given["monitor"] == printed["monitor"]).sum())
         total += 4 * len(printed)
-    return _row(
+    return verdict_row(
         "One rule for the learning rate stands behind both tables", "Tables I and II", f"{total} cells",
         f"{right} of {total} follow from the recovered rule", CONFIRMED if right == total else CONTRADICTED,
     )  # fmt: skip
@@ -294,7 +264,7 @@ def _audit_rule() -> dict[str, str]:
 
 def _audit_matrices() -> dict[str, str]:
     counts = {model: len(_matrices_of(model)) for model in _FILES}
-    return _row(
+    return verdict_row(
         "The reports and the counts of right images belong together", "IV, Figs. 10-16",
         " / ".join(f"{int(_stated('correct', model)):,} right" for model in _FILES),
         " / ".join(f"{count} possible matri{'x' if count == 1 else 'ces'}" for count in counts.values()),
@@ -306,7 +276,7 @@ def _audit_training_gain() -> dict[str, str]:
     support = load_report("mobilenet")["support"]
     always = 100 * support["ALL"] / (support["ALL"] + support["HEM"])
     below = load_table("mobilenet").query("val_accuracy < @always")["epoch"].tolist()
-    return _row(
+    return verdict_row(
         "MobileNet learns to separate the classes from the first epoch on", "Fig. 8, Table I",
         "training accuracy rises in every epoch",
         f"answering ALL always gives {always:.1f} %; on validation it is below that in "
@@ -329,7 +299,7 @@ def _audit_first_loss() -> dict[str, str]:
     start = [initial_penalty(features) for features in (1024, 1536)]  # width of the networks' last feature maps
     guess = math.log(2)
     explained = all(guess < first < penalty + guess for first, penalty in zip(firsts, start, strict=True))
-    return _row(
+    return verdict_row(
         "The loss says how well the classes are separated", "Tables I and II",
         f"first epoch {' / '.join(f'{v:.3f}' for v in firsts)}",
         f"guessing costs {guess:.2f}; the head's L2 penalty alone starts at {' / '.join(f'{v:.1f}' for v in start)}",
@@ -354,7 +324,7 @@ def _audit_size() -> dict[str, str]:
     support = load_report("mobilenet")["support"]
     error = auc_error(stated, int(support["ALL"]), int(support["HEM"]))
     more = (stated - area) > 1.96 * error
-    return _row(
+    return verdict_row(
         "MobileNet sees more in a cell than its size", "IV, Fig. 12", f"AUC {stated:.2f}",
         f"area alone has AUC {area:.2f}; the difference is {(stated - area) / error:.1f} standard errors",
         CONFIRMED if more else OPEN,
@@ -384,7 +354,7 @@ def _audit_difference() -> dict[str, str]:
     ]
     low, high = min(p for p, _ in pairs), max(p for _, p in pairs)
     verdict = CONFIRMED if high < 0.05 else OPEN
-    return _row(
+    return verdict_row(
         "EfficientNetB3 is better than MobileNet on these images", "IV, V",
         f"{int(_stated('correct', 'efficientnetb3')):,} against {int(_stated('correct', 'mobilenet')):,} right",
         f"McNemar's p between {low:.0e} and {high:.0e}, however their errors overlap (images taken as independent, "
@@ -414,7 +384,7 @@ def shared_with_training() -> dict[str, float]:
 
 def _audit_unseen() -> dict[str, str]:
     shared = shared_with_training()
-    return _row(
+    return verdict_row(
         "The test images are new to the networks", "III.A", "split by image",
         ", ".join(f"{share:.1%} share their {name}" for name, share in shared.items()) + " with training",
         CONTRADICTED if shared["subject"] > 0 else CONFIRMED,

@@ -17,6 +17,7 @@ from allkit.course.questions import (
     mobilenet,
     paper,
     person,
+    referee,
     rotation,
     saliency,
     start,
@@ -39,6 +40,7 @@ _NOTEBOOKS = (
     saliency,
     tuning,
     person,
+    referee,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
