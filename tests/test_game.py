@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -255,6 +256,19 @@ def test_the_sentence_on_advice_says_how_it_was_made_wrong_but_only_to_who_has_p
     assert "*inconclusive*" in text
     ax = readers.plot_advice(nobody)
     assert "simulated, never follows, wrong advice, alone" in ax.get_label()
+
+
+def test_an_image_that_is_there_twice_comes_once(twin, tmp_path):
+    index = load_index(twin)
+    index = index[index["label"].notna()]
+    again = tmp_path / "again.bmp"
+    again.write_bytes(Path(index["path"].iloc[0]).read_bytes())
+    more = pd.concat([index, index.head(1).assign(path=str(again))], ignore_index=True)
+    for rows in (more, more.iloc[::-1]):
+        parts = readers.split_cells(rows, seed=1)
+        paths = pd.concat([parts.train, parts.validation, parts.test])["path"]
+        assert len(paths) > 30
+        assert len({str(again), index["path"].iloc[0]} & set(paths)) == 1
 
 
 def test_the_rivals_know_no_cell_of_the_game(twin):

@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 
 from allkit import plots
 from allkit.data import class_order
+from allkit.duplicates import contents_of
 from allkit.evaluate import FEWEST_UNITS, LEVEL, predicted_labels, wilson_interval
 from allkit.splits import Split, split_data
 
@@ -31,7 +32,11 @@ FIXED = "a fixed answer"
 
 
 def split_cells(index: pd.DataFrame, *, seed: int = 123) -> Split:
-    """Notebook 00: split for the game: by subject, or by image where subjects are unknown, since nothing is claimed."""
+    """Notebook 00: split for the game: by subject, or by image where subjects are unknown, since nothing is claimed.
+
+    Of images that are there twice, one is taken: a cell that comes again by chance is no second cell.
+    """
+    index = index[~pd.Series(contents_of(index["path"]), index.index).duplicated()]
     known = index.loc[index["label"].notna() & (index["part"] == "train"), "subject"].notna().all()
     return split_data(index, "subject" if known else "image", seed=seed)
 

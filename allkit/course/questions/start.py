@@ -69,4 +69,21 @@ EXERCISES = (
         a="A network's probability is about its own scores, on images like those it learned from.",
         c="A rejected image is no finding either: the kit rejects blurred pictures and pictures of cats.",
     ),
+    Exercise(
+        id="00.5",
+        level="compute",
+        kind="number",
+        tolerance=0.001,
+        truth=0.6,
+        mistakes=(
+            (0.8, "That is the share of all cells on which they agree. Take off what chance would give."),
+            (0.3, "Six more than by chance, yes; but of the ten that chance leaves over, not of all twenty."),
+            (6, "That is how many more they agree on than by chance. Of how many that were left over?"),
+            (0.5, "That is the agreement of two who guess. How far beyond it do these two get?"),
+        ),
+        why="Kappa is (16 - 10) / (20 - 10). Agreement of 80 % sounds better than it is where chance alone gives 50 %.",
+        hint="Beyond the ten of chance, on how many cells do they agree, and on how many could they?",
+        more="They agree on six of the ten cells that chance leaves over; divide.",
+        misconception="agreement in percent is agreement beyond chance",
+    ),
 )
