@@ -63,6 +63,9 @@ def test_every_cell_comes_twice_and_far_apart():
 def test_it_is_blinded_and_the_second_look_is_at_another_picture(cells):
     game = RecognitionGame(cells, crop=300, note="synthetic cells")
     assert "synthetic cells, shown" in shown(game)
+    published = game.widget._repr_mimebundle_()["text/html"]
+    assert "Picture 1 of 12, a cell to be named" in published
+    assert "Interactive in JupyterLab: a game of 6 cells, each shown twice" in published
     pictures = []
     for number in range(12):
         words = re.sub(r"src='[^']+'", "", shown(game))
@@ -129,6 +132,8 @@ def test_cells_are_of_all_classes_alike_and_of_as_many_subjects_as_possible():
     assert chosen["path"].tolist() == readers.choose_cells(made_up(), 20, seed=1)["path"].tolist()
     unknown = readers.choose_cells(made_up().assign(subject=None), 20, seed=1)
     assert len(unknown) == 20
+    few = readers.choose_cells(made_up().query("label == 'ALL' or path < '12'"), 20, seed=1)
+    assert few["label"].value_counts().nunique() == 1, "where one class is rare, there are fewer of both"
 
 
 @pytest.mark.parametrize(("errors", "own"), [(0.2, 6), (0.0, 0)])
@@ -159,9 +164,11 @@ def test_kappa_is_that_of_scikit_learn_and_cannot_be_given_where_both_say_one_th
         first, second = rng.choice(["ALL", "HEM", "x"], size=(2, 20))
         found = readers.evaluate_agreement(first, second)
         assert found["value"] == pytest.approx(cohen_kappa_score(first, second))
-        assert found["low"] <= found["value"] <= found["high"]
+        assert -1 <= found["low"] <= found["value"] <= found["high"] <= 1
     assert np.isnan(readers.evaluate_agreement(["ALL"] * 20, ["ALL"] * 20)["value"])
     assert np.isnan(readers.evaluate_agreement([], [])["value"])
+    few = readers.evaluate_agreement(["ALL", "HEM", "ALL"], ["ALL", "HEM", "HEM"])
+    assert np.isnan([few["low"], few["high"]]).all()
     same = readers.evaluate_agreement(["ALL", "HEM"] * 10, ["ALL", "HEM"] * 10)
     assert (same["value"], same["high"]) == (1, 1)
     assert same["low"] < 0.8, "twenty readings alike do not prove that all are"

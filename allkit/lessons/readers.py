@@ -51,7 +51,8 @@ def _shuffled(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
 def choose_cells(rows: pd.DataFrame, cells: int = 20, *, seed: int = 0) -> pd.DataFrame:
     """Notebook 00: return cells of all classes alike, from as many subjects as possible, in random order."""
     order = _shuffled(rows, seed)
-    each = cells // order["label"].nunique()
+    sizes = order["label"].value_counts()
+    each = min(cells // len(sizes), sizes.min())
     return order.groupby("label").head(each).sample(frac=1, random_state=seed).reset_index(drop=True)
 
 
@@ -161,7 +162,7 @@ def evaluate_agreement(first: Sequence[str], second: Sequence[str]) -> dict[str,
     one, other = np.asarray(first), np.asarray(second)
     chance = sum((one == name).mean() * (other == name).mean() for name in np.unique(one)) if len(one) else 1.0
     for name in ("value", "low", "high"):
-        found[name] = (found[name] - chance) / (1 - chance) if chance < 1 else np.nan
+        found[name] = float(np.maximum(-1, (found[name] - chance) / (1 - chance))) if chance < 1 else np.nan
     return found
 
 
