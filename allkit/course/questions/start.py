@@ -61,16 +61,8 @@ EXERCISES = (
         hint="How many of the twenty are right?",
         more="Sixteen of twenty are right; divide.",
     ),
-    explain(
-        "00.4",
-        "b",
-        "The kit teaches and compares methods. Nothing it prints is about a person's health.",
-        misconception="a network's answer is a diagnosis",
-        a="A network's probability is about its own scores, on images like those it learned from.",
-        c="A rejected image is no finding either: the kit rejects blurred pictures and pictures of cats.",
-    ),
     Exercise(
-        id="00.5",
+        id="00.4",
         level="compute",
         kind="number",
         tolerance=0.001,
@@ -85,5 +77,13 @@ EXERCISES = (
         hint="Beyond the ten of chance, on how many cells do they agree, and on how many could they?",
         more="They agree on six of the ten cells that chance leaves over; divide.",
         misconception="agreement in percent is agreement beyond chance",
+    ),
+    explain(
+        "00.5",
+        "b",
+        "The kit teaches and compares methods. Nothing it prints is about a person's health.",
+        misconception="a network's answer is a diagnosis",
+        a="A network's probability is about its own scores, on images like those it learned from.",
+        c="A rejected image is no finding either: the kit rejects blurred pictures and pictures of cats.",
     ),
 )
