@@ -254,7 +254,7 @@ def test_the_sentence_on_advice_says_how_it_was_made_wrong_but_only_to_who_has_p
     played = readers.describe_advice(readers.evaluate_advice({"you": led}), cells)
     assert "about 0 of 6 cells alone, and about 6 of them after wrong advice" in played
     assert "more than luck" in played
-    assert "0 of these are its own errors, and 6 are answers of it that were turned round" in played
+    assert "0 of these are the network's own errors, and 6 are answers of it that were turned round" in played
     nobody = readers.evaluate_advice({"you": empty, "simulated, never follows": readers.simulate_reader(cells, 0.8)})
     assert nobody.index.get_level_values("reader").unique().tolist() == ["simulated, never follows"]
     text = readers.describe_advice(nobody, cells)

@@ -258,8 +258,8 @@ def describe_advice(effect: pd.DataFrame, cells: pd.DataFrame) -> str:
     turned, wrong = int(cells["turned"].sum()), int((cells["advice"] != cells["label"]).sum())
     made = f", and {turned} are answers of it that were turned round, because it errs too rarely" if turned else ""
     return (
-        f"{text} The truth about the advice: it was wrong about {wrong} of {len(cells)} cells, more often than this "
-        f"network is; {wrong - turned} of these are its own errors{made}."
+        f"{text} The truth about the advice: it was chosen to be wrong about {wrong} of {len(cells)} "
+        f"cells; {wrong - turned} of these are the network's own errors{made}."
     )
 
 
