@@ -19,7 +19,6 @@ from allkit.app.explorers import (
     stage_explorer,
     threshold_explorer,
 )
-from allkit.app.game import RecognitionGame
 from allkit.app.upload import ClassifierApp, shorten, upload_value
 from allkit.backend import keras
 from allkit.classify import classify_bytes
@@ -398,32 +397,11 @@ def test_published_pages_get_a_picture_and_a_sentence_instead_of_a_widget(twin):
     assert "VBox" not in bundle["text/plain"]
 
 
-# ---- game and explorers of the course ------------------------------------------------------------------------
+# ---- explorers of the course ---------------------------------------------------------------------------------
 
 
 def words_of(widget) -> str:
     return widget._repr_mimebundle_()["text/html"]
-
-
-def test_the_game_takes_answers_says_the_truth_and_ends(twin):
-    rows = load_index(twin)
-    rows = rows[rows["label"].notna()].groupby("label").head(2)
-    game = RecognitionGame(rows, crop=300, note="synthetic cells")
-    assert "Cell 1 of 4" in words_of(game.widget)
-    assert "synthetic cells, shown" in words_of(game.widget)
-    truth = rows["label"].iloc[0]
-    wrong = next(label for label in game.buttons if label != truth)
-    game.buttons[wrong].click()
-    assert game.answers == [wrong]
-    assert f"It was {truth}" in game._word.value
-    for label in rows["label"].iloc[1:]:
-        game.buttons[label].click()
-    assert all(button.disabled for button in game.buttons.values())
-    assert "3 of 4 right" in game._word.value
-    game.answer(truth)
-    assert len(game.answers) == 4, "over is over"
-    game.restart()
-    assert (game.answers, game.buttons[truth].disabled) == ([], False)
 
 
 def test_a_convolution_and_splits_can_be_stepped_through_without_kernel_or_script(twin):

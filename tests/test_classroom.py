@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from allkit import ROOT, AllkitError, cli
+from allkit.app.game import save_looks
 from allkit.course import release
 from allkit.course.classroom import (
     common_answers,
@@ -26,6 +27,7 @@ from allkit.course.exercises import check, progress_path, worked
 from allkit.course.offline import render_markdown
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import Choice, Question, describe_bank, load_bank, write_moodle, write_qti
+from allkit.course.reader_study import describe_class, evaluate_class
 from allkit.course.release import release_notebooks
 
 
@@ -225,6 +227,147 @@ def test_the_page_says_who_is_where(folder, tmp_path):
     )
     assert "2 of 3" in answers.get_text()
     assert len(by_exercise.select("tbody tr")) == len(EXERCISES)
+
+
+# ---- a class as readers ----------------------------------------------------------------------------------------
+
+
+def _look(cell, answer, *, look=1, truth="ALL", network="ALL", advice=None):
+    return {"cell": f"{cell:012x}", "look": look, "truth": truth, "network": network, "advice": advice,
+            "answer": answer}  # fmt: skip
+
+
+def _other(label):
+    return "HEM" if label == "ALL" else "ALL"
+
+
+def _reader(right, *, misled=0, turn=0):
+    """The two rounds of a student who names `right` of 20 cells right, and follows wrong advice `misled` times.
+
+    `turn` moves the wrong answers on, so that not all students are wrong about the same cells.
+    """
+    truths = ["ALL", "HEM"] * 10
+    wrong = {(turn + k) % 20 for k in range(20 - right)}
+    alone = [
+        _look(k, _other(truth) if k in wrong else truth, truth=truth, network=truth if k >= 4 else _other(truth))
+        for k, truth in enumerate(truths)
+    ]
+    advised = [_look(100 + k, truth, truth=truth) for k, truth in enumerate(truths)]
+    for k, truth in enumerate(truths):
+        advice = _other(truth) if k < 6 else truth
+        advised.append(_look(100 + k, advice if k < misled else truth, look=2, truth=truth, advice=advice))
+    return {"alone": alone, "advised": advised}
+
+
+def _hand_in_looks(path, rounds):
+    _hand_in(path, rounds, "looks")
+
+
+@pytest.fixture
+def readers_in(tmp_path):
+    """Forty students, half of them right about 12 of 20 cells and half about 16; each follows 2 or 4 of 6 errors."""
+    folder = tmp_path / "in"
+    for k in range(40):
+        rounds = _reader(12 if k % 2 else 16, misled=2 if k < 20 else 4, turn=3 * k)
+        _hand_in_looks(folder / f"r{k:02}" / "reader-study.json", rounds)
+    return folder
+
+
+def test_a_class_of_readers_is_scored_alone_together_and_with_advice(readers_in):
+    study = evaluate_class(load_classroom(readers_in).readers)
+    assert study.accuracy["same"].tolist() == [16] * 20 + [12] * 20
+    assert study.together.loc["majority vote of the class", ["same", "cells"]].tolist() == [20, 20]
+    assert study.together.loc["the network", ["same", "cells"]].tolist() == [16, 20]
+    assert (study.only_vote, study.only_network) == (4, 0)
+    assert study.agreement["value"] == pytest.approx(0.6)  # 16 of 20 alike, half by chance
+    assert study.advice.loc[("wrong advice", "alone"), "value"] == 0
+    assert study.advice.loc[("wrong advice", "with it"), "value"] == pytest.approx(0.5)
+    assert study.advice.loc[("right advice", "with it"), "value"] == 0
+    assert study.bias["value"] == pytest.approx(0.5)
+    assert 0.4 < study.bias["low"] < 0.5 < study.bias["high"] < 0.6
+    said = " ".join(describe_class(study))
+    assert "majority vote named 20 of 20 right, the network 16" in said
+    assert "inconclusive (sign test, p = 0.12)" in said
+    assert "kappa with the network" in said
+    assert "0.60 (from" in said
+    assert "40 students" in said
+    assert "Automation bias: +50 percentage points" in said
+
+
+def test_nobody_is_misled_where_the_advice_changes_nothing(tmp_path):
+    for k in range(6):
+        _hand_in_looks(tmp_path / "in" / f"r{k}.json", _reader(14, misled=0, turn=k))
+    text = " ".join(describe_class(evaluate_class(load_classroom(tmp_path / "in").readers)))
+    assert "Whether there is automation bias is inconclusive" in text
+    for k in range(6):
+        rounds = _reader(14, misled=k % 2, turn=k)
+        first = next(look for look in rounds["advised"] if look["look"] == 1)
+        first["answer"] = "HEM" if k % 2 == 0 else "ALL"  # as many mend an error as make one
+        _hand_in_looks(tmp_path / "in" / f"r{k}.json", rounds)
+    text = " ".join(describe_class(evaluate_class(load_classroom(tmp_path / "in").readers)))
+    assert "+0 percentage points" in text
+    assert "so it is inconclusive" in text
+
+
+def test_few_readers_and_rounds_that_were_left_early_are_inconclusive(tmp_path):
+    _hand_in_looks(tmp_path / "in" / "the network.json", {"alone": _reader(14)["alone"][:3]})
+    _hand_in_looks(tmp_path / "in" / "b.json", {"advised": _reader(14)["advised"][:20]})
+    room = load_classroom(tmp_path / "in")
+    assert set(room.progress) == {"the network", "b"}
+    text = " ".join(describe_class(evaluate_class(room.readers)))
+    assert "No cell has a majority" in text
+    assert "Nobody handed in answers with the network's advice" in text
+    write_class(room, tmp_path)
+    for path in (tmp_path / "in").glob("*.json"):
+        _hand_in_looks(path, {"alone": []})
+    text = write_class(load_classroom(tmp_path / "in"), tmp_path)[1].read_text(encoding="utf-8")
+    assert "<img" not in text
+
+
+def test_the_page_shows_one_figure_of_the_readers_with_its_words(readers_in, tmp_path):
+    _hand_in_looks(readers_in / "<img src=x>$x$ \u4f60\u597d.json", _reader(10))
+    page = write_class(load_classroom(readers_in), tmp_path)[1]
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    (picture,) = soup.select("img")
+    assert picture["src"].startswith("data:image/png;base64,")
+    assert "r00 0.80" in picture["alt"]
+    assert "majority vote of the class 1.00" in picture["alt"]
+    assert "wrong advice, with it" in picture["alt"]
+    assert "<img src=x>" in picture["alt"]
+    assert "Automation bias: " in soup.get_text()
+    assert len(page.read_bytes()) < 600_000
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"cell": "../../x"}, "alone 0 cell"), ({"look": 3}, "alone 0 look"), ({"answer": "x" * 81}, "alone 0 answer"),
+    ({"answer": 3}, "alone 0 answer"), ({"truth": None}, "alone 0 truth"),
+])  # fmt: skip
+def test_a_file_of_the_game_that_is_not_as_written_is_left_out(readers_in, change, reason):
+    _hand_in_looks(readers_in / "x.json", {"alone": [_look(1, "ALL") | change]})
+    room = load_classroom(readers_in)
+    assert len(room.readers) == 40
+    (note,) = room.notes
+    assert note.startswith("x.json was left out: ")
+    assert reason in note
+
+
+def test_other_hostile_files_of_the_game_are_left_out_too(readers_in):
+    _hand_in_looks(readers_in / "a.json", {"alone": [_look(k, "ALL") for k in range(401)]})
+    _hand_in_looks(readers_in / "b.json", {"everything": []})
+    (readers_in / "c.json").write_text(json.dumps({"format": 2, "looks": {}}), encoding="utf-8")
+    _hand_in_looks(readers_in / "d.json", [_look(1, "ALL")])
+    room = load_classroom(readers_in)
+    assert len(room.readers) == 40
+    assert [note.split()[0] for note in room.notes] == ["a.json", "b.json", "c.json", "d.json"]
+
+
+def test_what_the_game_writes_can_be_collected(monkeypatch, capsys, tmp_path):
+    looks = pd.DataFrame(_reader(14)["advised"]).astype(object)
+    path = save_looks("advised", looks)
+    (tmp_path / "in" / "ada").mkdir(parents=True)
+    (tmp_path / "in" / "ada" / path.name).write_bytes(path.read_bytes())
+    code, out, err = _run(monkeypatch, capsys, "class", "collect", tmp_path / "in", "--out", tmp_path)
+    assert (code, err, "with answers of the game: 1" in out) == (0, "", True)
 
 
 # ---- a quiz ----------------------------------------------------------------------------------------------------

@@ -587,7 +587,7 @@ class _Shell:
 
 @pytest.mark.parametrize(
     ("source", "name", "sentence"),
-    [("answer = c\ncheck('00.4', answer)", "c", True), ("answer = c + 1", "c", False), ("x = c", "c", False),
+    [("answer = c\ncheck('00.5', answer)", "c", True), ("answer = c + 1", "c", False), ("x = c", "c", False),
      ("answer = result", "result", False)],
 )  # fmt: skip
 def test_a_letter_without_quotation_marks_gets_a_sentence(monkeypatch, source, name, sentence):
@@ -604,11 +604,11 @@ def test_buttons_stand_for_the_letters_where_somebody_sits(monkeypatch):
     shown = []
     monkeypatch.setattr(exercises, "is_live", lambda: True)
     monkeypatch.setattr(exercises, "show_buttons", lambda letters, check: shown.append((letters, check)))
-    assert check("00.4", ...).state == "blank"
+    assert check("00.5", ...).state == "blank"
     ((letters, press),) = shown
     assert letters == ["a", "b", "c"]
     assert press("b").state == "right"
-    check("00.4", "c")
+    check("00.5", "c")
     check("00.1", ..., index=pd.DataFrame({"label": ["ALL"]}))
     assert len(shown) == 1, "for letters, and for blanks only"
 

@@ -63,31 +63,6 @@ def test_the_parts_of_a_drawn_cell_are_where_the_arrows_point():
     assert "nucleus fills" in ax.get_label()
 
 
-def test_the_game_is_fair_and_scored_against_ruler_and_network(index):
-    parts = start.split_cells(index, seed=1)
-    cells = start.choose_cells(parts.test, 8, seed=1)
-    assert cells["label"].value_counts().nunique() == 1
-    assert cells["subject"].nunique() >= 3
-    scores = start.evaluate_players(cells, list(cells["label"])[:6], parts)
-    assert scores.loc["you", ["right", "cells"]].tolist() == [6, 6]
-    assert scores["cells"].tolist() == [6, len(cells), len(cells)]
-    assert "You have 6 of 6 right" in start.describe_players(scores)
-    nobody = start.evaluate_players(cells, [], parts)
-    assert nobody.index[0].startswith("a fixed answer")
-    assert nobody["share"].iloc[0] == 0.5
-    assert "Nobody has played yet" in start.describe_players(nobody)
-
-
-def test_a_score_is_ahead_only_where_the_intervals_are_apart():
-    rows = {"you": [10, 20, 0.5, 0.30, 0.70], "a ruler": [12, 20, 0.6, 0.4, 0.8], "a network": [20, 20, 1.0, 0.84, 1.0]}
-    scores = pd.DataFrame(rows, ["right", "cells", "share", "low", "high"]).T
-    assert "the network is ahead by more than luck" in start.describe_players(scores)
-    scores.loc["a network", "low"] = 0.6
-    assert "*inconclusive*" in start.describe_players(scores)
-    scores.loc["you"] = [2, 3, 0.67, np.nan, np.nan]
-    assert "play on" in start.describe_players(scores)
-
-
 def test_leaks_are_counted_by_subject_and_by_content(index):
     splits = exploration.split_both_ways(index, seed=1)
     leaks = exploration.count_leaks(splits)

@@ -68,7 +68,7 @@ def collect(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for class.csv and class.html.")] = Path(),
 ) -> None:
-    """Put the progress of a class, and the wrong answers that students agreed to hand in, into one table and one page.
+    """Put what a class hands in into one table and one page: progress, and, from who agreed, wrong answers and games.
 
     Nothing leaves this machine. Files that cannot be used are named, with the reason.
     """
@@ -78,7 +78,10 @@ def collect(
     for note in room.notes:
         say(one_line(note), err=True)
     csv, page = write_class(room, out)
-    say(f"Students: {len(room.progress)}; with wrong answers: {len(room.answers)}; notes: {len(room.notes)}")
+    say(
+        f"Students: {len(room.progress)}; with wrong answers: {len(room.answers)}; "
+        f"with answers of the game: {len(room.readers)}; notes: {len(room.notes)}"
+    )
     say(f"Table: {csv}\nPage: {page}")
 
 

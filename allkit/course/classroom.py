@@ -22,6 +22,7 @@ from allkit.course.grading import ANSWER_LENGTH, judge
 from allkit.course.offline import TEMPLATES
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import load_bank
+from allkit.course.reader_study import LOOKS_IN_FILE, evaluate_class, show_class
 from allkit.evaluate import FEWEST_UNITS
 from allkit.images import first_of
 from allkit.lists import as_text_cells, read_table
@@ -46,10 +47,14 @@ _ANSWERS = TypeAdapter(dict[str, Annotated[list[_Answer], Field(max_length=MOST_
 
 @dataclass
 class Classroom:
-    """What was handed in, by student: progress, and the wrong answers of those who kept them; `notes` are sentences."""
+    """What was handed in, by student; `notes` are sentences.
+
+    Progress, the wrong answers of those who kept them, and what those answered who saved their game.
+    """
 
     progress: dict[str, dict[str, _Entry]] = field(default_factory=dict)
     answers: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    readers: dict[str, dict[str, list]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,9 +86,11 @@ def load_classroom(folder: Path, names: Path | None = None, ignore: Collection[P
     unused = [_clean(name) for name in chosen if name not in used]
     if unused:
         room.notes.append(f"The list of names has lines that fit no usable file: {first_of(unused)}.")
-    if not room.progress:
+    if not room.progress and not room.readers:
         why = f" {first_of(room.notes, 5)}" if room.notes else " It holds no file."
         raise AllkitError(f"{folder}: there is no file of progress that can be used.{why}")
+    for student in room.readers:
+        room.progress.setdefault(student, {})
     return room
 
 
@@ -107,7 +114,7 @@ def _student_of(relative: Path, chosen: Mapping[str, str], used: set[str]) -> st
         if key in chosen:
             used.add(key)
             return _clean(chosen[key])
-    bare = re.sub(r"[-_. ]*(progress|answers)$", "", relative.stem, flags=re.IGNORECASE)
+    bare = re.sub(r"[-_. ]*(progress|answers|reader-study)$", "", relative.stem, flags=re.IGNORECASE)
     return _clean(parts[0] if len(parts) > 1 else bare or relative.stem)
 
 
@@ -117,7 +124,7 @@ def _clean(name: str, longest: int = 80) -> str:
 
 
 def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return "progress" or "answers", and what the file holds by exercise; AllkitError with the reason otherwise."""
+    """Return "progress", "answers" or "readers", and what the file holds; AllkitError with the reason otherwise."""
     if path.is_symlink() or not path.is_file():
         raise AllkitError("it is a link or no ordinary file.")
     if path.suffix.lower() not in (".json", ".csv"):
@@ -128,6 +135,8 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
         content = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
         if "answers" in content:
             return "answers", _ANSWERS.validate_python(content["answers"])
+        if "looks" in content:
+            return "readers", LOOKS_IN_FILE.validate_python(content["looks"])
         return "progress", _PROGRESS.validate_python(content["exercises"])
     except ValidationError as error:
         first = error.errors()[0]
@@ -138,9 +147,9 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in progress.json, answers.json, or what `allkit progress --json` prints."""
+    """Return the object in progress.json, answers.json, reader-study.json, or what `allkit progress --json` prints."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(content, dict) or not {"exercises", "answers"} & set(content):
+    if not isinstance(content, dict) or not {"exercises", "answers", "looks"} & set(content):
         raise AllkitError("it is JSON, but neither progress nor answers.")
     if isinstance(content.get("exercises"), list):
         return {"exercises": _from_rows(content["exercises"])}
@@ -171,6 +180,8 @@ def _from_rows(rows: list[Any]) -> dict[str, Any]:
 
 def _add(room: Classroom, sources: dict, student: str, shown: str, kind: str, content: dict[str, Any]) -> None:
     """Put the contents of a file into the room; say what is doubled, and what is unknown."""
+    if kind == "readers":
+        return _keep(room.readers, room, sources, student, shown, kind, content)
     unknown = sorted(set(content) - set(EXERCISES))
     if unknown:
         room.notes.append(
@@ -183,6 +194,11 @@ def _add(room: Classroom, sources: dict, student: str, shown: str, kind: str, co
             room.notes.append(
                 f"{shown} and {sources[kind, other]} hold the same progress: handed in twice, or copied; both count."
             )
+    return _keep(kept, room, sources, student, shown, kind, content)
+
+
+def _keep(kept: dict, room: Classroom, sources: dict, student: str, shown: str, kind: str, content: dict) -> None:
+    """Keep what a file holds, or the fuller of two files of a student."""
     if student in kept:
         first, second = sources[kind, student], shown
         larger = _size(content) > _size(kept[student])
@@ -325,5 +341,6 @@ def _facts(room: Classroom, table: pd.DataFrame) -> dict[str, Any]:
         "idle": int((~tried.any(axis=1)).sum()),
         "answers": common_answers(room) if room.answers else None,
         "answering": len(room.answers),
+        "readers": show_class(evaluate_class(room.readers)) if room.readers else None,
         "notes": room.notes,
     }

@@ -35,9 +35,18 @@ def wrong_00_3():
 
 
 def exercise_00_4():
+    # Chance gives 10 of 20. They agree on 6 of the 10 others.
+    return (16 - 10) / (20 - 10)
+
+
+def wrong_00_4():
+    return [(16 / 20, "Take off what chance"), (6 / 20, "of all twenty")]
+
+
+def exercise_00_5():
     # A probability of a network is about its own scores. Only a doctor with the whole patient can say more.
     return "b"
 
 
-def wrong_00_4():
+def wrong_00_5():
     return [("a", "its own scores"), ("C", "no finding either")]
