@@ -19,6 +19,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from allkit import AllkitError, printable, saving
 from allkit.course.exercises import FORMAT, MOST_ANSWERS
 from allkit.course.grading import ANSWER_LENGTH, judge
+from allkit.course.hand_in import FORMAT as HOSPITAL_FORMAT
+from allkit.course.hand_in import HandIn
 from allkit.course.offline import TEMPLATES
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import load_bank
@@ -46,10 +48,14 @@ _ANSWERS = TypeAdapter(dict[str, Annotated[list[_Answer], Field(max_length=MOST_
 
 @dataclass
 class Classroom:
-    """What was handed in, by student: progress, and the wrong answers of those who kept them; `notes` are sentences."""
+    """What was handed in, by student: progress, the wrong answers of those who kept them, and what they found in their
+    hospital (notebook 18), with the verdicts once it is graded; `notes` are sentences.
+    """
 
     progress: dict[str, dict[str, _Entry]] = field(default_factory=dict)
     answers: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    hospitals: dict[str, HandIn] = field(default_factory=dict)
+    graded: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -77,7 +83,10 @@ def load_classroom(folder: Path, names: Path | None = None, ignore: Collection[P
             room.notes.append(f"{shown} was left out: {error}")
             continue
         student = _student_of(path.relative_to(folder), chosen, used)
-        _add(room, sources, student, shown, kind, content)
+        if isinstance(content, HandIn):
+            _add_hospital(room, student, shown, content)
+        else:
+            _add(room, sources, student, shown, kind, content)
     unused = [_clean(name) for name in chosen if name not in used]
     if unused:
         room.notes.append(f"The list of names has lines that fit no usable file: {first_of(unused)}.")
@@ -107,7 +116,7 @@ def _student_of(relative: Path, chosen: Mapping[str, str], used: set[str]) -> st
         if key in chosen:
             used.add(key)
             return _clean(chosen[key])
-    bare = re.sub(r"[-_. ]*(progress|answers)$", "", relative.stem, flags=re.IGNORECASE)
+    bare = re.sub(r"[-_. ]*(progress|answers|hospital)$", "", relative.stem, flags=re.IGNORECASE)
     return _clean(parts[0] if len(parts) > 1 else bare or relative.stem)
 
 
@@ -116,8 +125,11 @@ def _clean(name: str, longest: int = 80) -> str:
     return printable(" ".join(unicodedata.normalize("NFC", name).split()))[:longest]
 
 
-def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return "progress" or "answers", and what the file holds by exercise; AllkitError with the reason otherwise."""
+def _read_file(path: Path) -> tuple[str, dict[str, Any] | HandIn]:
+    """Return the kind of a file, and what it holds; AllkitError with the reason why it cannot be used.
+
+    "progress" or "answers" come by exercise, "hospital" as it was handed in.
+    """
     if path.is_symlink() or not path.is_file():
         raise AllkitError("it is a link or no ordinary file.")
     if path.suffix.lower() not in (".json", ".csv"):
@@ -126,6 +138,8 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
         raise AllkitError(f"it has more than {MOST_BYTES:,} bytes, so it is no file of progress.")
     try:
         content = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
+        if "hospital" in content:
+            return "hospital", HandIn.model_validate(content)
         if "answers" in content:
             return "answers", _ANSWERS.validate_python(content["answers"])
         return "progress", _PROGRESS.validate_python(content["exercises"])
@@ -144,7 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise AllkitError("it is JSON, but neither progress nor answers.")
     if isinstance(content.get("exercises"), list):
         return {"exercises": _from_rows(content["exercises"])}
-    if content.get("format") != FORMAT:
+    if content.get("format") != (HOSPITAL_FORMAT if "hospital" in content else FORMAT):
         raise AllkitError("it was written by another version of allkit.")
     return content
 
@@ -193,6 +207,15 @@ def _add(room: Classroom, sources: dict, student: str, shown: str, kind: str, co
         if not larger:
             return
     kept[student], sources[kind, student] = content, shown
+
+
+def _add_hospital(room: Classroom, student: str, shown: str, content: HandIn) -> None:
+    """Put what was handed in from a hospital into the room; the file with more answers counts."""
+    there = room.hospitals.get(student)
+    if there:
+        room.notes.append(f"Two files of a hospital are called {student}; the one with more answers counts ({shown}).")
+    if there is None or len(content.answers) > len(there.answers):
+        room.hospitals[student] = content
 
 
 def _size(content: Mapping[str, Any]) -> tuple[int, int]:
@@ -295,7 +318,7 @@ def _hint_for(number: str, answer: str) -> str:
 
 
 def write_class(room: Classroom, out: Path) -> tuple[Path, Path]:
-    """Write class.csv and class.html into a folder; return both paths."""
+    """Write class.csv and class.html into a folder, and hospitals.csv where some are graded; return the first two."""
     table = tabulate_class(room)
     csv, page = out / "class.csv", out / "class.html"
     with saving(csv) as temporary:
@@ -303,6 +326,9 @@ def write_class(room: Classroom, out: Path) -> tuple[Path, Path]:
     text = TEMPLATES.get_template("class.html.j2").render(**_facts(room, table))
     with saving(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if room.graded is not None:
+        with saving(out / "hospitals.csv") as temporary:
+            as_text_cells(room.graded).to_csv(temporary, index=False)
     return csv, page
 
 
@@ -325,5 +351,6 @@ def _facts(room: Classroom, table: pd.DataFrame) -> dict[str, Any]:
         "idle": int((~tried.any(axis=1)).sum()),
         "answers": common_answers(room) if room.answers else None,
         "answering": len(room.answers),
+        "hospitals": room.graded,
         "notes": room.notes,
     }

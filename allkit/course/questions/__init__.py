@@ -15,6 +15,7 @@ from allkit.course.questions import (
     leakage,
     learning,
     mobilenet,
+    own_hospital,
     paper,
     rotation,
     saliency,
@@ -37,6 +38,7 @@ _NOTEBOOKS = (
     uncertainty,
     saliency,
     tuning,
+    own_hospital,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
