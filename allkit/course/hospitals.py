@@ -53,7 +53,7 @@ def _compute(key: str) -> dict[str, list]:
 def grade_all(handed_in: Mapping[str, HandIn]) -> pd.DataFrame:
     """Return one row per student: hospital, the verdict on each of `GRADED`, and a remark; by computing it all again.
 
-    "right", "wrong", "-" for no answer. The remark says who handed in the same hospital, whose hospital both numbers
+    "right", "wrong" or "no answer". The remark says who handed in the same hospital, whose hospital both numbers
     fit where they do not fit the student's own, and whether the hospital is that of the student's name.
     """
     keys = list(dict.fromkeys(each.hospital for each in handed_in.values()))
@@ -72,7 +72,7 @@ def grade_all(handed_in: Mapping[str, HandIn]) -> pd.DataFrame:
 def _verdict(number: str, each: HandIn, truth: Mapping[str, Any]) -> str:
     answer = each.answers.get(number, "")
     if is_blank(answer):
-        return "-"
+        return "no answer"
     state = judge(EXERCISES[number], answer, truth).state
     return "right" if state == "right" else "wrong"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError, plots
@@ -85,6 +86,16 @@ def compare_splits(rows: pd.DataFrame, numbers: pd.DataFrame, seeds: Iterable[in
     return pd.DataFrame(found)
 
 
+def plot_leak(found: pd.DataFrame) -> Axes:
+    """Notebook 18: draw the AUC of both ways of splitting, seed by seed."""
+    shown = found.rename(columns={"auc": "AUC", "split_kind": "split"})
+    ax = plots.plot_points(shown, "seed", "AUC", by="split")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    span = found.groupby("split_kind")["auc"].agg(["min", "max"])
+    told = "; ".join(f"{kind} from {low:.2f} to {high:.2f}" for kind, low, high in span.itertuples())
+    return plots.describe(ax, f"AUC of nearest neighbours over {found['seed'].nunique()} seeds, {told}.")
+
+
 def describe_leak(found: pd.DataFrame) -> str:
     """Notebook 18: return in how many of the seeds the split by image promises more, in a sentence."""
     wide = found.pivot_table(index="seed", columns="split_kind", values="auc")
@@ -148,6 +159,7 @@ def plot_costs(predictions: pd.DataFrame, costs: Mapping[str, Mapping[str, float
     words = {"xlabel": f"threshold on the probability of {positive}", "ylabel": "cost / highest cost"}
     ax = plots.plot_lines(scaled, "threshold", "cost", steps=True, marks=best, **words)
     ax.set(xlim=(0, 1), ylim=(0, 1.05))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     where = "; ".join(f"{name} at {cut:.2f}" for name, cut in best.items())
     return plots.describe(ax, f"Expected cost over the threshold, cells of unseen subjects; cheapest for {where}.")
 
@@ -220,5 +232,6 @@ def describe_moved(moved: pd.DataFrame) -> str:
         return "These cells do not come divided into two wards, so nothing can be compared."
     return (
         f"{len(moved)} numbers in {len(moved.columns)} classes: by chance alone some move by half a standard deviation "
-        "and more, because the subjects of the wards are others. What was planted moves **one** class, and further."
+        "and more, because the subjects of the wards are others. What was planted moves **one** class, and further, "
+        "if these numbers see it at all: a mark beside the cell they do not."
     )
