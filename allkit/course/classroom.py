@@ -351,6 +351,6 @@ def _facts(room: Classroom, table: pd.DataFrame) -> dict[str, Any]:
         "idle": int((~tried.any(axis=1)).sum()),
         "answers": common_answers(room) if room.answers else None,
         "answering": len(room.answers),
-        "hospitals": room.graded,
+        "hospitals": None if room.graded is None else room.graded.drop(columns="hospital"),
         "notes": room.notes,
     }

@@ -161,7 +161,9 @@ def plot_costs(predictions: pd.DataFrame, costs: Mapping[str, Mapping[str, float
     ax.set(xlim=(0, 1), ylim=(0, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     where = "; ".join(f"{name} at {cut:.2f}" for name, cut in best.items())
-    return plots.describe(ax, f"Expected cost over the threshold, cells of unseen subjects; cheapest for {where}.")
+    return plots.describe(
+        ax, f"Expected cost over the threshold, on cells not learned from; cheapest for {where}."
+    )
 
 
 # What was planted
@@ -186,7 +188,7 @@ def describe_elsewhere(aucs: pd.Series) -> str:
     if aucs.empty:
         return "There is one ward only, so nobody can say what a model of another one does here."
     inside, outside = aucs
-    text = f"Subjects apart, and yet {inside:.2f} at home becomes {outside:.2f} in the next ward: "
+    text = f"Subjects apart, and yet {inside:.3f} at home becomes {outside:.3f} in the next ward: "
     if inside - outside > 0.1:
         return text + "**the test at home shared more than subjects with training.**"
     return text + (
