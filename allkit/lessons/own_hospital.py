@@ -161,9 +161,7 @@ def plot_costs(predictions: pd.DataFrame, costs: Mapping[str, Mapping[str, float
     ax.set(xlim=(0, 1), ylim=(0, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     where = "; ".join(f"{name} at {cut:.2f}" for name, cut in best.items())
-    return plots.describe(
-        ax, f"Expected cost over the threshold, on cells not learned from; cheapest for {where}."
-    )
+    return plots.describe(ax, f"Expected cost over the threshold, on cells not learned from; cheapest for {where}.")
 
 
 # What was planted
