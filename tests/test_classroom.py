@@ -121,7 +121,7 @@ def test_all_forms_in_which_a_student_can_hand_in_say_the_same(monkeypatch, caps
 
 @pytest.mark.parametrize(("name", "content", "reason"), [
     ("x.json", b"{", "cannot be read"), ("x.json", b"[" * 100_000, "cannot be read"),
-    ("x.json", b"[1]", "neither progress"),
+    ("x.json", b"[1]", "none of the files that students hand in"),
     ("x.json", b'{"format": 9, "exercises": {}}', "another version"), ("x.json", b"\xff\xfe\xd8", "cannot be read"),
     ("x.json", b'{"format": 1, "exercises": {"01.1": {"tries": -1}}}', "01.1 tries"),
     ("x.json", b'{"format": 1, "exercises": {"01.1": 3}}', "not as allkit writes"),

@@ -24,6 +24,7 @@ from allkit.course.questions import EXERCISES
 from allkit.data import load_index
 from allkit.lessons import paper, referee
 from allkit.plots import PALETTE
+from allkit.synthetic.hospital import hospital_of, key_of, planted_in
 
 SOLUTIONS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.py"))}
 NOTEBOOKS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
@@ -122,6 +123,21 @@ def _people():
     return pd.DataFrame({"positive": [True] * 4 + [False] * 5, "share": [1, 0.6, 0.2, 0.0, 0, 0, 0, 0.3, 0.1]})
 
 
+def _of_a_hospital():
+    """What notebook 18 finds where a lens was out of focus: drawn by hand, for the first such name."""
+    name = next(f"student {k}" for k in range(99) if planted_in(key_of(f"student {k}")) == "focus")
+    kinds, seeds = ("by image", "by subject"), range(20)
+    rows = [(kind, seed, 0.8 - 0.06 * k - 0.004 * seed * k) for seed in seeds for k, kind in enumerate(kinds)]
+    moved = pd.DataFrame({"ALL": 0.4, "HEM": -0.1}, ["area", "bbox_side", "mean_r", "mean_g", "mean_b", "red / blue"])
+    return {
+        "found": pd.DataFrame(rows, columns=["split_kind", "seed", "auc"]),
+        "predictions": _predictions(1),
+        "hospital": hospital_of(key_of(name)),
+        "means": {("first ward", label): np.zeros((450, 450, 3), np.uint8) for label in ("ALL", "HEM")},
+        "moved": pd.concat([moved, pd.DataFrame({"ALL": [-2.0, 1.5], "HEM": 0.0}, ["texture", "corr_4"])]),
+    }
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -153,6 +169,7 @@ def objects(twin):
         "12": {},
         "13": {"curves": _curves(), "people": _people()},
         "15": {"shipped": referee.referee_shipped()},
+        "18": _of_a_hospital(),
     }  # fmt: skip
 
 

@@ -70,19 +70,26 @@ def collect(
 ) -> None:
     """Put what a class hands in into one table and one page: progress, and, from who agreed, wrong answers and games.
 
-    Nothing leaves this machine. Files that cannot be used are named, with the reason.
+    What was handed in from hospitals (hospital.json of notebook 18) is graded by computing it again, about half a
+    minute each the first time. Nothing leaves this machine. Files that cannot be used are named, with the reason.
     """
     from allkit.course.classroom import load_classroom, write_class
 
-    room = load_classroom(folder, names, ignore=[out / "class.csv", out / "class.html"])
+    room = load_classroom(folder, names, ignore=[out / name for name in ("class.csv", "class.html", "hospitals.csv")])
     for note in room.notes:
         say(one_line(note), err=True)
+    if room.hospitals:
+        from allkit.course.hospitals import grade_all
+
+        room.graded = grade_all(room.hospitals)
     csv, page = write_class(room, out)
     say(
         f"Students: {len(room.progress)}; with wrong answers: {len(room.answers)}; "
         f"with answers of the game: {len(room.readers)}; notes: {len(room.notes)}"
     )
     say(f"Table: {csv}\nPage: {page}")
+    if room.graded is not None:
+        say(f"Hospitals graded: {len(room.graded)}, in {out / 'hospitals.csv'}")
 
 
 @class_app.command()

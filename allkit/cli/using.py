@@ -117,23 +117,33 @@ def check(
 
 @data_app.command()
 def make(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    images: Annotated[int, typer.Option(min=1, help="Number of labelled training images.")] = 600,
-    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
-    format: Annotated[Literal["png", "bmp"], typer.Option(help="File format.")] = "png",
-    subject_effect: Annotated[float, typer.Option(min=0, help="How much subjects differ.")] = 1.0,
-    difficulty: Annotated[float, typer.Option(min=0, help="How much the classes overlap.")] = 1.0,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A new folder; with --for, one in data/ unless given.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--for", metavar="NAME", help="The hospital of a name (notebook 18), not the twin.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Number of labelled training images. [600]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same images. [0]")] = None,
+    format: Annotated[Literal["png", "bmp"] | None, typer.Option(help="File format. [png]")] = None,
+    subject_effect: Annotated[float | None, typer.Option(min=0, help="How much subjects differ. [1.0]")] = None,
+    difficulty: Annotated[float | None, typer.Option(min=0, help="How much the classes overlap. [1.0]")] = None,
 ) -> None:
-    """Draw a synthetic twin of C-NMC 2019, in its layout."""
-    from allkit.synthetic import make_twin
+    """Draw a synthetic twin of C-NMC 2019, in its layout; or with --for a small hospital that depends on a name alone.
 
-    made = make_twin(
-        folder,
-        images=images,
-        seed=seed,
-        format=format,
-        subject_effect=subject_effect,
-        difficulty=difficulty,
-        progress=True,
-    )
-    say(f"Synthetic twin: {made}")
+    The same name draws the same cells, everywhere. What they hide follows from the name; it is not written down, but
+    the program is open. The point is that a neighbour's answers are wrong for you.
+    """
+    from allkit.synthetic import make_hospital, make_twin
+
+    words = {"images": images, "seed": seed, "format": format, "subject_effect": subject_effect}
+    given = {key: value for key, value in {**words, "difficulty": difficulty}.items() if value is not None}
+    if name is None:
+        if folder is None:
+            raise typer.BadParameter("name a new folder; or a hospital of your own with --for NAME.")
+        say(f"Synthetic twin: {make_twin(folder, **given, progress=True)}")
+        return
+    if given:
+        raise typer.BadParameter(f"--for NAME decides everything; leave out {', '.join(sorted(given))}.")
+    made = make_hospital(name, folder, progress=True)
+    say(f'Synthetic hospital: {made}\nIn notebook 18, write the same name; elsewhere, data="{made}".')

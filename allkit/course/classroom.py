@@ -19,6 +19,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from allkit import AllkitError, printable, saving
 from allkit.course.exercises import FORMAT, MOST_ANSWERS
 from allkit.course.grading import ANSWER_LENGTH, judge
+from allkit.course.hand_in import FORMAT as HOSPITAL_FORMAT
+from allkit.course.hand_in import HandIn
 from allkit.course.offline import TEMPLATES
 from allkit.course.questions import EXERCISES
 from allkit.course.quiz import load_bank
@@ -49,12 +51,15 @@ _ANSWERS = TypeAdapter(dict[str, Annotated[list[_Answer], Field(max_length=MOST_
 class Classroom:
     """What was handed in, by student; `notes` are sentences.
 
-    Progress, the wrong answers of those who kept them, and what those answered who saved their game.
+    Progress, the wrong answers of those who kept them, what those answered who saved their game, and what they found in
+    their hospital (notebook 18), with the verdicts once it is graded.
     """
 
     progress: dict[str, dict[str, _Entry]] = field(default_factory=dict)
     answers: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     readers: dict[str, dict[str, list]] = field(default_factory=dict)
+    hospitals: dict[str, HandIn] = field(default_factory=dict)
+    graded: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,14 +87,17 @@ def load_classroom(folder: Path, names: Path | None = None, ignore: Collection[P
             room.notes.append(f"{shown} was left out: {error}")
             continue
         student = _student_of(path.relative_to(folder), chosen, used)
-        _add(room, sources, student, shown, kind, content)
+        if isinstance(content, HandIn):
+            _add_hospital(room, student, shown, content)
+        else:
+            _add(room, sources, student, shown, kind, content)
     unused = [_clean(name) for name in chosen if name not in used]
     if unused:
         room.notes.append(f"The list of names has lines that fit no usable file: {first_of(unused)}.")
-    if not room.progress and not room.readers:
+    if not (room.progress or room.readers or room.hospitals):
         why = f" {first_of(room.notes, 5)}" if room.notes else " It holds no file."
-        raise AllkitError(f"{folder}: there is no file of progress that can be used.{why}")
-    for student in room.readers:
+        raise AllkitError(f"{folder}: there is no file that can be used.{why}")
+    for student in (*room.readers, *room.hospitals):
         room.progress.setdefault(student, {})
     return room
 
@@ -114,7 +122,7 @@ def _student_of(relative: Path, chosen: Mapping[str, str], used: set[str]) -> st
         if key in chosen:
             used.add(key)
             return _clean(chosen[key])
-    bare = re.sub(r"[-_. ]*(progress|answers|reader-study)$", "", relative.stem, flags=re.IGNORECASE)
+    bare = re.sub(r"[-_. ]*(progress|answers|reader-study|hospital)$", "", relative.stem, flags=re.IGNORECASE)
     return _clean(parts[0] if len(parts) > 1 else bare or relative.stem)
 
 
@@ -123,8 +131,11 @@ def _clean(name: str, longest: int = 80) -> str:
     return printable(" ".join(unicodedata.normalize("NFC", name).split()))[:longest]
 
 
-def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return "progress", "answers" or "readers", and what the file holds; AllkitError with the reason otherwise."""
+def _read_file(path: Path) -> tuple[str, dict[str, Any] | HandIn]:
+    """Return the kind of a file, and what it holds; AllkitError with the reason why it cannot be used.
+
+    "progress" and "answers" come by exercise, "readers" by round of the game, "hospital" as it was handed in.
+    """
     if path.is_symlink() or not path.is_file():
         raise AllkitError("it is a link or no ordinary file.")
     if path.suffix.lower() not in (".json", ".csv"):
@@ -133,6 +144,8 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
         raise AllkitError(f"it has more than {MOST_BYTES:,} bytes, so it is no file of progress.")
     try:
         content = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
+        if "hospital" in content:
+            return "hospital", HandIn.model_validate(content)
         if "answers" in content:
             return "answers", _ANSWERS.validate_python(content["answers"])
         if "looks" in content:
@@ -147,13 +160,13 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in progress.json, answers.json, reader-study.json, or what `allkit progress --json` prints."""
+    """Return the object in a file that students hand in, or in what `allkit progress --json` prints."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(content, dict) or not {"exercises", "answers", "looks"} & set(content):
-        raise AllkitError("it is JSON, but neither progress nor answers.")
+        raise AllkitError("it is JSON, but none of the files that students hand in.")
     if isinstance(content.get("exercises"), list):
         return {"exercises": _from_rows(content["exercises"])}
-    if content.get("format") != FORMAT:
+    if content.get("format") != (HOSPITAL_FORMAT if "hospital" in content else FORMAT):
         raise AllkitError("it was written by another version of allkit.")
     return content
 
@@ -209,6 +222,15 @@ def _keep(kept: dict, room: Classroom, sources: dict, student: str, shown: str, 
         if not larger:
             return
     kept[student], sources[kind, student] = content, shown
+
+
+def _add_hospital(room: Classroom, student: str, shown: str, content: HandIn) -> None:
+    """Put what was handed in from a hospital into the room; the file with more answers counts."""
+    there = room.hospitals.get(student)
+    if there:
+        room.notes.append(f"Two files of a hospital are called {student}; the one with more answers counts ({shown}).")
+    if there is None or len(content.answers) > len(there.answers):
+        room.hospitals[student] = content
 
 
 def _size(content: Mapping[str, Any]) -> tuple[int, int]:
@@ -311,7 +333,7 @@ def _hint_for(number: str, answer: str) -> str:
 
 
 def write_class(room: Classroom, out: Path) -> tuple[Path, Path]:
-    """Write class.csv and class.html into a folder; return both paths."""
+    """Write class.csv and class.html into a folder, and hospitals.csv where some are graded; return the first two."""
     table = tabulate_class(room)
     csv, page = out / "class.csv", out / "class.html"
     with saving(csv) as temporary:
@@ -319,6 +341,9 @@ def write_class(room: Classroom, out: Path) -> tuple[Path, Path]:
     text = TEMPLATES.get_template("class.html.j2").render(**_facts(room, table))
     with saving(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if room.graded is not None:
+        with saving(out / "hospitals.csv") as temporary:
+            as_text_cells(room.graded).to_csv(temporary, index=False)
     return csv, page
 
 
@@ -342,5 +367,6 @@ def _facts(room: Classroom, table: pd.DataFrame) -> dict[str, Any]:
         "answers": common_answers(room) if room.answers else None,
         "answering": len(room.answers),
         "readers": show_class(evaluate_class(room.readers)) if room.readers else None,
+        "hospitals": None if room.graded is None else room.graded.drop(columns="hospital"),
         "notes": room.notes,
     }

@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import nbformat
 
 from allkit import ROOT, AllkitError, saving
-from allkit.course.grading import Exercise
+from allkit.course.grading import Between, Exercise
 from allkit.course.offline import render_markdown, title_of
 from allkit.course.questions import EXERCISES
 
@@ -72,7 +72,7 @@ def describe_bank(bank: list[Question]) -> str:
 
 def reason_against(exercise: Exercise) -> str:
     """Return why an exercise cannot be asked outside its notebook, "" if it can."""
-    if exercise.given:
+    if exercise.given or callable(exercise.truth):
         return "whose answer depends on what the notebook computed"
     if exercise.kind == "function":
         return "whose answer is a function"
@@ -110,7 +110,9 @@ def _question(exercise: Exercise, text: str, category: str) -> Question:
             for letter, word in zip(letters, words, strict=True)
         ]
         return Question(kind="choice", text=text.strip(), choices=tuple(choices), **facts)
-    wrong = [Choice(float(value), False, hint) for value, hint in said.items()]
+    # a platform matches single numbers, so a range of wrong ones stands there with its end
+    ends = {value.high if isinstance(value, Between) else value: hint for value, hint in said.items()}
+    wrong = [Choice(float(value), False, hint) for value, hint in ends.items()]
     choices = (Choice(float(exercise.truth), True), *wrong)
     unit = " Give a share, a number from 0 to 1." if exercise.kind == "share" else ""
     return Question(kind="number", text=text + unit, choices=choices, tolerance=exercise.tolerance, **facts)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,11 +40,15 @@ from allkit.synthetic.cells import (
     ideal_log_odds,
     random_stream,
 )
+from allkit.synthetic.shortcuts import SHORTCUTS
 
 FINAL_SIDE = 600
 """Side of a final-test image, pixels."""
 
 FORMATS = ("png", "bmp")
+
+TWIN = "synthetic twin of C-NMC 2019"
+"""The kind of data set that `make_twin` writes into `twin.json`."""
 
 _FINAL_SHARE = 0.02
 _FEWEST_IMAGES = 40
@@ -70,7 +74,7 @@ def make_twin(
     `subject_effect` and `difficulty` see `draw_cell`. The formats "png" and "bmp" lose nothing.
     """
     parameters = {
-        "kind": "synthetic twin of C-NMC 2019",
+        "kind": TWIN,
         "version": VERSION,
         "images": images,
         "seed": seed,
@@ -79,30 +83,39 @@ def make_twin(
         "format": format,
     }
     _check(parameters)
+    return draw_folder(folder, parameters, lambda made: _write_twin(made, parameters, progress))
+
+
+def draw_folder(folder: str | Path, parameters: dict, write: Callable[[Path], None]) -> Path:
+    """Have `write` fill a folder that appears only once it is complete, with `twin.json`; return its absolute path.
+
+    What has the very same parameters is not drawn twice; AllkitError where the folder holds something else.
+    """
     folder = Path(folder).resolve()
-    record = _read_record(folder)
+    record = read_record(folder)
     if record and all(record.get(name) == value for name, value in parameters.items()):
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AllkitError(f"{folder} is not empty; name a new folder or remove this one")
     with locked(folder, wait=_PATIENCE):
-        if _read_record(folder) != parameters:  # else another process was faster
+        if read_record(folder) != parameters:  # else another process was faster
             try:
-                _write_whole(folder, parameters, progress)
+                _write_whole(folder, parameters, write)
             except OSError as error:
                 raise disk_trouble(error, folder) from error
     return folder
 
 
-def _write_whole(folder: Path, parameters: dict, progress: bool) -> None:
-    """Draw a twin beside its place, and move it there when it is complete."""
+def _write_whole(folder: Path, parameters: dict, write: Callable[[Path], None]) -> None:
+    """Draw a data set beside its place, and move it there when it is complete."""
     prefix = f".{folder.name}.allkit-drawing-"
     for left in folder.parent.iterdir():  # by a process that was killed
         if left.name.startswith(prefix):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as temporary:
         made = Path(temporary) / "twin"
-        _write_twin(made, parameters, progress)
+        write(made)
+        (made / "twin.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         os.replace(made, folder)
@@ -114,7 +127,7 @@ def ensure_twin(folder: str | Path = ROOT / "data" / "synthetic", *, progress: b
     A twin that other rules drew is moved aside, with whatever else lies in its folder, and drawn anew.
     """
     folder = Path(folder).resolve()
-    record = _read_record(folder)
+    record = read_record(folder)
     if record and record.get("version") == VERSION:
         return folder
     if record is not None:
@@ -145,7 +158,7 @@ def _check(parameters: dict) -> None:
         raise AllkitError(f"a twin of {parameters['images']} images is too small; choose at least {_FEWEST_IMAGES}")
 
 
-def _read_record(folder: Path) -> dict | None:
+def read_record(folder: Path) -> dict | None:
     """Return what `twin.json` says, or None where there is no twin."""
     try:
         record = json.loads((folder / "twin.json").read_text(encoding="utf-8"))
@@ -156,13 +169,14 @@ def _read_record(folder: Path) -> dict | None:
 
 @dataclass(frozen=True)
 class CellFile:
-    """One image of a twin: where it lies, and which cell it shows."""
+    """One image of a twin: where it lies, which cell it shows, and which of `SHORTCUTS` was planted in it."""
 
     path: str
     label: str
     subject: str
     number: int
     side: int = SIDE
+    shortcut: str = ""
 
 
 @dataclass(frozen=True)
@@ -278,18 +292,21 @@ def _name(subject: str, number: int, label: str) -> str:
 
 def _write_twin(folder: Path, parameters: dict, progress: bool) -> None:
     plan = plan_twin(parameters["images"], parameters["seed"], parameters["format"])
-    for path in plan.files:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    drawn = [file for path, file in plan.files.items() if path not in plan.copies]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        work = pool.map(lambda file: _write_cell(folder, file, parameters), drawn)
-        for _ in track(work, "drawing cells", total=len(drawn), disable=not progress):
-            pass
+    write_cells(folder, [file for path, file in plan.files.items() if path not in plan.copies], parameters, progress)
     for path, source in plan.copies.items():
         shutil.copyfile(folder / source, folder / path)
     labels = folder / "validation_data" / "C-NMC_test_prelim_phase_data_labels.csv"
     labels.write_text(plan.labels, encoding="utf-8")
-    (folder / "twin.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+
+
+def write_cells(folder: Path, files: Collection[CellFile], parameters: dict, progress: bool) -> None:
+    """Draw these cells into their files below a folder."""
+    for file in files:
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = pool.map(lambda file: _write_cell(folder, file, parameters), files)
+        for _ in track(work, "drawing cells", total=len(files), disable=not progress):
+            pass
 
 
 def _write_cell(folder: Path, file: CellFile, parameters: dict) -> None:
@@ -300,6 +317,8 @@ def _write_cell(folder: Path, file: CellFile, parameters: dict) -> None:
 def _draw_file(file: CellFile, parameters: dict) -> SyntheticCell:
     given = {name: parameters[name] for name in ("seed", "subject_effect", "difficulty")}
     cell = draw_cell(file.label, subject=file.subject, number=file.number, **given)
+    if file.shortcut:
+        return SHORTCUTS[file.shortcut](cell)
     if file.side == SIDE:
         return cell
     edge = ((file.side - SIDE) // 2,) * 2
@@ -343,13 +362,19 @@ def _find_file(path: str | Path) -> tuple[CellFile, dict]:
     """Return which cell an image of a twin shows, and the parameters of its twin."""
     path = Path(path).resolve()
     root = next((parent for parent in path.parents if (parent / "twin.json").is_file()), None)
-    parameters = _read_record(root) if root else None
+    parameters = read_record(root) if root else None
     if parameters is None:
         raise AllkitError(f"{path} is not part of a synthetic twin; truth is known for synthetic cells only")
     if parameters.get("version") != VERSION:
         raise AllkitError(f"the twin in {root} is of another version; remove the folder and make it anew")
-    plan = plan_twin(parameters["images"], parameters["seed"], parameters["format"])
+    plan, parameters = PLANS[parameters["kind"]](parameters)
     name = path.relative_to(root).as_posix()
     if name not in plan.files:
         raise AllkitError(f"the twin in {root} has no image {name}; was it renamed?")
     return plan.files[plan.copies.get(name, name)], parameters
+
+
+PLANS: dict[str, Callable[[dict], tuple[TwinPlan, dict]]] = {
+    TWIN: lambda record: (plan_twin(record["images"], record["seed"], record["format"]), record)
+}
+"""By the kind in `twin.json`: how its record becomes a plan, and the parameters with which its cells are drawn."""

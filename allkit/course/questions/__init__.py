@@ -15,6 +15,7 @@ from allkit.course.questions import (
     leakage,
     learning,
     mobilenet,
+    own_hospital,
     paper,
     person,
     referee,
@@ -41,6 +42,7 @@ _NOTEBOOKS = (
     tuning,
     person,
     referee,
+    own_hospital,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
