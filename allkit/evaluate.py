@@ -377,6 +377,36 @@ def decision_measures(
         }
 
 
+def evaluate_at_threshold(
+    predictions: pd.DataFrame,
+    threshold: float | np.ndarray,
+    *,
+    prevalence: float,
+    cost_missed: float,
+    cost_false_alarm: float,
+    seed: int = 123,
+) -> pd.DataFrame:
+    """Return what a threshold, chosen elsewhere, does: `decision_measures` with intervals.
+
+    One for all images, or one for each, (n,). Rows sensitivity, specificity, ppv, npv and cost_per_1000, columns as
+    `bootstrap_by_subject`.
+    """
+    check_costs(prevalence, cost_missed, cost_false_alarm)
+    positive, called = label_indices(predictions) == 0, probabilities_of(predictions)[:, 0] >= threshold
+
+    def measure(weight: np.ndarray) -> dict[str, float]:
+        recall = _share(weight, called, of=positive)
+        return decision_measures(
+            recall, _share(weight, ~called, of=~positive), prevalence, cost_missed, cost_false_alarm
+        )
+
+    return bootstrap_by_subject(predictions, measure, seed=seed)
+
+
+def _share(weight: np.ndarray, rows: np.ndarray, *, of: np.ndarray) -> float:
+    return weight[of & rows].sum() / weight[of].sum() if weight[of].sum() else np.nan
+
+
 def evaluate_subjects(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return one row per subject and class, worst first; empty where all subjects are unknown.
 
