@@ -6,13 +6,14 @@ an image are one group) and one column `p_<class>` per class, the positive class
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 from sklearn.metrics import classification_report, confusion_matrix, roc_curve
 
 from allkit import AllkitError
@@ -256,10 +257,12 @@ def bootstrap_by_subject(
 
     low = high = np.full(len(found), np.nan)
     if units.fewest >= FEWEST_UNITS:
-        low, high = bootstrap(
-            units.strata, of_drawn, vectorized=False, n_resamples=resamples, confidence_level=LEVEL,
-            method="percentile", rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
+        with warnings.catch_warnings():  # a measure that a resample does not have: its ends are NaN, inconclusive
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            low, high = bootstrap(
+                units.strata, of_drawn, vectorized=False, n_resamples=resamples, confidence_level=LEVEL,
+                method="percentile", rng=np.random.default_rng(seed),
+            ).confidence_interval  # fmt: skip
     table = {"value": list(found.values()), "low": low, "high": high, "resampled": units.kind, "units": units.fewest}
     return pd.DataFrame(table, pd.Index(list(found), name="measure"))
 

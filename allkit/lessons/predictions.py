@@ -1,0 +1,263 @@
+"""Notebook 17: what others predicted, or the numbers that another network makes of each image, judged as our own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from allkit import AllkitError
+from allkit.classical import evaluate_baseline, row_keys
+from allkit.data import relative_paths
+from allkit.evaluate import (
+    FEWEST_UNITS,
+    classes_of,
+    compare_predictions,
+    evaluate_at_threshold,
+    evaluate_thresholds,
+    evaluate_with_intervals,
+    label_indices,
+    log_losses,
+    probabilities_of,
+)
+from allkit.images import first_of
+from allkit.progress import track
+from allkit.splits import sample_weights
+from allkit.tables import Loaded, load_file
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+"""The values of C that the linear head chooses from; the smaller, the stronger it is regularised."""
+
+MEASURES = ("balanced_accuracy", "auc", "sensitivity", "specificity")
+
+
+def load_predictions(path: str | Path, *, positive: str = "", allow_leak: bool = False, seed: int = 123) -> Loaded:
+    """Notebook 17: return the predictions in a file, see `load_file`; of embeddings those of a linear head."""
+    loaded = load_file(path, positive=positive, allow_leak=allow_leak)
+    return loaded if loaded.numbers is None else predict_embeddings(loaded, seed=seed)
+
+
+def describe_file(loaded: Loaded) -> str:
+    """Notebook 17: return what is judged, and how the file was read, as a list of sentences."""
+    rows = loaded.rows
+    counts = ", ".join(f"{name} {n:,}" for name, n in rows["label"].value_counts().sort_index().items())
+    known = rows["subject"].notna().all()
+    groups = rows["group"].nunique() if known else 0
+    whose = f"{rows['subject'].nunique()} subjects" if known else "subjects unknown"
+    whose += (
+        f", {groups} once those who share an image are merged" if known and groups < rows["subject"].nunique() else ""
+    )
+    positive = f"; positive class {loaded.positive}" if loaded.positive else ""
+    what = f"{loaded.path.name}: {len(rows):,} images ({counts}), {whose}{positive}."
+    return "\n".join([what, *(["", *(f"- {note}" for note in loaded.notes)] if loaded.notes else [])])
+
+
+def explain_refusal(path: str | Path, **options: str) -> str:
+    """Notebook 17: return why a file is not judged, as the command says it; or that it is, and how it was read."""
+    try:
+        return f"Not refused. {describe_file(load_file(path, **options))}"
+    except AllkitError as error:
+        return f"> {str(error).replace(str(path), Path(path).name)}"
+
+
+def grouped_folds(rows: pd.DataFrame, most: int, *, seed: int = 123) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Notebook 17: return (rest, held out) for folds of whole groups, at most so many; every rest has all classes."""
+    fewest = int(rows.groupby("label")["group"].nunique().min())
+    if fewest < 2:
+        raise AllkitError(f"a class has images of {fewest} subject only; choosing and judging apart needs two of each.")
+    folds = StratifiedGroupKFold(min(most, fewest), shuffle=True, random_state=seed)
+    pairs = [
+        (rows.iloc[rest], rows.iloc[held])
+        for rest, held in folds.split(rows, rows["label"], rows["group"])
+        if len(held)
+    ]
+    if any(rest["label"].nunique() < rows["label"].nunique() for rest, _ in pairs):
+        raise AllkitError("one group holds nearly all subjects of a class, so they cannot be divided into folds.")
+    return pairs
+
+
+def predict_embeddings(loaded: Loaded, *, seed: int = 123) -> Loaded:
+    """Notebook 17: return the predictions of a linear head on embeddings, for images of subjects it did not learn from.
+
+    Standardised logistic regression in which every subject of a class counts the same (`sample_weights`). Five folds of
+    whole groups, or the training part where the file has one; C is chosen inside of each training part.
+    """
+    numbers = loaded.numbers.set_axis(row_keys(loaded.numbers.index.to_frame(name="path")))
+    rows, train = (
+        None if part is None else part.assign(positive=loaded.positive or None) for part in (loaded.rows, loaded.train)
+    )
+    pairs = grouped_folds(rows, 5, seed=seed) if train is None else [(train, rows)]
+    tables, chosen = [], []
+    for rest, held in track(pairs, "linear head", unit="fold"):
+        chosen.append(choose_strength(rest, numbers, seed=seed))
+        tables.append(evaluate_baseline(rest, held, numbers, by_subject=True, C=chosen[-1], seed=seed))
+    found = pd.concat(tables).set_index("path").loc[rows["path"]].reset_index()
+    where = "the file's training part" if train is not None else f"the other groups, in {len(pairs)} folds"
+    note = (
+        f"Predicted by a linear head on {numbers.shape[1]:,} numbers, trained on {where}; every subject counts the "
+        f"same; C {', '.join(f'{value:g}' for value in sorted(set(chosen)))}."
+    )
+    return dataclasses.replace(loaded, rows=found, numbers=None, notes=[*loaded.notes, note])
+
+
+def choose_strength(rows: pd.DataFrame, numbers: pd.DataFrame, *, seed: int = 123) -> float:
+    """Notebook 17: return the C of `STRENGTHS` with the least log loss on held-out groups, subjects weighted."""
+    pairs, losses = grouped_folds(rows, 3, seed=seed), {}
+    for strength in STRENGTHS:
+        tables = [evaluate_baseline(*pair, numbers, by_subject=True, C=strength, seed=seed) for pair in pairs]
+        table = pd.concat(tables, ignore_index=True)
+        each = log_losses(label_indices(table), probabilities_of(table))
+        losses[strength] = np.average(each, weights=sample_weights(table))
+    return min(losses, key=losses.get)
+
+
+def compare_units(predictions: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
+    """Notebook 17: return the main measures with intervals by subject, and as if nobody knew the subjects."""
+    ways = {"subjects resampled": predictions, "images resampled": predictions.assign(subject=None)}
+    found = {way: evaluate_with_intervals(table, seed=seed) for way, table in ways.items()}
+    rows = {(name, way): table.loc[name] for name in MEASURES for way, table in found.items() if name in table.index}
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def describe_units(by_unit: pd.DataFrame, measure: str = "auc") -> str:
+    """Notebook 17: return how much narrower an interval is where the column subject is left out."""
+    rows = by_unit.loc[measure]
+    people, images = (rows.loc[f"{unit} resampled"] for unit in ("subjects", "images"))
+    if people["resampled"] != "subjects":
+        return "The subjects are unknown: how much too narrow these intervals are is **inconclusive**."
+    if people["low"] != people["low"]:
+        return f"With {people['units']} subjects of a class an interval over subjects is **inconclusive**."
+    wide, narrow = people["high"] - people["low"], images["high"] - images["low"]
+    said = f"{narrow / wide:.2f} times as wide: {narrow:.3f} instead of {wide:.3f}" if wide else "as wide: both are 0"
+    return (
+        f"Without the column subject the interval of {measure} is **{said}**. The images are the same; only the claim "
+        f"that each comes from another person ({images['units']} images of the smaller class in place of "
+        f"{people['units']} subjects) is new."
+    )
+
+
+def choose_threshold(predictions: pd.DataFrame, costs: Mapping[str, float]) -> float:
+    """Notebook 17: return the threshold on the positive class's probability that costs least on these images."""
+    curve = evaluate_thresholds(predictions, **costs)
+    return float(curve.loc[curve["cost_per_1000"].idxmin(), "threshold"])
+
+
+def evaluate_costs(
+    predictions: pd.DataFrame, *, prevalence: float, cost_missed: float, cost_false_alarm: float, seed: int = 123
+) -> pd.DataFrame:
+    """Notebook 17: return what a threshold by cost does, chosen on other subjects, and on the same images.
+
+    On other subjects: the subjects are divided into ten folds, fewer where there are few, and the threshold for a fold
+    is chosen on the others (*cross-fitting*). Index (chosen, measure), columns as `evaluate_at_threshold` and
+    `lowest`, `highest`: the thresholds used.
+    """
+    costs = {"prevalence": prevalence, "cost_missed": cost_missed, "cost_false_alarm": cost_false_alarm}
+    predictions = predictions.reset_index(drop=True)
+    cuts = np.empty(len(predictions))
+    for rest, held in grouped_folds(predictions, 10, seed=seed):
+        cuts[held.index] = choose_threshold(rest, costs)
+    ways = {"on other subjects": cuts, "on the same images": np.full(len(cuts), choose_threshold(predictions, costs))}
+    found = {
+        way: evaluate_at_threshold(predictions, cut, **costs, seed=seed).assign(lowest=cut.min(), highest=cut.max())
+        for way, cut in ways.items()
+    }
+    return pd.concat(found, names=["chosen"])
+
+
+def describe_costs(found: pd.DataFrame, *, prevalence: float, cost_missed: float, cost_false_alarm: float) -> str:
+    """Notebook 17: return what a threshold costs, and how much choosing it on the same images flatters."""
+    apart, same = (found.loc[way].loc["cost_per_1000"] for way in ("on other subjects", "on the same images"))
+    ends = f"{apart['low']:.0f} to {apart['high']:.0f}" if apart["low"] == apart["low"] else "interval inconclusive"
+    gap = apart["value"] - same["value"]
+    flattered = (
+        f"{gap:.0f} less, which is optimism" if gap > 0.5 else "no less here, by luck or because there is much data"
+    )
+    lazy = 1000 * min(prevalence * cost_missed, (1 - prevalence) * cost_false_alarm)
+    units = "subjects" if apart["resampled"] == "subjects" else "images (subjects are unknown)"
+    return (
+        f"Chosen on other {units}, thresholds from {apart['lowest']:.3f} to {apart['highest']:.3f} cost "
+        f"**{apart['value']:.0f}** per 1,000 images ({ends}). Chosen on the very images that judge it, "
+        f"{same['lowest']:.3f} seems to cost {same['value']:.0f}: {flattered}. The cheaper of calling all and "
+        f"calling none, without any model: {lazy:.0f}."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Notebook 17: a file of predictions with its measures and, where costs were given, what a threshold does."""
+
+    loaded: Loaded
+    measures: pd.DataFrame
+    costs: Mapping[str, float] | None = None
+    decided: pd.DataFrame | None = None
+
+
+def judge_file(loaded: Loaded, costs: Mapping[str, float] | None = None, *, seed: int = 123) -> Judged:
+    """Notebook 17: return the measures of a file with intervals; with costs (see `evaluate_costs`) also a threshold."""
+    if costs and not loaded.positive:
+        raise AllkitError("a threshold needs a positive class, all others being negative: name it with --positive.")
+    decided = evaluate_costs(loaded.rows, **costs, seed=seed) if costs else None
+    return Judged(loaded, evaluate_with_intervals(loaded.rows, seed=seed), costs, decided)
+
+
+def align(first: pd.DataFrame, second: pd.DataFrame, *, common: bool = False) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Notebook 17: return two predictions tables about the same images in the same order, and a sentence on how.
+
+    Images are found by path, or where folders differ by the path below the common folder, or by the file's name.
+    Those in one file only are an AllkitError, or left out with `common`.
+    """
+    if set(classes_of(first)) != set(classes_of(second)):
+        names = " and ".join("/".join(classes_of(table)) for table in (first, second))
+        raise AllkitError(f"the files are about different classes ({names}), so they cannot be compared.")
+    (one, other), how = _shared_keys(first, second)
+    first, second = first.set_axis(one), second.set_axis(other)
+    lost = [*first["path"][~one.isin(other)], *second["path"][~other.isin(one)]]
+    both = one[one.isin(other)]
+    what = f"{len(lost)} images are in one file only ({first_of(lost, 3)})"
+    if not len(both) or (lost and not common):
+        raise AllkitError(f"{what}. Predict the same images with both, or compare the {len(both)} others: --common.")
+    first, second = first.loc[both], second.loc[both]
+    for column in ("label", "subject"):
+        differ = (first[column] != second[column]) & first[column].notna() & second[column].notna()
+        if differ.any():
+            where = first_of(list(first["path"][differ]), 3)
+            raise AllkitError(f"{differ.sum()} images have another {column} in the other file ({where}). Correct one.")
+    facts = (second if first["subject"].isna().any() else first)[["subject", "group"]]
+    order = [f"p_{name}" for name in classes_of(first)]
+    first, second = (pd.concat([first[["path", "label"]], facts, table[order]], axis=1) for table in (first, second))
+    note = f"{len(both):,} images compared, found by {how}." + (f" {what}, and left out." if lost else "")
+    return first.reset_index(drop=True), second.reset_index(drop=True), note
+
+
+def _shared_keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[tuple[pd.Index, pd.Index], str]:
+    """Return what images of both are found by: of the ways in which nobody is there twice, that which finds most."""
+    ways = {
+        "path": lambda paths: list(paths),
+        "path below the common folder": relative_paths,
+        "the file's name": lambda paths: [path.replace("\\", "/").rsplit("/", 1)[-1] for path in paths],
+    }
+    keys = {how: tuple(pd.Index(make(table["path"])) for table in (first, second)) for how, make in ways.items()}
+    unique = {how: pair for how, pair in keys.items() if all(index.is_unique for index in pair)}
+    how = max(unique, key=lambda name: unique[name][0].isin(unique[name][1]).sum())
+    return unique[how], how
+
+
+def compare_files(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
+    """Notebook 17: return first minus second for the main measures, paired, see `compare_predictions`."""
+    table = compare_predictions(first, second, seed=seed)
+    return table.loc[[name for name in (*MEASURES, "brier", "log_loss") if name in table.index]]
+
+
+def describe_few(predictions: pd.DataFrame, found: pd.DataFrame) -> str:
+    """Notebook 17: return who is behind the intervals, and whether they are enough, in a sentence."""
+    units, kind = int(found["units"].iat[0]), found["resampled"].iat[0]
+    if units < FEWEST_UNITS:
+        return (
+            f"The smaller class has {units} {kind}: fewer than {FEWEST_UNITS}, so every interval is **inconclusive**."
+        )
+    return f"In brackets: 95 % bootstrap intervals over {kind}, of which the smaller class has {units}."
