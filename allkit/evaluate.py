@@ -17,6 +17,7 @@ from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 from sklearn.metrics import classification_report, confusion_matrix, roc_curve
 
 from allkit import AllkitError
+from allkit.progress import track
 
 FEWEST_UNITS = 5
 """With fewer subjects (or images) of a class than this, an interval says more than the data can."""
@@ -26,6 +27,8 @@ LEVEL = 0.95
 
 LOSSES = ("brier", "log_loss", "calibration_error")
 """The measures of which less is better."""
+
+_MANY = 100_000  # images, from which on a bootstrap says how far it has come
 
 BINS = 10
 """Steps of the probability in which calibration is checked."""
@@ -250,14 +253,16 @@ def bootstrap_by_subject(
     """
     units = sampling_units(predictions)
     found = measure(np.ones(len(predictions)))
+    line = track(what="resamples", total=resamples, disable=len(predictions) < _MANY)
 
     def of_drawn(*drawn: np.ndarray) -> np.ndarray:
+        line.update()
         times = np.bincount(np.concatenate(drawn), minlength=units.count)
         return np.array(list(measure(times[units.of_image].astype(float)).values()))
 
     low = high = np.full(len(found), np.nan)
     if units.fewest >= FEWEST_UNITS:
-        with warnings.catch_warnings():  # a measure that a resample does not have: its ends are NaN, inconclusive
+        with line, warnings.catch_warnings():  # a measure that a resample does not have: its ends are NaN, inconclusive
             warnings.simplefilter("ignore", DegenerateDataWarning)
             low, high = bootstrap(
                 units.strata, of_drawn, vectorized=False, n_resamples=resamples, confidence_level=LEVEL,

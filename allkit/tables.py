@@ -87,7 +87,7 @@ def load_file(path: str | Path, *, positive: str = "", allow_leak: bool = False)
     rows["group"] = _groups(rows, named is not None, vectors)
     parts, leaks = _parts(rows, path, allow_leak, predicted=vectors is None)
     notes += [f"Read, but not judged: {len(parts[0]):,} rows of training and validation."] if len(parts[0]) else []
-    kept = [name for name in rows if name in _COLUMNS[:4] or name.startswith("p_")]
+    kept = [*_COLUMNS[:4], *(name for name in rows if vectors is None and name.startswith("p_"))]
     train, test = (part[kept].reset_index(drop=True) for part in parts)
     numbers = None if vectors is None else pd.DataFrame(vectors, index=pd.Index(rows["path"]))
     if test["label"].nunique() < 2:
