@@ -30,7 +30,7 @@ from allkit.progress import track
 from allkit.splits import sample_weights
 from allkit.tables import Loaded, load_file
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1)
 """The values of C that the linear head chooses from; the smaller, the stronger it is regularised."""
 
 MEASURES = ("balanced_accuracy", "auc", "sensitivity", "specificity")

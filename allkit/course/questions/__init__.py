@@ -16,6 +16,7 @@ from allkit.course.questions import (
     learning,
     mobilenet,
     paper,
+    predictions,
     rotation,
     saliency,
     start,
@@ -37,6 +38,7 @@ _NOTEBOOKS = (
     uncertainty,
     saliency,
     tuning,
+    predictions,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
