@@ -22,7 +22,8 @@ from pyarrow import parquet
 
 from allkit import AllkitError
 from allkit.cnmc import cnmc_place, load_manifest
-from allkit.data import link_units, links_of_cnmc
+from allkit.data import link_units, links_of_cnmc, relative_paths
+from allkit.evaluate import classes_of
 from allkit.images import first_of
 from allkit.lists import MEANT, without_apostrophes
 from allkit.source import (
@@ -441,9 +442,55 @@ def _parts(
         assert_disjoint(split)
     except LeakError as error:
         if not allow_leak:
+            what = str(error).partition(" Use split=")[0]  # there is no split to choose here
             raise LeakError(
-                f"{path}: {error} Here: take them out of the test rows; --allow-leak judges them all the same."
+                f"{path}: {what} Take them out of the test rows; --allow-leak judges them all the same."
             ) from error
         assert_disjoint(split, allow_leak=True)
         return (rows[part != "test"], parts[2]), True
     return (rows[part != "test"], parts[2]), False
+
+
+# two files
+
+
+def align(first: pd.DataFrame, second: pd.DataFrame, *, common: bool = False) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return two predictions tables about the same images in the same order, and a sentence on how.
+
+    Images are found by path, or where folders differ by the path below the common folder, or by the file's name.
+    Those in one file only are an AllkitError, or left out with `common`.
+    """
+    if set(classes_of(first)) != set(classes_of(second)):
+        names = " and ".join("/".join(classes_of(table)) for table in (first, second))
+        raise AllkitError(f"the files are about different classes ({names}), so they cannot be compared.")
+    (one, other), how = _shared_keys(first, second)
+    first, second = first.set_axis(one), second.set_axis(other)
+    lost = [*first["path"][~one.isin(other)], *second["path"][~other.isin(one)]]
+    both = one[one.isin(other)]
+    what = f"{len(lost)} images are in one file only ({first_of(lost, 3)})"
+    if not len(both) or (lost and not common):
+        raise AllkitError(f"{what}. Predict the same images with both, or compare the {len(both)} others: --common.")
+    first, second = first.loc[both], second.loc[both]
+    for column in ("label", "subject"):
+        differ = (first[column] != second[column]) & first[column].notna() & second[column].notna()
+        if differ.any():
+            where = first_of(list(first["path"][differ]), 3)
+            raise AllkitError(f"{differ.sum()} images have another {column} in the other file ({where}). Correct one.")
+    facts = (second if first["subject"].isna().any() else first)[["subject", "group"]]
+    order = [f"p_{name}" for name in classes_of(first)]
+    first, second = (pd.concat([first[["path", "label"]], facts, table[order]], axis=1) for table in (first, second))
+    note = f"{len(both):,} images compared, found by {how}." + (f" {what}, and left out." if lost else "")
+    return first.reset_index(drop=True), second.reset_index(drop=True), note
+
+
+def _shared_keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[tuple[pd.Index, pd.Index], str]:
+    """Return what images of both are found by: of the ways in which nobody is there twice, that which finds most."""
+    ways = {
+        "path": lambda paths: list(paths),
+        "path below the common folder": relative_paths,
+        "the file's name": lambda paths: [path.replace("\\", "/").rsplit("/", 1)[-1] for path in paths],
+    }
+    keys = {how: tuple(pd.Index(make(table["path"])) for table in (first, second)) for how, make in ways.items()}
+    unique = {how: pair for how, pair in keys.items() if all(index.is_unique for index in pair)}
+    how = max(unique, key=lambda name: unique[name][0].isin(unique[name][1]).sum())
+    return unique[how], how

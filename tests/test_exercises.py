@@ -113,13 +113,6 @@ def _simulated():
     return pd.DataFrame(rows, columns=["subjects", "resampled", "covers", "sees"])
 
 
-def _by_unit():
-    ends = {("auc", "subjects resampled"): (0.7, 0.95), ("auc", "images resampled"): (0.8, 0.9),
-            ("balanced_accuracy", "subjects resampled"): (0.6, 0.8),
-            ("balanced_accuracy", "images resampled"): (0.7, 0.75)}  # fmt: skip
-    return pd.DataFrame(ends, ["low", "high"]).T.assign(resampled="subjects")
-
-
 def _of_subjects():
     subject = np.arange(80) // 5  # the first eleven have the one class, one of them both
     table = _predictions(3, shift=0.4).assign(subject=[f"S{k}" for k in subject])
@@ -155,7 +148,8 @@ def objects(twin):
         "11": {"scores": _scores(), "reached": reached, "target": "HEM",
                "parts": SimpleNamespace(train=index[index["label"].notna()])},
         "12": {},
-        "17": {"by_unit": _by_unit(), "loaded": SimpleNamespace(rows=_of_subjects())},
+        "17": {"studies": pd.DataFrame({"holds": [0.9, 0.6], "width": [0.25, 0.1]}, ["subjects", "images"]),
+               "loaded": SimpleNamespace(rows=_of_subjects())},
     }  # fmt: skip
 
 

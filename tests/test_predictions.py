@@ -257,15 +257,11 @@ def test_leaving_the_subjects_out_makes_intervals_narrower_and_the_sentence_says
 
 
 def test_intervals_by_subject_hold_the_truth_more_often_than_those_by_image():
-    truth = evaluate_predictions(make_table(4000, 5, seed=1))["auc"]
-    holds = {"subjects": 0, "images": 0}
-    for seed in range(40):
-        table = make_table(24, 20, seed=seed + 10).assign(group=lambda t: t["subject"])
-        for unit, known in (("subjects", table), ("images", table.assign(subject=None))):
-            row = evaluate_with_intervals(known, resamples=100, seed=seed).loc["auc"]
-            holds[unit] += row["low"] <= truth <= row["high"]
-    assert holds["subjects"] >= 28
-    assert holds["images"] <= 24
+    studies = predictions.simulate_studies(draw_numbers, subject_effect=2, studies=20)
+    assert studies.loc["subjects", "holds"] >= 0.75
+    assert studies.loc["images", "holds"] <= studies.loc["subjects", "holds"] - 0.2
+    assert studies.loc["images", "width"] < 0.7 * studies.loc["subjects", "width"]
+    assert f"over images in **{studies.loc['images', 'holds']:.0%}**" in predictions.describe_studies(studies)
 
 
 def test_a_threshold_is_chosen_on_other_subjects(monkeypatch):
@@ -303,7 +299,7 @@ def test_order_and_folders_of_the_second_file_do_not_matter(save):
     one, other = make_table(seed=1), make_table(seed=2)
     first, second = load(one, save), load(other, save)
     shuffled = other.sample(frac=1, random_state=0).assign(path=lambda t: "/elsewhere/" + t["path"])
-    found = predictions.align(first, load(shuffled, save))
+    found = tables.align(first, load(shuffled, save))
     assert "below the common folder" in found[2]
     expected = compare_predictions(first, second)
     pd.testing.assert_frame_equal(compare_predictions(*found[:2]), expected)
@@ -312,21 +308,21 @@ def test_order_and_folders_of_the_second_file_do_not_matter(save):
 def test_images_of_one_file_only_are_named_and_left_out_only_if_asked(save):
     first, second = load(make_table(), save), load(make_table().iloc[3:], save)
     with pytest.raises(AllkitError, match=r"3 images are in one file only \(cells/s0c0.png.*69 others: --common"):
-        predictions.align(first, second)
-    one, other, note = predictions.align(first, second, common=True)
+        tables.align(first, second)
+    one, other, note = tables.align(first, second, common=True)
     assert one["path"].tolist() == other["path"].tolist() == second["path"].tolist()
     assert "left out" in note
     with pytest.raises(AllkitError, match="another label"):
-        predictions.align(first, load(put("label", "HEM")(make_table()), save))
+        tables.align(first, load(put("label", "HEM")(make_table()), save))
     with pytest.raises(AllkitError, match="another subject"):
-        predictions.align(first, load(put("subject", "P9")(make_table()), save))
+        tables.align(first, load(put("subject", "P9")(make_table()), save))
     with pytest.raises(AllkitError, match="different classes"):
-        predictions.align(first, first.rename(columns={"p_ALL": "p_AML"}))
+        tables.align(first, first.rename(columns={"p_ALL": "p_AML"}))
 
 
 def test_subjects_that_one_file_lacks_are_taken_from_the_other(save):
     first, second = load(make_table().drop(columns="subject"), save), load(make_table(), save)
-    one, other, _ = predictions.align(first, second)
+    one, other, _ = tables.align(first, second)
     assert one["subject"].tolist() == other["subject"].tolist() == second["subject"].tolist()
 
 

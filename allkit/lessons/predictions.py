@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,19 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError
 from allkit.classical import evaluate_baseline, row_keys
-from allkit.data import relative_paths
 from allkit.evaluate import (
     FEWEST_UNITS,
-    classes_of,
     compare_predictions,
     evaluate_at_threshold,
+    evaluate_predictions,
     evaluate_thresholds,
     evaluate_with_intervals,
     label_indices,
     log_losses,
     probabilities_of,
 )
-from allkit.images import first_of
 from allkit.progress import track
+from allkit.source import COLUMNS
 from allkit.splits import sample_weights
 from allkit.tables import Loaded, load_file
 
@@ -134,10 +134,58 @@ def describe_units(by_unit: pd.DataFrame, measure: str = "auc") -> str:
         return f"With {people['units']} subjects of a class an interval over subjects is **inconclusive**."
     wide, narrow = people["high"] - people["low"], images["high"] - images["low"]
     said = f"{narrow / wide:.2f} times as wide: {narrow:.3f} instead of {wide:.3f}" if wide else "as wide: both are 0"
+    alike = (
+        ""
+        if wide and narrow < 0.9 * wide
+        else " Here the answers for one subject are hardly alike, or too few show it."
+    )
     return (
         f"Without the column subject the interval of {measure} is **{said}**. The images are the same; only the claim "
         f"that each comes from another person ({images['units']} images of the smaller class in place of "
-        f"{people['units']} subjects) is new."
+        f"{people['units']} subjects) is new.{alike}"
+    )
+
+
+def simulate_studies(
+    draw_numbers: Callable[..., pd.DataFrame],
+    *,
+    subject_effect: float = 1.0,
+    subjects: int = 12,
+    cells: int = 20,
+    studies: int = 40,
+    seed: int = 123,
+) -> pd.DataFrame:
+    """Notebook 17: judge one classifier in many simulated studies, and count the intervals that hold its true AUC.
+
+    Each study has `cells` of so many `subjects` of each class, none of them in another study or in training. The truth
+    comes from 1,000 further subjects of each. `draw_numbers`: see `allkit.synthetic`. One row per unit that is resampled: `holds`
+    (share of the 95 % intervals that hold the truth), `width` (mean, in AUC), `truth` (AUC), `studies`.
+    """
+    draw = partial(draw_numbers, subject_effect=subject_effect, difficulty=2.0, seed=seed)
+    train, many = draw(40, 8), draw(1000, 4, first_subject=1000)
+    tests = [draw(subjects, cells, first_subject=10_000 + k * subjects) for k in range(studies)]
+    everything = pd.concat([train, many, *tests])
+    numbers = everything.drop(columns=list(COLUMNS)).set_axis(row_keys(everything))
+    answers = evaluate_baseline(train, everything, numbers).set_index("path", drop=False)
+    truth, rows = evaluate_predictions(answers.loc[many["path"]])["auc"], []
+    for test in track(tests, "simulated studies", unit="study"):
+        table = answers.loc[test["path"]].reset_index(drop=True)
+        for unit, known in (("subjects", table), ("images", table.assign(subject=None))):
+            row = evaluate_with_intervals(known, resamples=100, seed=seed).loc["auc"]
+            rows.append(
+                {"resampled": unit, "holds": row["low"] <= truth <= row["high"], "width": row["high"] - row["low"]}
+            )
+    table = pd.DataFrame(rows).groupby("resampled", sort=False).mean()
+    return table.assign(truth=truth, studies=studies)
+
+
+def describe_studies(studies: pd.DataFrame) -> str:
+    """Notebook 17: return how often both kinds of interval hold the truth, in a sentence."""
+    people, images = studies.loc["subjects"], studies.loc["images"]
+    return (
+        f"In {people['studies']:.0f} simulated studies of one classifier (true AUC {people['truth']:.3f}) the 95 % "
+        f"interval over subjects holds the truth in **{people['holds']:.0%}**, the one over images in "
+        f"**{images['holds']:.0%}**. It is {images['width'] / people['width']:.2f} times as wide."
     )
 
 
@@ -203,48 +251,6 @@ def judge_file(loaded: Loaded, costs: Mapping[str, float] | None = None, *, seed
         raise AllkitError("a threshold needs a positive class, all others being negative: name it with --positive.")
     decided = evaluate_costs(loaded.rows, **costs, seed=seed) if costs else None
     return Judged(loaded, evaluate_with_intervals(loaded.rows, seed=seed), costs, decided)
-
-
-def align(first: pd.DataFrame, second: pd.DataFrame, *, common: bool = False) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Notebook 17: return two predictions tables about the same images in the same order, and a sentence on how.
-
-    Images are found by path, or where folders differ by the path below the common folder, or by the file's name.
-    Those in one file only are an AllkitError, or left out with `common`.
-    """
-    if set(classes_of(first)) != set(classes_of(second)):
-        names = " and ".join("/".join(classes_of(table)) for table in (first, second))
-        raise AllkitError(f"the files are about different classes ({names}), so they cannot be compared.")
-    (one, other), how = _shared_keys(first, second)
-    first, second = first.set_axis(one), second.set_axis(other)
-    lost = [*first["path"][~one.isin(other)], *second["path"][~other.isin(one)]]
-    both = one[one.isin(other)]
-    what = f"{len(lost)} images are in one file only ({first_of(lost, 3)})"
-    if not len(both) or (lost and not common):
-        raise AllkitError(f"{what}. Predict the same images with both, or compare the {len(both)} others: --common.")
-    first, second = first.loc[both], second.loc[both]
-    for column in ("label", "subject"):
-        differ = (first[column] != second[column]) & first[column].notna() & second[column].notna()
-        if differ.any():
-            where = first_of(list(first["path"][differ]), 3)
-            raise AllkitError(f"{differ.sum()} images have another {column} in the other file ({where}). Correct one.")
-    facts = (second if first["subject"].isna().any() else first)[["subject", "group"]]
-    order = [f"p_{name}" for name in classes_of(first)]
-    first, second = (pd.concat([first[["path", "label"]], facts, table[order]], axis=1) for table in (first, second))
-    note = f"{len(both):,} images compared, found by {how}." + (f" {what}, and left out." if lost else "")
-    return first.reset_index(drop=True), second.reset_index(drop=True), note
-
-
-def _shared_keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[tuple[pd.Index, pd.Index], str]:
-    """Return what images of both are found by: of the ways in which nobody is there twice, that which finds most."""
-    ways = {
-        "path": lambda paths: list(paths),
-        "path below the common folder": relative_paths,
-        "the file's name": lambda paths: [path.replace("\\", "/").rsplit("/", 1)[-1] for path in paths],
-    }
-    keys = {how: tuple(pd.Index(make(table["path"])) for table in (first, second)) for how, make in ways.items()}
-    unique = {how: pair for how, pair in keys.items() if all(index.is_unique for index in pair)}
-    how = max(unique, key=lambda name: unique[name][0].isin(unique[name][1]).sum())
-    return unique[how], how
 
 
 def compare_files(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:

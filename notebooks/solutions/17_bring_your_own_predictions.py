@@ -5,20 +5,16 @@ import math
 from allkit.lessons import predictions
 
 
-def exercise_17_1(by_unit):
-    # The width of an interval is high minus low.
-    rows = by_unit.loc["auc"]
-    width = rows["high"] - rows["low"]
-    return width["images resampled"] / width["subjects resampled"]
+def exercise_17_1(studies):
+    # One column, one row divided by the other.
+    return studies.loc["images", "width"] / studies.loc["subjects", "width"]
 
 
-def wrong_17_1(by_unit):
-    rows = by_unit.loc["auc"]
-    width = rows["high"] - rows["low"]
-    upside_down = width["subjects resampled"] / width["images resampled"]
+def wrong_17_1(studies):
+    width = studies["width"]
     return [
-        (upside_down, "Upside down"),
-        (width["images resampled"], "the width over images"),
+        (width["subjects"] / width["images"], "Upside down"),
+        (width["images"], "That is a width"),
     ]
 
 
@@ -64,4 +60,4 @@ def exercise_17_4():
 
 
 def wrong_17_4():
-    return [("a", "About the ninth"), ("c", "the same eight")]
+    return [("a", "About the ninth"), ("c", "narrower still")]

@@ -10,19 +10,8 @@ from allkit.lessons.predictions import evaluate_costs
 from allkit.tables import Loaded
 
 
-def _width(by_unit: pd.DataFrame, unit: str, measure: str = "auc") -> float:
-    row = by_unit.loc[(measure, f"{unit} resampled")]
-    return float(row["high"] - row["low"])
-
-
-def _ratio(by_unit: pd.DataFrame, measure: str = "auc") -> float:
-    return _width(by_unit, "images", measure) / _width(by_unit, "subjects", measure)
-
-
-def _no_subjects(by_unit: pd.DataFrame) -> str:
-    row = by_unit.loc[("auc", "subjects resampled")]
-    known = row["resampled"] == "subjects" and row["high"] > row["low"]
-    return "" if known else "there are no intervals over subjects here."
+def _ratio(studies: pd.DataFrame) -> float:
+    return float(studies.loc["images", "width"] / studies.loc["subjects", "width"])
 
 
 def _cost(loaded: Loaded, missed: float, chosen: str = "on other subjects") -> float:
@@ -35,18 +24,20 @@ EXERCISES = (
         id="17.1",
         level="look",
         kind="number",
-        given=("by_unit",),
-        unless=_no_subjects,
+        given=("studies",),
         tolerance=0.011,
         truth=_ratio,
         mistakes=(
-            (lambda by_unit: 1 / _ratio(by_unit), "Upside down: images divided by subjects."),
-            (lambda by_unit: _width(by_unit, "images"), "That is the width over images. Divide it by the other width."),
-            (lambda by_unit: _ratio(by_unit, "balanced_accuracy"), "That is the balanced accuracy. Take the AUC."),
+            (lambda studies: 1 / _ratio(studies), "Upside down: images divided by subjects."),
+            (lambda studies: studies.loc["images", "width"], "That is a width. Divide it by the other one."),
+            (
+                lambda studies: studies.loc["images", "holds"],
+                "That is how many hold the truth. Read `width`.",
+            ),
         ),
         why="The images are the same. Only the claim that each comes from another person makes the difference.",
-        hint="A width is `high` minus `low`. Which two rows are about the AUC?",
-        more="In `by_unit`, divide the width in the row (auc, images resampled) by that in (auc, subjects resampled).",
+        hint="Which column of `studies` is about it, and which row is divided by which?",
+        more="In `studies`, divide the `width` of images by that of subjects.",
         misconception="many cells are many witnesses",
     ),
     Exercise(
