@@ -158,8 +158,8 @@ def simulate_studies(
     """Notebook 17: judge one classifier in many simulated studies, and count the intervals that hold its true AUC.
 
     Each study has `cells` of so many `subjects` of each class, none of them in another study or in training. The truth
-    comes from 1,000 further subjects of each. `draw_numbers`: see `allkit.synthetic`. One row per unit that is resampled: `holds`
-    (share of the 95 % intervals that hold the truth), `width` (mean, in AUC), `truth` (AUC), `studies`.
+    comes from 1,000 further subjects of each. `draw_numbers`: see `allkit.synthetic`. One row per unit resampled:
+    `holds` (share of the 95 % intervals that hold the truth), `width` (mean, in AUC), `truth` (AUC), `studies`.
     """
     draw = partial(draw_numbers, subject_effect=subject_effect, difficulty=2.0, seed=seed)
     train, many = draw(40, 8), draw(1000, 4, first_subject=1000)
