@@ -397,7 +397,7 @@ def _checked(vectors: np.ndarray, rows: pd.DataFrame, path: Path) -> np.ndarray:
 
 def _groups(rows: pd.DataFrame, is_cnmc: bool, vectors: np.ndarray | None) -> pd.Series:
     """Return which subjects (or images, of unknown subjects) are one: said so, by C-NMC's list, or the same numbers."""
-    units = rows["subject"].fillna(rows["path"])
+    units = rows["subject"].fillna(rows["path"]).astype(object)
     links: list[tuple[str, str]] = []
     if "group" in rows:
         links += _pairs(units, "group " + rows["group"].where(~rows["group"].map(is_unknown), units))
@@ -410,7 +410,7 @@ def _groups(rows: pd.DataFrame, is_cnmc: bool, vectors: np.ndarray | None) -> pd
     if is_cnmc:
         links += [*_pairs(units, "unit " + units), *links_of_cnmc()]
         subjects |= {subject for subject, _ in links_of_cnmc()}
-    return units.map(link_units(links, subjects))
+    return units.map(link_units(links, subjects)).astype(object)
 
 
 def _pairs(units: pd.Series, contents: pd.Series) -> Iterable[tuple[str, str]]:
