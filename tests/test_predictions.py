@@ -278,6 +278,14 @@ def test_a_threshold_is_chosen_on_other_subjects(monkeypatch):
     assert "without any model: 500" in text
 
 
+def test_with_one_subject_of_a_class_a_threshold_chosen_on_others_is_inconclusive():
+    table = make_table(20, 6).assign(group=lambda t: t["subject"]).query("label == 'ALL' or subject == 'P1'")
+    found = predictions.evaluate_costs(table, **COSTS)
+    assert found.loc["on other subjects", "value"].isna().all()
+    assert found.loc["on the same images"].loc["cost_per_1000", "value"] >= 0
+    assert "inconclusive" in predictions.describe_costs(found, **COSTS)
+
+
 def test_choosing_on_the_same_images_flatters_on_average():
     gaps = []
     for seed in range(15):

@@ -67,7 +67,7 @@ def explain_refusal(path: str | Path, **options: str) -> str:
 
 def grouped_folds(rows: pd.DataFrame, most: int, *, seed: int = 123) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Notebook 17: return (rest, held out) for folds of whole groups, at most so many; every rest has all classes."""
-    fewest = int(rows.groupby("label")["group"].nunique().min())
+    fewest = _fewest_groups(rows)
     if fewest < 2:
         raise AllkitError(f"a class has images of {fewest} subject only; choosing and judging apart needs two of each.")
     folds = StratifiedGroupKFold(min(most, fewest), shuffle=True, random_state=seed)
@@ -79,6 +79,10 @@ def grouped_folds(rows: pd.DataFrame, most: int, *, seed: int = 123) -> list[tup
     if any(rest["label"].nunique() < rows["label"].nunique() for rest, _ in pairs):
         raise AllkitError("one group holds nearly all subjects of a class, so they cannot be divided into folds.")
     return pairs
+
+
+def _fewest_groups(rows: pd.DataFrame) -> int:
+    return int(rows.groupby("label")["group"].nunique().min())
 
 
 def predict_embeddings(loaded: Loaded, *, seed: int = 123) -> Loaded:
@@ -98,15 +102,21 @@ def predict_embeddings(loaded: Loaded, *, seed: int = 123) -> Loaded:
         tables.append(evaluate_baseline(rest, held, numbers, by_subject=True, C=chosen[-1], seed=seed))
     found = pd.concat(tables).set_index("path").loc[rows["path"]].reset_index()
     where = "the file's training part" if train is not None else f"the other groups, in {len(pairs)} folds"
+    whom = "subject" if rows["subject"].notna().all() else "image"
     note = (
-        f"Predicted by a linear head on {numbers.shape[1]:,} numbers, trained on {where}; every subject counts the "
-        f"same; C {', '.join(f'{value:g}' for value in sorted(set(chosen)))}."
+        f"Predicted by a linear head on {numbers.shape[1]:,} numbers, trained on {where}; every {whom} of a class "
+        f"counts the same; C {', '.join(f'{value:g}' for value in sorted(set(chosen)))}."
     )
     return dataclasses.replace(loaded, rows=found, numbers=None, notes=[*loaded.notes, note])
 
 
 def choose_strength(rows: pd.DataFrame, numbers: pd.DataFrame, *, seed: int = 123) -> float:
-    """Notebook 17: return the C of `STRENGTHS` with the least log loss on held-out groups, subjects weighted."""
+    """Notebook 17: return the C of `STRENGTHS` with the least log loss on held-out groups, subjects weighted.
+
+    Where a class has one group only, nothing can be held out, and it is 0.01.
+    """
+    if _fewest_groups(rows) < 2:
+        return 0.01
     pairs, losses = grouped_folds(rows, 3, seed=seed), {}
     for strength in STRENGTHS:
         tables = [evaluate_baseline(*pair, numbers, by_subject=True, C=strength, seed=seed) for pair in pairs]
@@ -118,7 +128,8 @@ def choose_strength(rows: pd.DataFrame, numbers: pd.DataFrame, *, seed: int = 12
 
 def compare_units(predictions: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame:
     """Notebook 17: return the main measures with intervals by subject, and as if nobody knew the subjects."""
-    ways = {"subjects resampled": predictions, "images resampled": predictions.assign(subject=None)}
+    ways = {"subjects resampled": predictions} if predictions["subject"].notna().all() else {}
+    ways["images resampled"] = predictions.assign(subject=None)
     found = {way: evaluate_with_intervals(table, seed=seed) for way, table in ways.items()}
     rows = {(name, way): table.loc[name] for name in MEASURES for way, table in found.items() if name in table.index}
     return pd.DataFrame(rows).T.infer_objects()
@@ -127,9 +138,9 @@ def compare_units(predictions: pd.DataFrame, *, seed: int = 123) -> pd.DataFrame
 def describe_units(by_unit: pd.DataFrame, measure: str = "auc") -> str:
     """Notebook 17: return how much narrower an interval is where the column subject is left out."""
     rows = by_unit.loc[measure]
-    people, images = (rows.loc[f"{unit} resampled"] for unit in ("subjects", "images"))
-    if people["resampled"] != "subjects":
+    if "subjects resampled" not in rows.index:
         return "The subjects are unknown: how much too narrow these intervals are is **inconclusive**."
+    people, images = (rows.loc[f"{unit} resampled"] for unit in ("subjects", "images"))
     if people["low"] != people["low"]:
         return f"With {people['units']} subjects of a class an interval over subjects is **inconclusive**."
     wide, narrow = people["high"] - people["low"], images["high"] - images["low"]
@@ -201,25 +212,29 @@ def evaluate_costs(
     """Notebook 17: return what a threshold by cost does, chosen on other subjects, and on the same images.
 
     On other subjects: the subjects are divided into ten folds, fewer where there are few, and the threshold for a fold
-    is chosen on the others (*cross-fitting*). Index (chosen, measure), columns as `evaluate_at_threshold` and
-    `lowest`, `highest`: the thresholds used.
+    is chosen on the others (*cross-fitting*); NaN where a class has one group only. Index (chosen, measure), columns as
+    `evaluate_at_threshold` and `lowest`, `highest`: the thresholds used.
     """
     costs = {"prevalence": prevalence, "cost_missed": cost_missed, "cost_false_alarm": cost_false_alarm}
     predictions = predictions.reset_index(drop=True)
-    cuts = np.empty(len(predictions))
-    for rest, held in grouped_folds(predictions, 10, seed=seed):
+    cuts = np.full(len(predictions), np.nan)
+    for rest, held in grouped_folds(predictions, 10, seed=seed) if _fewest_groups(predictions) > 1 else []:
         cuts[held.index] = choose_threshold(rest, costs)
     ways = {"on other subjects": cuts, "on the same images": np.full(len(cuts), choose_threshold(predictions, costs))}
     found = {
         way: evaluate_at_threshold(predictions, cut, **costs, seed=seed).assign(lowest=cut.min(), highest=cut.max())
         for way, cut in ways.items()
     }
+    if np.isnan(cuts).any():
+        found["on other subjects"][["value", "low", "high"]] = np.nan
     return pd.concat(found, names=["chosen"])
 
 
 def describe_costs(found: pd.DataFrame, *, prevalence: float, cost_missed: float, cost_false_alarm: float) -> str:
     """Notebook 17: return what a threshold costs, and how much choosing it on the same images flatters."""
     apart, same = (found.loc[way].loc["cost_per_1000"] for way in ("on other subjects", "on the same images"))
+    if apart["value"] != apart["value"]:
+        return "A class has images of one subject only: what a threshold chosen on others costs is **inconclusive**."
     ends = f"{apart['low']:.0f} to {apart['high']:.0f}" if apart["low"] == apart["low"] else "interval inconclusive"
     gap = apart["value"] - same["value"]
     flattered = (

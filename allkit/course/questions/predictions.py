@@ -19,6 +19,10 @@ def _cost(loaded: Loaded, missed: float, chosen: str = "on other subjects") -> f
     return float(found.loc[chosen].loc["cost_per_1000", "value"])
 
 
+def _too_few(loaded: Loaded) -> str:
+    return "" if _cost(loaded, 20) >= 0 else "a class has images of one subject only."
+
+
 EXERCISES = (
     Exercise(
         id="17.1",
@@ -60,6 +64,7 @@ EXERCISES = (
         level="change",
         kind="number",
         given=("loaded",),
+        unless=_too_few,
         tolerance=0.6,
         truth=lambda loaded: _cost(loaded, 20),
         mistakes=(
