@@ -142,7 +142,7 @@ def describe_units(by_unit: pd.DataFrame, measure: str = "auc") -> str:
         return "The subjects are unknown: how much too narrow these intervals are is **inconclusive**."
     people, images = (rows.loc[f"{unit} resampled"] for unit in ("subjects", "images"))
     if people["low"] != people["low"]:
-        return f"With {people['units']} subjects of a class an interval over subjects is **inconclusive**."
+        return f"An interval over subjects is **inconclusive**: a class has fewer than {FEWEST_UNITS}."
     wide, narrow = people["high"] - people["low"], images["high"] - images["low"]
     said = f"{narrow / wide:.2f} times as wide: {narrow:.3f} instead of {wide:.3f}" if wide else "as wide: both are 0"
     alike = (
@@ -277,6 +277,7 @@ def compare_files(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 123)
 def describe_few(predictions: pd.DataFrame, found: pd.DataFrame) -> str:
     """Notebook 17: return who is behind the intervals, and whether they are enough, in a sentence."""
     units, kind = int(found["units"].iat[0]), found["resampled"].iat[0]
+    kind = kind if units != 1 else kind.removesuffix("s")
     if units < FEWEST_UNITS:
         return (
             f"The smaller class has {units} {kind}: fewer than {FEWEST_UNITS}, so every interval is **inconclusive**."
