@@ -17,9 +17,12 @@ The core, which a student reads; a module imports only those that stand before i
 - `features`: numbers measured on one cell: area, shape, colour, texture
 - `augment`: rotation by the paper's equations, balancing, augmentation of training batches
 - `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
+- `scores`: the same as tables of text
 - `plots`: every figure; draws what it is given and computes nothing
 - `provenance`: on which images of C-NMC 2019 a printed result can have been measured
 - `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
+- `classical`: logistic regression and others on a table of numbers, which need no network
+- `tables`: predictions and embeddings that were made elsewhere, read from a file
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit

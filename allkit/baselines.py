@@ -6,38 +6,25 @@ A baseline is trained in a moment, so that the same question can be asked under 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
-from sklearn.tree import DecisionTreeClassifier
 
-from allkit import AllkitError
 from allkit.augment import apply_augmentation, background_colour
 from allkit.backend import keras
+from allkit.classical import evaluate_baseline, predict_with, row_keys
 from allkit.data import class_order
 from allkit.features import BACKGROUND_LEVEL, FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import read_image, to_common_size
 from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
-from allkit.splits import Split, sample_weights
+from allkit.splits import Split
 
 HAND_MADE = ["area", "eccentricity", "solidity", "mean_r", "mean_g", "mean_b", "std_b", "texture", "corr_4"]
 """Descriptors of one cell (see `allkit.features`) that the classical techniques learn from."""
 
 DEPTHS = BACKBONES["mobilenet"].depths
 """Layers of MobileNet, from simple to complex shapes, whose features are taken together as "three depths"."""
-
-
-def row_keys(rows: pd.DataFrame) -> pd.Series:
-    """Return what a row's numbers are found by: its path, and for the copies of a balanced part how it is changed."""
-    return rows["path"] + "|" + rows["augmentation"] if "augmentation" in rows else rows["path"] + "|"
 
 
 def measure_numbers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,62 +69,6 @@ def frozen_features(
     network = FusedNetwork(keras.Model(model.input, joined))
     values = load_features(network, rows, image_size=image_size, crop=crop)
     return pd.DataFrame(values, index=pd.Index(rows["key"]), columns=names)
-
-
-def build_baseline(name: str, *, wide: bool = False, seed: int = 123) -> Any:
-    """Build an untrained baseline: a scikit-learn pipeline that standardises first.
-
-    "logistic regression" weighs numbers and cannot remember a cell; "nearest neighbours" does nothing but remember
-    (5 neighbours, the closer the louder); then "SVM" and "decision tree". `wide`: there are hundreds of numbers, so
-    regularise strongly.
-    """
-    even = {"class_weight": "balanced", "random_state": seed}
-    classifiers = {
-        "logistic regression": LogisticRegression(C=0.001 if wide else 1.0, max_iter=2000, **even),
-        "nearest neighbours": KNeighborsClassifier(5, weights="distance"),
-        "SVM": SVC(**even),
-        "decision tree": DecisionTreeClassifier(max_depth=4, min_samples_leaf=5, **even),
-    }
-    if name not in classifiers:
-        raise AllkitError(f"there is no baseline {name!r}; choose one of {', '.join(classifiers)}.")
-    return make_pipeline(StandardScaler(), classifiers[name])
-
-
-def evaluate_baseline(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    numbers: pd.DataFrame,
-    baseline: str = "logistic regression",
-    *,
-    by_subject: bool = False,
-    seed: int = 123,
-) -> pd.DataFrame:
-    """Train a baseline (see `build_baseline`) on some rows and return its predictions table of others.
-
-    `numbers` holds what it sees of each cell, by `row_keys`. `by_subject` weights the images as `sample_weights` does,
-    so that three subjects with many cells do not outvote the rest; for logistic regression only.
-    """
-    classifier = build_baseline(baseline, wide=numbers.shape[1] > 100, seed=seed)
-    weights = {"logisticregression__sample_weight": sample_weights(train)} if by_subject else {}
-    learned, tested = (numbers.loc[row_keys(rows)].to_numpy() for rows in (train, test))
-    classifier.fit(learned, train["label"], **weights)
-    return _predictions(classifier, tested, test, class_order(train))
-
-
-def _predictions(classifier: Any, features: np.ndarray, rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    table = rows[["path", "label", "subject", "group"]].reset_index(drop=True)
-    probabilities = _probabilities(classifier, features)
-    for name in classes:
-        table[f"p_{name}"] = probabilities[:, list(classifier.classes_).index(name)]
-    return table
-
-
-def _probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
-    """Return class scores, (n, classes), that sum to 1: probabilities, or squashed distances for an SVM."""
-    if hasattr(classifier, "predict_proba"):
-        return classifier.predict_proba(features)
-    distance = classifier.decision_function(features)
-    return softmax(np.column_stack([-distance, distance]) if distance.ndim == 1 else distance, axis=1)
 
 
 def single_feature_baseline(split: Split) -> tuple[str, pd.DataFrame]:
@@ -188,7 +119,7 @@ def evaluate_baselines(
     largest = DummyClassifier().fit(split.train[["path"]], split.train["label"])
     kind = {"imagenet": "ImageNet", None: "random"}.get(weights, weights)
     return {
-        "largest class": _predictions(largest, split.test[["path"]], split.test, class_order(split.train)),
+        "largest class": predict_with(largest, split.test[["path"]], split.test, class_order(split.train)),
         name: by_number,
         "SVM, hand-made features": evaluate_baseline(*parts, shape, "SVM", seed=seed),
         "decision tree, hand-made features": evaluate_baseline(*parts, shape, "decision tree", seed=seed),

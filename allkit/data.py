@@ -152,15 +152,20 @@ def with_groups(scan: Scan, content: Sequence[str] | None = None) -> pd.DataFram
     links = list(zip(units, contents, strict=True))
     links += _links_of_copies(rows, names, units, scan.source)
     if scan.source == "cnmc":
-        known = load_manifest().dropna(subset=["subject"])
-        known = known[known["sha256"].duplicated(keep=False)]
-        links += list(zip(known["subject"], known["sha256"], strict=True))
+        links += links_of_cnmc()
     subjects = {subject for subject in rows["subject"] if subject}
     subjects |= {unit for unit, _ in links[len(units) :]}
     group_of = link_groups(links, subjects)
     index = rows.drop(columns="key")
     index.insert(3, "group", [group_of[unit] for unit in units])
     return index.astype({"group": object})
+
+
+def links_of_cnmc() -> list[tuple[str, str]]:
+    """Return (subject, content) for every image of C-NMC that is there more than once."""
+    known = load_manifest().dropna(subset=["subject"])
+    known = known[known["sha256"].duplicated(keep=False)]
+    return list(zip(known["subject"], known["sha256"], strict=True))
 
 
 def _links_of_copies(

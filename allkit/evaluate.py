@@ -6,16 +6,18 @@ an image are one group) and one column `p_<class>` per class, the positive class
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 from sklearn.metrics import classification_report, confusion_matrix, roc_curve
 
 from allkit import AllkitError
+from allkit.progress import track
 
 FEWEST_UNITS = 5
 """With fewer subjects (or images) of a class than this, an interval says more than the data can."""
@@ -25,6 +27,8 @@ LEVEL = 0.95
 
 LOSSES = ("brier", "log_loss", "calibration_error")
 """The measures of which less is better."""
+
+_MANY = 100_000  # images, from which on a bootstrap says how far it has come
 
 BINS = 10
 """Steps of the probability in which calibration is checked."""
@@ -249,17 +253,21 @@ def bootstrap_by_subject(
     """
     units = sampling_units(predictions)
     found = measure(np.ones(len(predictions)))
+    line = track(what="resamples", total=resamples, disable=len(predictions) < _MANY)
 
     def of_drawn(*drawn: np.ndarray) -> np.ndarray:
+        line.update()
         times = np.bincount(np.concatenate(drawn), minlength=units.count)
         return np.array(list(measure(times[units.of_image].astype(float)).values()))
 
     low = high = np.full(len(found), np.nan)
     if units.fewest >= FEWEST_UNITS:
-        low, high = bootstrap(
-            units.strata, of_drawn, vectorized=False, n_resamples=resamples, confidence_level=LEVEL,
-            method="percentile", rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
+        with line, warnings.catch_warnings():  # a measure that a resample does not have: its ends are NaN, inconclusive
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            low, high = bootstrap(
+                units.strata, of_drawn, vectorized=False, n_resamples=resamples, confidence_level=LEVEL,
+                method="percentile", rng=np.random.default_rng(seed),
+            ).confidence_interval  # fmt: skip
     table = {"value": list(found.values()), "low": low, "high": high, "resampled": units.kind, "units": units.fewest}
     return pd.DataFrame(table, pd.Index(list(found), name="measure"))
 
@@ -375,6 +383,36 @@ def decision_measures(
             "npv": np.divide(rest, rest + missed),
             "cost_per_1000": 1000 * (cost_missed * missed + cost_false_alarm * alarms),
         }
+
+
+def evaluate_at_threshold(
+    predictions: pd.DataFrame,
+    threshold: float | np.ndarray,
+    *,
+    prevalence: float,
+    cost_missed: float,
+    cost_false_alarm: float,
+    seed: int = 123,
+) -> pd.DataFrame:
+    """Return what a threshold, chosen elsewhere, does: `decision_measures` with intervals.
+
+    One for all images, or one for each, (n,). Rows sensitivity, specificity, ppv, npv and cost_per_1000, columns as
+    `bootstrap_by_subject`.
+    """
+    check_costs(prevalence, cost_missed, cost_false_alarm)
+    positive, called = label_indices(predictions) == 0, probabilities_of(predictions)[:, 0] >= threshold
+
+    def measure(weight: np.ndarray) -> dict[str, float]:
+        recall = _share(weight, called, of=positive)
+        return decision_measures(
+            recall, _share(weight, ~called, of=~positive), prevalence, cost_missed, cost_false_alarm
+        )
+
+    return bootstrap_by_subject(predictions, measure, seed=seed)
+
+
+def _share(weight: np.ndarray, rows: np.ndarray, *, of: np.ndarray) -> float:
+    return weight[of & rows].sum() / weight[of].sum() if weight[of].sum() else np.nan
 
 
 def evaluate_subjects(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from allkit.source import LABEL_OF, PARTS, Scan, Source, frame_of, given_part, i
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
-_MEANT = {
+MEANT = {
     "path": ("file", "filename", "file_name", "image", "img", "image_path", "filepath", "name", "new_names", "id"),
     "label": ("labels", "class", "target", "diagnosis", "category", "y"),
     "subject": (
@@ -38,6 +38,7 @@ _MEANT = {
     "part": ("split", "set", "subset", "partition", "dataset", "phase"),
     "fold": ("cv", "cv_fold", "folds", "kfold"),
 }
+"""Other words for a column."""
 
 
 def scan_list(source: Source) -> Scan:
@@ -225,7 +226,7 @@ def _check_columns(path: Path, names: Sequence[str], required: Sequence[str], op
         for name in [*missing, *(name for name in optional if name not in names)]
         for column in names
         if column not in (*required, *optional)
-        and (column.lower() in _MEANT.get(name, ()) or difflib.get_close_matches(name, [column.lower()], cutoff=0.8))
+        and (column.lower() in MEANT.get(name, ()) or difflib.get_close_matches(name, [column.lower()], cutoff=0.8))
     ]
     if missing:
         raise AllkitError(

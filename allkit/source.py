@@ -248,7 +248,7 @@ def _clean_labels(rows: pd.DataFrame, source: Source, notes: list[str]) -> list[
     if unused:
         raise AllkitError(f"labels names {unused[0]!r}, which is no label at {source.path}. Correct the description.")
     known = [source.labels.get(label, label) for label in known]
-    _check_words("label", known, source)
+    check_words("label", known, source.path)
     found = Counter(label for label in known if label)
     if found and all(_NUMBER.fullmatch(label) for label in found):
         shown = ", ".join(f'"{name}" = "…"' for name in sorted(found))
@@ -263,12 +263,12 @@ def _clean_labels(rows: pd.DataFrame, source: Source, notes: list[str]) -> list[
     return [spelling[label.casefold()] if label else None for label in known]
 
 
-def _check_words(what: str, words: Iterable[str | None], source: Source) -> None:
+def check_words(what: str, words: Iterable[str | None], path: Path) -> None:
     """Raise AllkitError for a word that figures and sentences cannot show as it is."""
     for word in words:
         if word and (len(word) > _LONGEST or not word.isprintable() or _MARKUP.search(word)):
             raise AllkitError(
-                f"{source.path}: the {what} {word[:40]!r} cannot be shown as it is in tables, figures and sentences. "
+                f"{path}: the {what} {word[:40]!r} cannot be shown as it is in tables, figures and sentences. "
                 f"Write at most {_LONGEST} letters, digits and signs, but no markup (<tag>, [..](..), *, `, $)."
             )
 
@@ -279,17 +279,17 @@ def _clean_subjects(
     """Return one spelling for each subject, and None where a cell says that nothing is known."""
     texts = [None if is_unknown(text) else text.strip() for text in rows["subject"]]
     spelling: dict[str, str] = {}
-    _check_words("subject", texts, source)
+    check_words("subject", texts, source.path)
     for text in texts:
         if text:
-            spelling.setdefault(_person(text), _person(text) if _NUMBER.fullmatch(text) else text)
-    _note_spellings("subjects", set(texts) - {None}, spelling, _person, notes)
-    clean = [spelling[_person(text)] if text else None for text in texts]
-    problems += _doubtful_subjects(rows.assign(subject=pd.Series(clean, rows.index, dtype=object)))
+            spelling.setdefault(person_key(text), person_key(text) if _NUMBER.fullmatch(text) else text)
+    _note_spellings("subjects", set(texts) - {None}, spelling, person_key, notes)
+    clean = [spelling[person_key(text)] if text else None for text in texts]
+    problems += doubtful_subjects(rows.assign(subject=pd.Series(clean, rows.index, dtype=object)))
     return clean
 
 
-def _person(text: str) -> str:
+def person_key(text: str) -> str:
     """Return what is the same for all spellings of one subject: "1", "01" and "1.0" are "1"; "P1" and "p1" are "p1"."""
     number = _NUMBER.fullmatch(text)
     return number[1] if number else " ".join(text.split()).casefold()
@@ -308,7 +308,7 @@ def _note_spellings(
         notes.append(f"Spellings of {what} that are read as one: {shown}.")
 
 
-def _doubtful_subjects(rows: pd.DataFrame) -> list[tuple[str, str]]:
+def doubtful_subjects(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what speaks against the subjects' being people: one for each image, or numbered anew in each class."""
     known = rows.dropna(subset=["subject", "label"])
     own = known["source"].isin(["csv", "folders"]).all()

@@ -16,7 +16,7 @@ import pandas as pd
 from allkit import saving
 from allkit.augment import augment_batch
 from allkit.backend import keras
-from allkit.baselines import build_baseline
+from allkit.classical import build_baseline
 from allkit.evaluate import roc_auc
 from allkit.images import CELL_SIDE, prepare_image
 from allkit.models import FusedNetwork, build_model
@@ -134,7 +134,7 @@ def measure(many: Cells, few: Cells, test: Cells) -> pd.DataFrame:
                 ("pre-trained", features[id(pool)][chosen], features[id(test)]),
                 ("area alone", pool.area[chosen, None], test.area[:, None]),
             ):
-                classifier = build_baseline("logistic regression", wide=values.shape[1] > 100)
+                classifier = build_baseline("logistic regression", C=0.001 if values.shape[1] > 100 else 1.0)
                 classifier.fit(values, pool.positive[chosen])
                 score = classifier.decision_function(of_test)
                 rows.append(facts | {"technique": name, "auc": auc(score, test)})

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allkit import AllkitError, baselines
+from allkit import AllkitError, baselines, classical
 from allkit.augment import balance
 from allkit.data import load_index
 from allkit.evaluate import evaluate_predictions
@@ -113,7 +113,7 @@ def test_holding_out_one_subject_at_a_time_and_choosing_on_the_others(lab):
 
 def test_an_unknown_baseline_or_split_kind_is_refused(lab):
     with pytest.raises(AllkitError, match="nearest neighbours"):
-        baselines.build_baseline("oracle")
+        classical.build_baseline("oracle")
     with pytest.raises(AllkitError, match="by image"):
         leakage.split_by_kind("by luck", lab[0], lab[1], seed=0)
 

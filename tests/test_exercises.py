@@ -138,6 +138,12 @@ def _of_a_hospital():
     }
 
 
+def _of_subjects():
+    subject = np.arange(80) // 5  # the first eleven have the one class, one of them both
+    table = _predictions(3, shift=0.4).assign(subject=[f"S{k}" for k in subject])
+    return table.assign(group=table["subject"])
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -170,6 +176,8 @@ def objects(twin):
         "13": {"curves": _curves(), "people": _people()},
         "15": {"shipped": referee.referee_shipped()},
         "18": _of_a_hospital(),
+        "17": {"studies": pd.DataFrame({"holds": [0.9, 0.6], "width": [0.25, 0.1]}, ["subjects", "images"]),
+               "loaded": SimpleNamespace(rows=_of_subjects())},
     }  # fmt: skip
 
 

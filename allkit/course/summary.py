@@ -15,7 +15,6 @@ from PIL import Image
 
 from allkit import AllkitError
 from allkit.baselines import single_feature_baseline
-from allkit.course.card import describe_measures, name_measures
 from allkit.course.ledger import trained_models
 from allkit.data import index_hash, relative_paths
 from allkit.evaluate import (
@@ -30,6 +29,7 @@ from allkit.images import brighten, brightening, describe_brightening, prepare_i
 from allkit.models import title_of as model_title
 from allkit.plots import description_of, figure_png, plot_roc, use_style
 from allkit.runs import Run, load_data
+from allkit.scores import describe_measures, name_measures
 from allkit.splits import Split, split_data
 
 BASELINE = "single_feature"

@@ -19,12 +19,11 @@ from allkit.evaluate import (
     FEWEST_UNITS,
     LEVEL,
     bootstrap_by_subject,
-    check_costs,
     check_same_images,
     check_share,
     classes_of,
     compare_predictions,
-    decision_measures,
+    evaluate_at_threshold,
     evaluate_predictions,
     evaluate_with_intervals,
     label_indices,
@@ -143,35 +142,6 @@ def shift_prevalence(predictions: pd.DataFrame, prevalence: float, assumed: floa
     factor[0] = prevalence / assumed
     proba = probabilities_of(predictions) * factor
     return _with_probabilities(predictions, proba / proba.sum(axis=1, keepdims=True))
-
-
-def evaluate_at_threshold(
-    predictions: pd.DataFrame,
-    threshold: float,
-    *,
-    prevalence: float,
-    cost_missed: float,
-    cost_false_alarm: float,
-    seed: int = 123,
-) -> pd.DataFrame:
-    """Notebook 10: return what one threshold, chosen elsewhere, does: `decision_measures` with intervals.
-
-    Rows sensitivity, specificity, ppv, npv and cost_per_1000, columns as `bootstrap_by_subject`.
-    """
-    check_costs(prevalence, cost_missed, cost_false_alarm)
-    positive, called = label_indices(predictions) == 0, probabilities_of(predictions)[:, 0] >= threshold
-
-    def measure(weight: np.ndarray) -> dict[str, float]:
-        recall = _share(weight, called, of=positive)
-        return decision_measures(
-            recall, _share(weight, ~called, of=~positive), prevalence, cost_missed, cost_false_alarm
-        )
-
-    return bootstrap_by_subject(predictions, measure, seed=seed)
-
-
-def _share(weight: np.ndarray, rows: np.ndarray, *, of: np.ndarray) -> float:
-    return weight[of & rows].sum() / weight[of].sum() if weight[of].sum() else np.nan
 
 
 def evaluate_fixed_specificity(

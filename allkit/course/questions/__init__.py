@@ -18,6 +18,7 @@ from allkit.course.questions import (
     own_hospital,
     paper,
     person,
+    predictions,
     referee,
     rotation,
     saliency,
@@ -43,6 +44,7 @@ _NOTEBOOKS = (
     person,
     referee,
     own_hospital,
+    predictions,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
