@@ -17,6 +17,7 @@ The core, which a student reads; a module imports only those that stand before i
 - `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
 - `plots`: every figure; draws what it is given and computes nothing
 - `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
+- `divisions`: splits that others made, read from a list or done again by name
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
