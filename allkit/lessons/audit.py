@@ -36,6 +36,8 @@ CHECKS = {
 
 _NEED_IMAGES = ("pixels", "near-duplicates")
 
+_PLAINER = {"pixels": "bytes", "near-duplicates": "pixels", "linked subjects": "subjects"}
+
 _COLOURS = {"leak": plots.PALETTE["red"], "no leak": plots.PALETTE["green"], "unknown": "#5A5A5A"}
 
 
@@ -131,21 +133,18 @@ def _near(paths: pd.Series) -> pd.Series:
 
 
 def _also_in(rows: pd.DataFrame, check: str, part: str, others: Sequence[str]) -> pd.Series:
-    elsewhere = set(rows.loc[rows["given"].isin(others), check].dropna())
-    return (rows["given"] == part) & rows[check].isin(elsewhere)
+    """Return which rows of a part share what is checked with others, and not already what is plainer than that."""
+    elsewhere, plainer = set(rows.loc[rows["given"].isin(others), check].dropna()), _PLAINER.get(check)
+    found = (rows["given"] == part) & rows[check].isin(elsewhere)
+    return found & ~_also_in(rows, plainer, part, others) if plainer else found
 
 
 def _shared(rows: pd.DataFrame, check: str, tested: str) -> dict:
     """Return the finding of one check: which tested images have something in common with images learned from."""
     parts = [part for part in ("train", "validation") if part != tested and (rows["given"] == part).any()]
     hits = {f"{part}/{tested}": _also_in(rows, check, tested, [part]) for part in parts}
-    concerned, before = pd.concat(hits, axis=1).any(axis=1), {"pixels": "bytes", "near-duplicates": "pixels"}
-    if check == "linked subjects":
-        concerned &= ~_also_in(rows, "subjects", tested, parts)
-    elif check in before and rows[before[check]].notna().any():
-        concerned &= ~_also_in(rows, before[check], tested, parts)
-    unknown = int(rows[check].isna().sum())
-    within = "validation" in parts and bool(_also_in(rows, check, "validation", ["train"]).any())
+    concerned, unknown = pd.concat(hits, axis=1).any(axis=1), int(rows[check].isna().sum())
+    within = "validation" in parts and _also_in(rows, check, "validation", ["train"]).any()
     verdict = "leak" if concerned.any() else "unknown" if unknown else "warning" if within else "ok"
     of = int((rows["given"] == tested).sum())
     says = f"{concerned.sum():,} of {of:,} images of {tested} {CHECKS[check]}."
