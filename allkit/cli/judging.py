@@ -13,7 +13,7 @@ from allkit.cli.base import Layout, app, echo_json, echo_table, say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from allkit.lessons.audit import Audit
+    from allkit.audits import Audit
 
 
 @app.command()
@@ -51,7 +51,7 @@ def audit(
     C-NMC needs no image: its list of files is in the kit.
     """
     from allkit import divisions, saving
-    from allkit.lessons import audit as lesson
+    from allkit.audits import audit_split, draw_badge
 
     if show:
         echo_table(divisions.list_replays())
@@ -60,14 +60,14 @@ def audit(
         raise typer.BadParameter("give a SPLIT or --replay NAME, one of the two; --list shows the names.")
     try:
         index = divisions.replay(replay) if replay else divisions.read_division(split, data, layout=layout)
-        found = lesson.audit_split(index, allow=allow or ())
+        found = audit_split(index, allow=allow or ())
     except AllkitError as error:
         say(f"allkit: {error}", err=True)
         raise typer.Exit(2) from error
     promised = _estimate(index, found) if inflation else None
     if badge:
         with saving(badge) as file:
-            file.write_text(lesson.draw_badge(found), encoding="utf-8")
+            file.write_text(draw_badge(found), encoding="utf-8")
     if as_json:
         content = {"verdict": found.verdict, "findings": found.findings, "counts": found.counts.reset_index()}
         echo_json(content | ({"inflation": promised[0].reset_index(), "evidence": promised[1]} if promised else {}))
@@ -100,7 +100,8 @@ def _estimate(index: pd.DataFrame, found: Audit) -> tuple[pd.DataFrame, str] | N
 
 
 def _print_audit(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> None:
-    from allkit.lessons import audit as lesson
+    from allkit.audits import badge_text
+    from allkit.lessons.audit import describe_inflation
 
     echo_table(found.findings[["verdict", "check", "says"]])
     for row in found.findings[found.findings["examples"] != ""].to_dict("records"):
@@ -108,5 +109,5 @@ def _print_audit(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> Non
     say("")
     echo_table(found.counts.reset_index())
     if promised:
-        say(f"\n{lesson.describe_inflation(*promised)}")
-    say(f"\nVerdict: {lesson.badge_text(found)}")
+        say(f"\n{describe_inflation(*promised)}")
+    say(f"\nVerdict: {badge_text(found)}")
