@@ -98,7 +98,7 @@ def _shareable(rows: pd.DataFrame, look: bool) -> dict[str, pd.Series]:
     """Return for each check what two rows must not have in common across parts; NaN where it is not known."""
     names = rows["path"].str.replace("\\", "/").str.rpartition("/")[2]
     known = names.map(uid_of)
-    original = names.map(dict(copies_by_name(names))).fillna(names)  # x_aug.png: x.png
+    original = names.map(dict(copies_by_name(names[known.isna()]))).fillna(names)  # x_aug.png: x.png
     firsts = rows.groupby(names)["path"].first()
     files = original.map(firsts).where(original != names, rows["path"])
     own = rows.get("own group", pd.Series(np.nan, rows.index, dtype=object))

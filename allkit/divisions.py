@@ -77,7 +77,8 @@ def read_division(path: str | Path, data: str | Path = "", *, layout: str = "") 
     ).assign(fold=pd.NA, part="train", positive=None, **known[["name", "source", "key", "content"]])
     rows = rows.astype(object).where(rows.notna(), None)
     places = [content or f"not known {place}" for place, content in enumerate(rows["content"])]
-    return with_groups(Scan(source.path, rows["source"].mode()[0], rows), places)
+    kind = "cnmc" if rows["source"].eq("cnmc").all() else "list"  # of which nothing is compared by looks here
+    return with_groups(Scan(source.path, kind, rows), places)
 
 
 def _parts_of(table: pd.DataFrame, path: Path) -> list[str]:

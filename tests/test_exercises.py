@@ -23,6 +23,7 @@ from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
 from allkit.lessons import paper
+from allkit.lessons.audit import audit_replays
 from allkit.plots import PALETTE
 
 SOLUTIONS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.py"))}
@@ -113,6 +114,11 @@ def _simulated():
     return pd.DataFrame(rows, columns=["subjects", "resampled", "covers", "sees"])
 
 
+def tossed(index):
+    rows = index[(index["part"] == "train") & index["label"].notna()]
+    return rows.assign(given=np.where(np.random.default_rng(1).random(len(rows)) < 0.3, "test", "train"))
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -142,6 +148,7 @@ def objects(twin):
         "11": {"scores": _scores(), "reached": reached, "target": "HEM",
                "parts": SimpleNamespace(train=index[index["label"].notna()])},
         "12": {},
+        "16": {"replays": audit_replays(), "table": tossed(index)},
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def plot_distances(distances: Mapping[str, Sequence[int]], *, ax: Axes | None = 
     for (name, values), colour in zip(distances.items(), plots.PALETTE.values(), strict=False):
         bins = np.arange(0, max(max(of) for of in distances.values()) + 3, 2) - 0.5
         ax.hist(values, bins, weights=np.full(len(values), 100 / len(values)), alpha=0.6, color=colour, label=name)
-    ax.axvline(SAME_HASH + 0.5, color="0.3")
+    ax.axvline(SAME_HASH + 0.5, color="0.3", label=f"at most {SAME_HASH}: near-duplicates")
     ax.set(xlabel="bits that differ, at the best of eight orientations", ylabel="pairs (%)")
     ax.legend()
     ends = "; ".join(f"{name} from {min(of)} to {max(of)}" for name, of in distances.items())
