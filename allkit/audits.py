@@ -115,7 +115,7 @@ def _shareable(rows: pd.DataFrame, look: bool) -> dict[str, pd.Series]:
         pixels = pd.Series(pixels_of(rows["path"]), rows.index, dtype=object)
         shared |= {"pixels": pixels, "near-duplicates": _near(rows["path"]).where(pixels.notna())}
         shared["bytes"] = pd.Series(contents_of(rows["path"]), rows.index)
-    return shared
+    return {check: values.astype(object) for check, values in shared.items()}
 
 
 def _near(paths: pd.Series) -> pd.Series:

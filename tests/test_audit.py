@@ -258,7 +258,7 @@ def test_the_list_of_ways_can_be_replayed_as_it_is_written():
 
 def test_inflation_is_found_where_subjects_differ_and_not_where_they_do_not():
     by_image, by_subject = replay("train_test_split(seed=123)"), replay("split_by_subject(seed=123)")
-    few = by_image.groupby("subject").head(40)
+    few = by_image.groupby("subject").head(200)
     strong = estimate_inflation(few, draw_numbers_of(few, subject_effect=2.0), seeds=range(1))
     assert strong.loc["nearest neighbours", "value"] > 0.04
     none = estimate_inflation(few, draw_numbers_of(few, subject_effect=0.0), seeds=range(1))
