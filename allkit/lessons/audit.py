@@ -21,7 +21,9 @@ from allkit.progress import track
 def describe_inflation(table: pd.DataFrame, evidence: str) -> str:
     """Notebook 16: return how much the split promises too much, by baseline, and on which evidence."""
     each = [
-        f"{baseline} {row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}): {row['verdict']}"
+        f"{baseline} {row['value']:+.3f} ("
+        + (f"{row['low']:+.3f} to {row['high']:+.3f}" if row["low"] == row["low"] else "no interval: too few people")
+        + f"): {row['verdict']}"
         for baseline, row in table.iterrows()
     ]
     return f"AUC of this split above that of a split by subject, {evidence}: {'; '.join(each)}."
