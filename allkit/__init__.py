@@ -23,6 +23,8 @@ The core, which a student reads; a module imports only those that stand before i
 - `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `classical`: logistic regression and others on a table of numbers, which need no network
 - `tables`: predictions and embeddings that were made elsewhere, read from a file
+- `divisions`: splits that others made, read from a list or done again by name
+- `audits`: what training and test of any split share, and the verdict on it
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit

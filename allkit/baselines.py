@@ -9,12 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 from sklearn.dummy import DummyClassifier
+from sklearn.model_selection import StratifiedGroupKFold
 
+from allkit import AllkitError
 from allkit.augment import apply_augmentation, background_colour
 from allkit.backend import keras
 from allkit.classical import evaluate_baseline, predict_with, row_keys
 from allkit.data import class_order
+from allkit.evaluate import evaluate_predictions
 from allkit.features import BACKGROUND_LEVEL, FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import read_image, to_common_size
 from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
@@ -125,3 +129,50 @@ def evaluate_baselines(
         "decision tree, hand-made features": evaluate_baseline(*parts, shape, "decision tree", seed=seed),
         f"logistic regression, frozen {kind} features": evaluate_baseline(*parts, deep, seed=seed),
     }
+
+
+def estimate_inflation(
+    index: pd.DataFrame, numbers: pd.DataFrame, *, seeds: Sequence[int] = range(2), folds: int = 5
+) -> pd.DataFrame:
+    """Return how much a split promises too much: the AUC of baselines that learned as `given` says, and by subject.
+
+    Of the images tested on, a fold of people at a time: once by what learned from the given training part, once by
+    what learned from as many images of other people only (groups are kept together). `numbers` as in
+    `evaluate_baseline`. Columns as given, by subject, value (their difference), low, high (95 %, each fold of people
+    counting once), verdict; one row per baseline. AllkitError: subjects unknown, or too few.
+    """
+    rows = index[index["label"].notna() & index["given"].notna()].reset_index(drop=True)
+    if rows["subject"].isna().any():
+        raise AllkitError("Subjects are unknown, so it cannot be said what a split by subject would give.")
+    train, part = rows["given"] == "train", "test" if "test" in set(rows["given"]) else "validation"
+    tested = rows["given"] == part
+    folds = min(folds, rows.groupby("label")["group"].nunique().min())
+    if folds < 2 or rows["label"].nunique() != 2 or rows.loc[train, "label"].nunique() != 2:
+        raise AllkitError("It takes two classes, each with two subjects or more, to compare with a split by subject.")
+    found = []
+    for baseline in ("logistic regression", "nearest neighbours"):
+        given = evaluate_baseline(rows[train], rows[tested], numbers, baseline).set_axis(rows.index[tested])
+        for seed in seeds:
+            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+            for fold, (others, own) in enumerate(splitter.split(rows, rows["label"], rows["group"])):
+                own = rows.index[own].intersection(given.index)
+                if rows.loc[own, "label"].nunique() == 2:
+                    others = rows.iloc[others].sample(min(len(others), int(train.sum())), random_state=seed)
+                    aucs = [evaluate_predictions(table)["auc"] for table in
+                            (given.loc[own], evaluate_baseline(others, rows.loc[own], numbers, baseline))]  # fmt: skip
+                    found.append((baseline, seed, fold, *aucs))
+    table = pd.DataFrame(found, columns=["baseline", "seed", "fold", "as given", "by subject"])
+    if table.empty:
+        raise AllkitError("Too few images are tested on to compare with a split by subject.")
+    return _summarise_inflation(table)
+
+
+def _summarise_inflation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean difference, and its interval as if each fold of people counted once, whatever the seeds."""
+    table = table.assign(value=table["as given"] - table["by subject"])
+    of = table.groupby("baseline", sort=False)
+    means, people = of[["as given", "by subject", "value"]].mean(), of["fold"].nunique()
+    error = student_t.ppf(0.975, people - 1) * of["value"].std() / np.sqrt(people)
+    means["low"], means["high"] = means["value"] - error, means["value"] + error
+    sides = [means["low"] > 0, means["high"] < 0]
+    return means.assign(verdict=np.select(sides, ["promises too much", "promises too little"], "inconclusive"))

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import imagehash
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
@@ -16,15 +17,19 @@ from scipy.sparse.csgraph import connected_components
 
 from allkit.images import ImageError, cached_rows, file_state, in_threads, read_image
 
-SAME_VIEW = 0.999
-"""Correlation of two thumbnails above which images are near-duplicates.
+SAME_HASH = 44
+"""Bits of 256 in which the perceptual hashes of near-duplicates differ at most, at the best of eight orientations.
 
-Measured on the genuine cells, and held by a test: nearly all copies that were made smaller or brighter, mirrored or
-turned by a right angle lie above, and no pair of two subjects does, but for those that C-NMC's list knows to be the
-same. Copies that were turned by a few degrees, or cut out anew, are not found.
+Measured on the genuine cells, and held by a test: nearly all copies that were turned by a right angle, mirrored,
+shifted, saved as JPEG, made smaller or brighter differ in fewer, and no two cells of different subjects do, but for
+those that C-NMC's list knows to be the same. Of copies turned by five degrees two thirds are found, by twenty none.
 """
 
-_SIDE = 32  # px, of a thumbnail
+_HASH_SIDE = 16  # a hash has 16 x 16 bits; with 8 x 8 those of different cells are often equal
+
+_SIDE = 128  # px, of what is hashed
+
+_DARK = 15  # JPEG copies of black are not quite 0
 
 _FEW = 20  # images, of which half may well be copies
 
@@ -74,14 +79,35 @@ def copies_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def pixels_of(paths: Iterable[str]) -> list[str | None]:
+    """Return a text for each image that is equal where the pixels are, whatever the file; None: it cannot be read."""
+    paths = list(paths)
+    keys = {f"pixels\t{file_state(path)}": path for path in dict.fromkeys(paths)}
+
+    def compute(missing: list[str]) -> Iterable[dict]:
+        files = [keys[key] for key in missing]
+        return ({"pixels": found} for found in in_threads(_sum_of_pixels, files, what="comparing pixels"))
+
+    sums = dict(zip(keys.values(), (row["pixels"] for row in cached_rows(list(keys), compute)), strict=True))
+    return [sums[path] for path in paths]
+
+
+def _sum_of_pixels(path: str) -> str | None:
+    try:
+        image = read_image(path)
+    except ImageError:
+        return None
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+
+
 def find_near_duplicates(paths: Sequence[str]) -> list[tuple[int, int]]:
     """Return pairs (positions in `paths`): each image that shows nearly the same as others, and the first of these.
 
-    See `SAME_VIEW`. Images that cannot be read are near to none. Where more than half of all images are near to each
+    See `SAME_HASH`. Images that cannot be read are near to none. Where more than half of all images are near to each
     other, they are too alike to say: a warning, and no pairs. Kept in the cache until a file changes.
     """
     key = hashlib.sha256("\n".join(map(file_state, paths)).encode()).hexdigest()
-    firsts = cached_rows([f"near {SAME_VIEW}\t{key}"], lambda missing: ({"first": _compare(paths)} for _ in missing))
+    firsts = cached_rows([f"near {SAME_HASH}\t{key}"], lambda missing: ({"first": _compare(paths)} for _ in missing))
     first = firsts[0]["first"]
     if len(first) > _FEW and np.unique(first, return_counts=True)[1].max() > len(first) / 2:
         warnings.warn(
@@ -95,36 +121,56 @@ def find_near_duplicates(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 def _compare(paths: Sequence[str]) -> list[int]:
     """Return for each image the position of the first that it is near to, also through others."""
-    views = np.array(list(in_threads(_thumbnail_of_file, paths, what="looking for near-duplicates")))
+    hashes = list(in_threads(_hashes_of_file, paths, what="looking for near-duplicates"))
+    known = np.array([place for place, each in enumerate(hashes) if each is not None], dtype=int)
     first = np.arange(len(paths))
-    for start in range(0, len(views), 1024):  # block by block, so that memory stays bounded
-        rows, columns = np.nonzero(views[start : start + 1024] @ views.T > SAME_VIEW)
-        ends = np.concatenate([rows + start, np.arange(len(first))]), np.concatenate([columns, first])
-        graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(len(first), len(first)))
-        component = connected_components(graph, directed=False)[1]
-        first = np.unique(component, return_index=True)[1][component]
-    return first.tolist()
+    if not len(known):
+        return first.tolist()
+    turned = np.stack([hashes[place] for place in known])
+    ends = [np.empty((2, 0), dtype=int)]
+    for start in range(0, len(known), 512):  # block by block, so that memory stays bounded
+        rows, columns = np.nonzero(differing_bits(turned[start : start + 512], turned[:, 0]) <= SAME_HASH)
+        later = columns > rows + start
+        ends.append(np.stack([rows[later] + start, columns[later]]))
+    ends = known[np.concatenate(ends, axis=1)]
+    graph = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), shape=(len(paths), len(paths)))
+    component = connected_components(graph, directed=False)[1]
+    return np.unique(component, return_index=True)[1][component].tolist()
 
 
-def _thumbnail_of_file(path: str) -> np.ndarray:
+def _hashes_of_file(path: str) -> np.ndarray | None:
     try:
-        return thumbnail_of(read_image(path, at_least=4 * _SIDE))
+        return hashes_of(read_image(path, at_least=4 * _SIDE))
     except ImageError:  # said where it is used
-        return np.zeros(_SIDE * _SIDE, np.float32)
+        return None
 
 
-def thumbnail_of(image: np.ndarray) -> np.ndarray:
-    """Return a small grey view of an image (uint8 RGB), turned so that mirrored and turned copies agree.
+def hashes_of(image: np.ndarray) -> np.ndarray | None:
+    """Return the perceptual hash (dHash) of an image, uint8 RGB, in all eight orientations: uint64 (8, 4).
 
-    A vector (1024,) float32 of mean 0 and length 1, or of zeros for an image of one colour.
+    Of the square around what is not black; as it is comes first. None where there is nothing to compare.
     """
-    grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    view = np.asarray(grey, np.float32)
-    half = _SIDE // 2
-    quarters = view.reshape(2, half, 2, half).sum(axis=(1, 3))
-    row, column = np.unravel_index(quarters.argmax(), (2, 2))
-    view, quarters = (np.flip(each, [axis for axis, k in enumerate((row, column)) if k]) for each in (view, quarters))
-    view = view.T if quarters[0, 1] < quarters[1, 0] else view
-    view = view.ravel() - view.mean()
-    length = float(np.linalg.norm(view))
-    return (view / length if length > 1 else np.zeros_like(view)).astype(np.float32)
+    lit = image.max(axis=2) > _DARK
+    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    if not len(rows):
+        return None
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    side = int(max(height, width))
+    left, top = int(columns[0] - (side - width) // 2), int(rows[0] - (side - height) // 2)
+    square = Image.fromarray(image).crop((left, top, left + side, top + side)).convert("L")
+    grey = square.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    if np.ptp(np.asarray(grey)) < 3:
+        return None
+    turned = [grey, *(grey.transpose(how) for how in Image.Transpose)]
+    bits = np.stack([imagehash.dhash(view, _HASH_SIDE).hash.ravel() for view in turned])
+    return np.packbits(bits, axis=1).view(np.uint64)
+
+
+def differing_bits(turned: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return in how many bits images differ at their best, (n, m): n in all orientations (n, 8, 4), m as they are."""
+    best = np.full((len(turned), len(hashes)), 64 * hashes.shape[1], np.uint16)
+    for view in np.swapaxes(turned, 0, 1):
+        words = zip(view.T, hashes.T, strict=True)
+        bits = sum(np.bitwise_count(one[:, None] ^ other).astype(np.uint16) for one, other in words)
+        np.minimum(best, bits, out=best)
+    return best

@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +37,7 @@ MEANT = {
     ),
     "part": ("split", "set", "subset", "partition", "dataset", "phase"),
     "fold": ("cv", "cv_fold", "folds", "kfold"),
+    "group": ("groups", "group_id"),
 }
 """Other words for a column."""
 
@@ -54,7 +55,7 @@ def scan_list(source: Source) -> Scan:
     given = _parts_of_list(table, path)
     rows, missing = [], []
     for row, own in zip(table.to_dict("records"), given, strict=True):
-        image = _listed_image(row["path"], path)
+        image = listed_image(row["path"], path)
         if image:
             rows.append(_list_row(row, own, image, path))
         else:
@@ -83,8 +84,8 @@ def _parts_of_list(table: pd.DataFrame, path: Path) -> list[str | None]:
     return [next(divided) if is_own else None for is_own in own]
 
 
-def _listed_image(text: str, path: Path) -> Path | None:
-    """Return the file that a list names, relative to the list; backslashes are read as separators."""
+def listed_image(text: str, path: Path) -> Path | None:
+    """Return the file that a list at `path` names, relative to it; backslashes are read as separators."""
     for form in dict.fromkeys((text, text.replace("\\", "/"))):
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long, no such user, a zero in it
             image = Path(os.path.abspath(path.parent / Path(form).expanduser()))
@@ -164,14 +165,19 @@ def _whole_number(text: str | None, path: Path) -> int | None:
 # Tables
 
 
-def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), *, any_name: bool = False
+) -> pd.DataFrame:
     """Return a CSV as text, columns named as in `required` and `optional` whatever their case.
 
-    Raises AllkitError for a file that is no CSV, rows that do not fit the header, and columns that are missing, that
-    are there twice, or that look like one of those wanted.
+    `any_name` takes the usual other names of these columns too, such as filename for path and split for part. Raises
+    AllkitError for a file that is no CSV, rows that do not fit the header, and columns that are missing, that are there
+    twice, or that look like one of those wanted.
     """
     (_, header), *lines = _read_lines(path)
     wanted = {name.lower(): name for name in (*required, *optional)}
+    if any_name:
+        wanted = _other_names(wanted, [name.strip().lower() for name in header]) | wanted
     names = [wanted.get(name.strip().lower(), name.strip()) for name in header]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -185,6 +191,12 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
             )
     _check_columns(path, names, required, optional)
     return pd.DataFrame([line for _, line in lines], columns=names, dtype=object).map(str.strip)
+
+
+def _other_names(wanted: Mapping[str, str], header: Sequence[str]) -> dict[str, str]:
+    """Return which column of a header stands for each wanted one that is not there by its own name."""
+    found = {name: next((word for word in MEANT.get(name, ()) if word in header), "") for name in wanted.values()}
+    return {word: name for name, word in found.items() if word and name.lower() not in header}
 
 
 def as_text_cells(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
 from allkit.course.questions import EXERCISES
 from allkit.data import load_index
 from allkit.lessons import paper, referee
+from allkit.lessons.audit import audit_replays
 from allkit.plots import PALETTE
 from allkit.synthetic.hospital import hospital_of, key_of, planted_in
 
@@ -144,6 +145,11 @@ def _of_subjects():
     return table.assign(group=table["subject"])
 
 
+def tossed(index):
+    rows = index[(index["part"] == "train") & index["label"].notna()]
+    return rows.assign(given=np.where(np.random.default_rng(0).random(len(rows)) < 0.5, "test", "train"))
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -178,6 +184,7 @@ def objects(twin):
         "18": _of_a_hospital(),
         "17": {"studies": pd.DataFrame({"holds": [0.9, 0.6], "width": [0.25, 0.1]}, ["subjects", "images"]),
                "loaded": SimpleNamespace(rows=_of_subjects())},
+        "16": {"replays": audit_replays(), "table": tossed(index)},
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import sys
 
 from allkit import AllkitError, printable
 
-from allkit.cli import running, using, judging, teaching  # isort: skip  # noqa: F401  in the order of the help
+from allkit.cli import running, using, judging, auditing, evaluating, teaching  # isort: skip  # noqa: F401  in the order of the help
 from allkit.cli.base import app
 
 

@@ -363,6 +363,27 @@ def draw_numbers(
     return known[[*COLUMNS, *_TRAITS]]
 
 
+def draw_numbers_of(
+    index: pd.DataFrame, *, subject_effect: float = 1.0, difficulty: float = 1.0, seed: int = 0
+) -> pd.DataFrame:
+    """Draw the numbers behind a cell for each image of an index that has labels and subjects, by `row_keys`.
+
+    As `draw_numbers`, for people who are there: C-NMC's have as many cells as they have. Images with the same `content`
+    have the same numbers, and so have copies.
+    """
+    check_parameters(subject_effect, difficulty)
+    index = index.assign(key=index["path"] + "|" + index.get("augmentation", ""))
+    cells, tables = index.drop_duplicates("path"), []
+    for (label, subject), rows in cells.groupby(["label", "subject"]):
+        streams = (random_stream(seed, label, subject, path) for path in rows["path"])
+        of_images = np.array([stream.standard_normal(len(_TRAITS)) for stream in streams]).T
+        traits = _add_up(label, _traits_of_subject(subject, seed), of_images, subject_effect, difficulty)
+        tables.append(pd.DataFrame(traits).set_axis(rows["path"]))
+    numbers = pd.concat(tables).loc[cells["path"]]
+    numbers = numbers.groupby(cells["content"].fillna(cells["path"]).to_numpy()).transform("first")
+    return numbers.loc[index["path"]].set_axis(index["key"])[lambda table: ~table.index.duplicated()]
+
+
 def check_parameters(subject_effect: float, difficulty: float) -> None:
     """Raise AllkitError where one of them is out of range."""
     if not subject_effect >= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from allkit.course.grading import Exercise
 from allkit.course.questions import (
+    audit,
     classification,
     comparison,
     efficientnet,
@@ -45,6 +46,7 @@ _NOTEBOOKS = (
     referee,
     own_hospital,
     predictions,
+    audit,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
