@@ -251,7 +251,7 @@ def blur(image: np.ndarray, share: float) -> np.ndarray:
 
 
 def measure_colours(images: Iterable[np.ndarray]) -> np.ndarray:
-    """Return mean and spread of the optical density of three dyes inside the cells, averaged over images: float (6,)."""
+    """Return mean and spread of the density of three dyes inside the cells, averaged over images: float (6,)."""
     found = [_dyes(image)[is_foreground(image)] for image in images if is_foreground(image).any()]
     return np.mean([[*pixels.mean(axis=0), *pixels.std(axis=0)] for pixels in found], axis=0)
 

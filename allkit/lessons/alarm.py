@@ -91,7 +91,9 @@ def describe_alarm(table: pd.DataFrame, unit: str) -> str:
     if row["low"] <= ALPHA <= row["high"]:
         verdict = f"the {ALPHA:.0%} that it promises lie within the interval"
     elif row["low"] > ALPHA:
-        verdict = f"**far more than the {ALPHA:.0%} that it promises**" if row["value"] > 2 * ALPHA else "more than promised"
+        verdict = (
+            f"**far more than the {ALPHA:.0%} that it promises**" if row["value"] > 2 * ALPHA else "more than promised"
+        )
     else:
         verdict = f"less than the {ALPHA:.0%} that it may"
     return (
@@ -104,7 +106,11 @@ def describe_power(table: pd.DataFrame, people: int) -> str:
     """Notebook 14: return which changes the alarm hears from so many people, in a sentence."""
     loud = [f"{name} ({row.value:.0%})" for name, row in table.iloc[1:].iterrows() if row["low"] > 0.8]
     deaf = [f"{name} ({row.value:.0%})" for name, row in table.iloc[1:].iterrows() if row["high"] < 0.5]
-    rest = [f"{name} ({row.value:.0%})" for name, row in table.iloc[1:].iterrows() if row["low"] <= 0.8 and row["high"] >= 0.5]
+    rest = [
+        f"{name} ({row.value:.0%})"
+        for name, row in table.iloc[1:].iterrows()
+        if row["low"] <= 0.8 and row["high"] >= 0.5
+    ]
     parts = [("hears nearly always", loud), ("hears about every other time", rest), ("mostly misses", deaf)]
     return f"From {people} people it " + "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names) + "."
 

@@ -68,7 +68,7 @@ def cover_hospitals(answers: pd.DataFrame, *, level: float = 0.9) -> pd.DataFram
     """
     home, found = answers["hospital"].iloc[0], []
     for _, part in answers.groupby("turn"):
-        calibration = part.query("role == 'calibration' and hospital == @home")
+        calibration = part[(part["hospital"] == home) & (part["role"] == "calibration")]
         for way in WAYS:
             asked = part[part["role"] == "test"]
             found.append(predict_sets(calibration, asked, way=way, level=level).assign(way=way))
@@ -99,6 +99,39 @@ def tabulate_promises(covered: pd.DataFrame, level: float = 0.9) -> pd.DataFrame
     return pd.DataFrame(rows).T.rename_axis(["hospital", "way"])
 
 
+def describe_table(promises: pd.DataFrame, rows: pd.DataFrame, level: float = 0.9) -> str:
+    """Notebook 14: return what both ways promised and kept at home and where it went worst, in sentences."""
+    home = promises.index[0][0]
+    cells = promises.xs(WAYS[0], level="way")["cells covered"]
+    text = (
+        f"By cell: {cells[home]:.0%} of the cells are covered at home (promised: {level:.0%}), and {cells.min():.0%} "
+        f"at worst ({cells.idxmin()}). "
+    )
+    if rows["subject"].isna().any():
+        return text + "Whose cells these are is unknown, so whether a promise per person is kept is *inconclusive*."
+    people, by_cell = promises.xs(WAYS[1], level="way"), promises.loc[(home, WAYS[0])]
+    for name, row in (
+        ("at home", people.loc[home]),
+        (people["people kept"].idxmin(), people.loc[people["people kept"].idxmin()]),
+    ):
+        verdict = "broken" if row["high"] < level else "kept" if row["low"] >= level else "inconclusive"
+        text += (
+            f"By person, {name}: {row['people kept']:.0%} of the people ({row['low']:.0%} to {row['high']:.0%}) have "
+            f"{level:.0%} of their cells covered; promised: {level:.0%}; *{verdict}*. "
+        )
+    return text + (
+        f"Calibrated by cell it is {by_cell['people kept']:.0%} at home, and {by_cell['lowest']:.0%} of the cells "
+        f"of the person worst off. The price: {people.at[home, 'both classes']:.0%} of the sets hold both classes, in "
+        f"place of {by_cell['both classes']:.0%}."
+    )
+
+
+def as_metrics(alarms: Mapping[str, pd.DataFrame], promises: pd.DataFrame) -> dict[str, dict]:
+    """Notebook 14: return what is kept of the alarm and of the promises, for the run's metrics.json."""
+    kept = {column: promises[column].unstack("way").to_dict("index") for column in ("people kept", "cells covered")}
+    return {"alarm rings": {name: table["value"].to_dict() for name, table in alarms.items()}} | kept
+
+
 def simulate_promises(
     people: Mapping[str, pd.DataFrame],
     *,
@@ -119,7 +152,9 @@ def simulate_promises(
     rows = []
     for draw in track(range(draws), "simulated hospitals", unit="hospital"):
         drawn = rng.permutation(len(names))
-        calibrating, asked = (np.isin(number, part) for part in np.split(drawn, [calibrated_on, calibrated_on + tested_on])[:2])
+        calibrating, asked = (
+            np.isin(number, part) for part in np.split(drawn, [calibrated_on, calibrated_on + tested_on])[:2]
+        )
         both = pd.concat([table[asked].assign(hospital=place) for place, table in people.items()], ignore_index=True)
         for way in WAYS:
             sets = predict_sets(people[home][calibrating], both, way=way, level=level)
@@ -139,10 +174,10 @@ def describe_promises(means: pd.DataFrame, level: float = 0.9) -> str:
     home, *others = dict.fromkeys(means.index.get_level_values("hospital"))
     by_cell, by_person = (means.loc[(home, way)] for way in WAYS)
     lines = [
-        f"- **{home}, by cell**: {by_cell['cells covered']:.1%} of the cells are covered (promised: {level:.0%}), but only "
-        f"{by_cell['people kept']:.0%} of the people have {level:.0%} of their cells covered.",
-        f"- **{home}, by person**: {by_person['people kept']:.1%} ± {by_person['error']:.1%} of the people have {level:.0%} "
-        f"of their cells covered: the promise for people is **{_kept(by_person, level)}**. The price: "
+        f"- **{home}, by cell**: {by_cell['cells covered']:.1%} of the cells are covered (promised: {level:.0%}). "
+        f"And of the people? {by_cell['people kept']:.0%} of the people have {level:.0%} of their cells covered.",
+        f"- **{home}, by person**: {by_person['people kept']:.1%} ± {by_person['error']:.1%} of the people have "
+        f"{level:.0%} of their cells covered: the promise for people is **{_kept(by_person, level)}**. The price: "
         f"{by_person['both classes']:.0%} of the sets hold both classes and say nothing (by cell: "
         f"{by_cell['both classes']:.0%}).",
     ]
@@ -168,15 +203,20 @@ def plot_people(people: pd.DataFrame, *, hospital: str, level: float = 0.9) -> A
         shares = np.sort(part["covered"].to_numpy())
         steps = np.arange(1, len(shares) + 1) / len(shares)
         tables[way] = pd.DataFrame({"covered": [0, *shares, 1], "people": [0, *steps, 1]})
-    words = {"xlabel": f"share of a person's cells that are covered, {hospital}", "ylabel": "people with so much or less"}
+    words = {
+        "xlabel": f"share of a person's cells that are covered, {hospital}",
+        "ylabel": "people with so much or less",
+    }
     ax = plots.plot_lines(tables, "covered", "people", steps=True, percent=True, **words)
     ax.axvline(level, color="0.5", linestyle=":")
-    below = "; ".join(f"{way} {(part['covered'] < level - 1e-9).mean():.0%}" for way, part in rows.groupby("way", sort=False))
+    below = "; ".join(
+        f"{way} {(part['covered'] < level - 1e-9).mean():.0%}" for way, part in rows.groupby("way", sort=False)
+    )
     return plots.describe(ax, f"Share of each person's cells covered, {hospital}: people below {level:.0%}, {below}.")
 
 
 def plot_promises(means: pd.DataFrame, level: float = 0.9) -> Axes:
-    """Notebook 14: draw the share of people to whom the promise was kept, by place and way, from `summarise_promises`."""
+    """Notebook 14: draw the share of people to whom the promise was kept, from `summarise_promises`."""
     kept = means["people kept"]
     table = pd.DataFrame({"value": kept, "low": kept - means["error"], "high": kept + means["error"]})
     label = f"people of whose cells at least {level:.0%} are covered (share)"

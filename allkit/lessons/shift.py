@@ -1,4 +1,4 @@
-"""Notebook 14: a second hospital: what a change of stain, light, focus, scale or prevalence does, what helps, an alarm."""
+"""Notebook 14: what a change of stain, light, focus, scale or prevalence does to a classifier, and what helps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError, plots
 from allkit.augment import apply_augmentation
-from allkit.baselines import evaluate_baseline, frozen_features
+from allkit.baselines import evaluate_baseline
 from allkit.data import class_order
 from allkit.evaluate import (
     FEWEST_UNITS,
+    as_text,
     bootstrap_by_subject,
     classes_of,
     compare_predictions,
@@ -44,8 +45,8 @@ def choose_rows(index: pd.DataFrame) -> pd.DataFrame:
     units = rows.groupby("label")["group"].nunique()
     if len(units) < 2 or units.min() < FOLDS:
         raise AllkitError(
-            f"this lesson tests {FOLDS} groups of people in turn and needs {FOLDS} subjects of each class or more; there "
-            f"are {', '.join(f'{label}: {count}' for label, count in units.items())}. Take a larger data set."
+            f"this lesson tests {FOLDS} groups of people in turn and needs {FOLDS} subjects of each class or more; "
+            f"there are {', '.join(f'{label}: {count}' for label, count in units.items())}. Take a larger data set."
         )
     return rows
 
@@ -67,7 +68,7 @@ def describe_people(rows: pd.DataFrame) -> str:
 def show_dials(rows: pd.DataFrame, dials: Mapping[str, str], *, seed: int = 123) -> np.ndarray:
     """Notebook 14: draw one cell of each class at home and under each dial."""
     few = rows.sample(frac=1, random_state=seed).groupby("label").head(1)
-    cells = [prepare_image(read_image(path), 224, 300) for path in few.sort_values("label")["path"]]
+    cells = [prepare_image(read_image(path), 128, 300) for path in few.sort_values("label")["path"]]
     images = [apply_augmentation(cell, spec) for cell in cells for spec in dials.values()]
     alt = f"Two cells, one per class, as the home hospital shows them and under each dial: {', '.join(dials)}."
     return plots.plot_images(images, list(dials), columns=len(dials), rows=sorted(few["label"]), alt=alt)
@@ -175,19 +176,25 @@ def evaluate_hospitals(answers: pd.DataFrame, *, seed: int = 123) -> pd.DataFram
         there = tested(answers, name)
         table = evaluate_with_intervals(there, seed=seed).loc[MEASURES]
         table = pd.concat([table, bootstrap_by_subject(there, _excess(there), seed=seed)])
+        table = table.assign(change=np.nan, verdict="")
         if name != names[0] and list(there["path"]) == list(home["path"]):
             change = compare_predictions(there, home, seed=seed).loc[MEASURES]
             words = {"first": "better", "second": "worse", "inconclusive": "inconclusive"}
-            table = table.assign(change=change["value"], verdict=change["verdict"].map(words))
+            table["change"] = change["value"]
+            table["verdict"] = change["verdict"].map(words).reindex(table.index, fill_value="")
         tables[name] = table
-    return pd.concat(tables, names=["hospital", "measure"]).assign(
-        verdict=lambda table: table.get("verdict", pd.Series("", table.index)).fillna("")
-    )
+    return pd.concat(tables, names=["hospital", "measure"])
 
 
 def _excess(predictions: pd.DataFrame) -> Callable[[np.ndarray], dict[str, float]]:
     gap = probabilities_of(predictions)[:, 0] - (label_indices(predictions) == 0)
     return lambda weight: {"predicted - observed": float(np.average(gap, weights=weight))}
+
+
+def tabulate_hospitals(table: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 14: return the table of `evaluate_hospitals` to read; a dash where there is nothing to compare with."""
+    change = table["change"].map("{:+.2f}".format).where(table["change"].notna(), "–")
+    return as_text(table[["value", "low", "high"]], 2).assign(change=change, verdict=table["verdict"])
 
 
 def describe_hospitals(table: pd.DataFrame) -> str:
@@ -279,6 +286,10 @@ def describe_remedies(gains: pd.DataFrame, measure: str = "log_loss") -> str:
     lines = []
     for remedy, rows in gains.loc[measure].groupby("remedy", sort=False):
         where = {verdict: list(part.index.get_level_values("hospital")) for verdict, part in rows.groupby("verdict")}
-        said = [f"{verdict}: {', '.join(where[verdict])}" for verdict in ("helps", "harms", "inconclusive") if verdict in where]
+        said = [
+            f"{verdict}: {', '.join(where[verdict])}"
+            for verdict in ("helps", "harms", "inconclusive")
+            if verdict in where
+        ]
         lines.append(f"- **{remedy}**: {'; '.join(said)}.")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from allkit.course.questions import (
     paper,
     rotation,
     saliency,
+    shift,
     start,
     tuning,
     uncertainty,
@@ -37,6 +38,7 @@ _NOTEBOOKS = (
     uncertainty,
     saliency,
     tuning,
+    shift,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
