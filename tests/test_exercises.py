@@ -113,6 +113,32 @@ def _simulated():
     return pd.DataFrame(rows, columns=["subjects", "resampled", "covers", "sees"])
 
 
+def _hospitals():
+    places = pd.MultiIndex.from_product(
+        [["home", "focus", "prevalence", "stain"], ["log_loss", "predicted - observed"]], names=["hospital", "measure"]
+    )
+    return pd.DataFrame({"value": [0.3, 0.01, 0.8, -0.25, 0.5, 0.2, 0.9, 0.05]}, places)
+
+
+def _rings(rings):
+    places = pd.Index(["home", "light"], name="hospital")
+    return pd.DataFrame({"rings": [rings, 200], "draws": 200, "value": [rings / 200, 1.0]}, places)
+
+
+def _answers_everywhere():
+    """Three turns of thirty people with five cells each, of whom some are hard alike."""
+    tables = []
+    for turn in range(3):
+        table = _predictions(turn, images=300).sample(frac=1, random_state=turn, ignore_index=True)
+        place = np.arange(300)
+        table["group"] = table["subject"] = [
+            f"{label}-{k // 10}" for label, k in zip(table["label"], place, strict=True)
+        ]
+        role = np.where(place < 150, "test", "calibration")
+        tables.append(table.assign(turn=turn, hospital="home", role=role))
+    return pd.concat(tables, ignore_index=True)
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -142,6 +168,8 @@ def objects(twin):
         "11": {"scores": _scores(), "reached": reached, "target": "HEM",
                "parts": SimpleNamespace(train=index[index["label"].notna()])},
         "12": {},
+        "14": {"table": _hospitals(), "answers": _answers_everywhere(),
+               "alarms": {"by subject": _rings(9), "by cell": _rings(150)}},
     }  # fmt: skip
 
 

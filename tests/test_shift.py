@@ -262,6 +262,15 @@ def test_one_cell_stands_for_each_person(crowd):
     assert chosen[chosen["group"] == "7"]["path"].item() == person["path"].iloc[8], "ninth of ten, from easy to hard"
 
 
+def test_from_too_few_people_every_set_holds_all(crowd, rows):
+    few = crowd[crowd["group"].isin([str(k) for k in range(9)])]
+    sets = conformal.predict_sets(few, crowd.iloc[400:500], way="by person")
+    assert (sets["labels"] == 2).all()
+    assert (conformal.predict_sets(few, crowd.iloc[400:500], way="by person", level=0.8)["labels"] < 2).any()
+    table = conformal.tabulate_promises(pd.concat([sets.assign(hospital="home", way=way) for way in conformal.WAYS]))
+    assert "worth nothing here" in conformal.describe_table(table, rows)
+
+
 def test_each_way_keeps_its_own_promise_and_a_move_breaks_it(crowd):
     odds = np.log(crowd["p_ALL"] / crowd["p_HEM"]) - 2.5
     moved = crowd.assign(p_ALL=1 / (1 + np.exp(-odds)), p_HEM=1 / (1 + np.exp(odds)))

@@ -111,7 +111,7 @@ def describe_power(table: pd.DataFrame, people: int) -> str:
         for name, row in table.iloc[1:].iterrows()
         if row["low"] <= 0.8 and row["high"] >= 0.5
     ]
-    parts = [("hears nearly always", loud), ("hears about every other time", rest), ("mostly misses", deaf)]
+    parts = [("hears nearly always", loud), ("hears sometimes", rest), ("mostly misses", deaf)]
     return f"From {people} people it " + "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names) + "."
 
 

@@ -51,9 +51,12 @@ def hardest_cells(predictions: pd.DataFrame, level: float = 0.9) -> pd.DataFrame
 def predict_sets(calibration: pd.DataFrame, asked: pd.DataFrame, *, way: str, level: float = 0.9) -> pd.DataFrame:
     """Notebook 14: return the asked rows with the set of classes that each cell gets.
 
-    `way` is one of `WAYS`. Columns `covered` (the true class is in the set) and `labels` (how many classes are).
+    `way` is one of `WAYS`. Columns `covered` (the true class is in the set) and `labels` (how many classes are). From
+    fewer than 1 / (1 - level) cells or people, only a set of all classes keeps the promise, and all get that.
     """
     rows = calibration if way == WAYS[0] else hardest_cells(calibration, level)
+    if len(rows) * (1 - level) < 1 - 1e-9:
+        return asked.assign(covered=True, labels=len(classes_of(asked)))
     mapie = SplitConformalClassifier(_Answers(len(classes_of(rows))), confidence_level=level, prefit=True)
     mapie.conformalize(probabilities_of(rows), label_indices(rows))
     _, sets = mapie.predict_set(probabilities_of(asked))
@@ -119,6 +122,11 @@ def describe_table(promises: pd.DataFrame, rows: pd.DataFrame, level: float = 0.
             f"By person, {name}: {row['people kept']:.0%} of the people ({row['low']:.0%} to {row['high']:.0%}) have "
             f"{level:.0%} of their cells covered; promised: {level:.0%}; *{verdict}*. "
         )
+    if people["both classes"].min() > 0.99:
+        return text + (
+            f"But by person **every set holds both classes**: from so few people set aside, {level:.0%} of the people "
+            "can be promised in no other way. The promise is kept, and worth nothing here."
+        )
     return text + (
         f"Calibrated by cell it is {by_cell['people kept']:.0%} at home, and {by_cell['lowest']:.0%} of the cells "
         f"of the person worst off. The price: {people.at[home, 'both classes']:.0%} of the sets hold both classes, in "
@@ -175,7 +183,7 @@ def describe_promises(means: pd.DataFrame, level: float = 0.9) -> str:
     by_cell, by_person = (means.loc[(home, way)] for way in WAYS)
     lines = [
         f"- **{home}, by cell**: {by_cell['cells covered']:.1%} of the cells are covered (promised: {level:.0%}). "
-        f"And of the people? {by_cell['people kept']:.0%} of the people have {level:.0%} of their cells covered.",
+        f"And of the people? {by_cell['people kept']:.0%} have {level:.0%} of their cells covered.",
         f"- **{home}, by person**: {by_person['people kept']:.1%} ± {by_person['error']:.1%} of the people have "
         f"{level:.0%} of their cells covered: the promise for people is **{_kept(by_person, level)}**. The price: "
         f"{by_person['both classes']:.0%} of the sets hold both classes and say nothing (by cell: "
