@@ -113,19 +113,19 @@ def describe_table(promises: pd.DataFrame, rows: pd.DataFrame, level: float = 0.
     if rows["subject"].isna().any():
         return text + "Whose cells these are is unknown, so whether a promise per person is kept is *inconclusive*."
     people, by_cell = promises.xs(WAYS[1], level="way"), promises.loc[(home, WAYS[0])]
-    for name, row in (
-        ("at home", people.loc[home]),
-        (people["people kept"].idxmin(), people.loc[people["people kept"].idxmin()]),
-    ):
+    worst = people["people kept"].idxmin()
+    for name in dict.fromkeys((home, worst)):
+        row, where = people.loc[name], "at home" if name == home else name
         verdict = "broken" if row["high"] < level else "kept" if row["low"] >= level else "inconclusive"
         text += (
-            f"By person, {name}: {row['people kept']:.0%} of the people ({row['low']:.0%} to {row['high']:.0%}) have "
+            f"By person, {where}: {row['people kept']:.0%} of the people ({row['low']:.0%} to {row['high']:.0%}) have "
             f"{level:.0%} of their cells covered; promised: {level:.0%}; *{verdict}*. "
         )
-    if people["both classes"].min() > 0.99:
+    if people.at[home, "both classes"] > 0.9:
         return text + (
-            f"But by person **every set holds both classes**: from so few people set aside, {level:.0%} of the people "
-            "can be promised in no other way. The promise is kept, and worth nothing here."
+            f"But by person **{people.at[home, 'both classes']:.0%} of the sets at home hold both classes**: from so "
+            f"few people set aside, or from answers so uncertain, {level:.0%} of the people can hardly be promised "
+            "otherwise. A promise kept like this is worth nothing here."
         )
     return text + (
         f"Calibrated by cell it is {by_cell['people kept']:.0%} at home, and {by_cell['lowest']:.0%} of the cells "
