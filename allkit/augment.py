@@ -1,24 +1,26 @@
 """Augmentation: rotation by the paper's equations, balancing a class, augmenting training batches.
 
 In the order of the lesson (paper, section III.B.1): single images changed one way at a time; single images
-changed to find out what a network uses; an index filled up with copies until its classes are equal in number;
-batches changed at random while a network trains.
+changed to find out what a network uses; single images as another laboratory would show them (stain, light, focus,
+scale); an index filled up with copies until its classes are equal in number; batches changed at random while a
+network trains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from skimage.color import rgb2gray
+from scipy import ndimage
+from skimage.color import hed_from_rgb, rgb2gray, rgb_from_hed
 from skimage.filters import sobel
 
 from allkit import AllkitError
-from allkit.images import load_images
+from allkit.images import is_foreground, load_images
 
 
 def rotate_by_equations(
@@ -224,6 +226,70 @@ def plant_shortcut(part: pd.DataFrame, labels: Sequence[str], *, share: float = 
     return part.assign(augmentation=np.where(chosen, "mark:top left", ""))
 
 
+def change_stain(image: np.ndarray, haematoxylin: float = 1.0, eosin: float = 1.0) -> np.ndarray:
+    """Stain a cell more (above 1) or less strongly: factors on the optical density of both dyes, uint8 (h, w, 3).
+
+    The dyes are those of scikit-image, which blood films have similar, not equal, ones of.
+    """
+    return _inside_cell(image, _undyed(_dyes(image) * (haematoxylin, eosin, 1.0)))
+
+
+def change_light(image: np.ndarray, gain: float = 1.0, warmth: float = 0.0) -> np.ndarray:
+    """Multiply an image by a `gain`, and red by 1 + `warmth`, blue by 1 - `warmth`: another lamp, uint8 (h, w, 3)."""
+    return _inside_cell(image, image * (gain * np.array([1 + warmth, 1.0, 1 - warmth])))
+
+
+def blur(image: np.ndarray, share: float) -> np.ndarray:
+    """Put a cell out of focus: a Gaussian blur whose sigma is a `share` of the image's width, uint8 (h, w, 3).
+
+    Black does not flow into the cell: it was cut out after the picture was taken.
+    """
+    sigma = share * image.shape[1]
+    weight = is_foreground(image).astype(np.float32)
+    smooth = ndimage.gaussian_filter(image * weight[..., None], (sigma, sigma, 0))
+    return _inside_cell(image, smooth / np.maximum(ndimage.gaussian_filter(weight, sigma), 1e-6)[..., None])
+
+
+def measure_colours(images: Iterable[np.ndarray]) -> np.ndarray:
+    """Return mean and spread of the density of three dyes inside the cells, averaged over images: float (6,)."""
+    found = [_dyes(image)[is_foreground(image)] for image in images if is_foreground(image).any()]
+    return np.mean([[*pixels.mean(axis=0), *pixels.std(axis=0)] for pixels in found], axis=0)
+
+
+def match_colours(image: np.ndarray, colours: Sequence[float]) -> np.ndarray:
+    """Give a cell the mean and spread that `measure_colours` found elsewhere, uint8 (h, w, 3) (as Reinhard et al.)."""
+    inside = is_foreground(image)
+    if not inside.any():
+        return image
+    dyes, (mean, spread) = _dyes(image), np.reshape(colours, (2, 3))
+    found = dyes[inside]
+    return _inside_cell(image, _undyed((dyes - found.mean(axis=0)) / (found.std(axis=0) + 1e-6) * spread + mean))
+
+
+def _dyes(image: np.ndarray) -> np.ndarray:
+    """Return the optical density of haematoxylin, eosin and what is left, float (h, w, 3)."""
+    return -np.log((image + 1.0) / 256) @ hed_from_rgb
+
+
+def _undyed(dyes: np.ndarray) -> np.ndarray:
+    return 256 * np.exp(-dyes @ rgb_from_hed) - 1
+
+
+def _inside_cell(image: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Return the changed levels where the image shows something, and its black background as it was."""
+    rounded = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    return np.where(is_foreground(image)[..., None], rounded, image)
+
+
+_SETTINGS: dict[str, Callable[..., np.ndarray]] = {
+    "stain": change_stain,
+    "light": change_light,
+    "blur": blur,
+    "colours": lambda image, *colours: match_colours(image, colours),
+}
+"""What a laboratory or a remedy changes, by the verb of `apply_augmentation`."""
+
+
 def balance(index_part: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Fill every class up to the largest with rotated, flipped and zoomed copies (paper, section III.B.1).
 
@@ -282,11 +348,13 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
     """Make the copy that a row of a balanced index names, from uint8 (h, w, 3).
 
     `spec` is "" or steps joined by "|": "flip:horizontal", "flip:vertical", "rotate:<degrees, counter-clockwise>",
-    "zoom:<factor>", "mark:<corner>" (see `stamp_mark`). Flips come first, then rotation and zoom together in one
-    interpolation, then marks, whatever their order. Flips, and right angles of square images, move pixels without
-    resampling. Corners are filled with the colour of the background (`background_colour`).
+    "zoom:<factor>", "stain:<haematoxylin>,<eosin>", "light:<gain>,<warmth>", "blur:<share>" (see `change_stain`,
+    `change_light`, `blur`), "colours:<six numbers>" (see `match_colours`), "mark:<corner>" (see `stamp_mark`). Flips
+    come first, then rotation and zoom together in one interpolation, then what concerns colour and focus, in the order
+    given, then marks. Flips, and right angles of square images, move pixels without resampling. Corners are filled
+    with the colour of the background (`background_colour`).
     """
-    angle, factor, corners = 0.0, 1.0, []
+    angle, factor, settings, corners = 0.0, 1.0, [], []
     for step in filter(None, spec.split("|")):
         verb, _, value = step.partition(":")
         try:
@@ -296,16 +364,21 @@ def apply_augmentation(image: np.ndarray, spec: str) -> np.ndarray:
                 angle += float(value)
             elif verb == "zoom":
                 factor *= float(value)
+            elif verb in _SETTINGS:
+                settings.append((_SETTINGS[verb], [float(number) for number in value.split(",")]))
             elif verb == "mark":
                 corners.append(value)
             else:
                 raise ValueError(verb)
         except ValueError:
-            raise AllkitError(f"Cannot read {step!r} of {spec!r}: use flip:, rotate:, zoom: or mark:.") from None
+            words = ", ".join(f"{word}:" for word in ("flip", "rotate", "zoom", *_SETTINGS))
+            raise AllkitError(f"Cannot read {step!r} of {spec!r}: use {words} or mark:.") from None
     if factor == 1.0 and angle % 90 == 0 and (angle % 180 == 0 or image.shape[0] == image.shape[1]):
         image = np.ascontiguousarray(np.rot90(image, int(angle // 90) % 4))
     else:
         image = transform_image(image, angle=angle, factor=factor, fill=background_colour(image))
+    for change, numbers in settings:
+        image = change(image, *numbers)
     for corner in corners:
         image = stamp_mark(image, corner)
     return image

@@ -14,13 +14,13 @@ from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError
-from allkit.augment import apply_augmentation, background_colour
+from allkit.augment import apply_augmentation, background_colour, load_part
 from allkit.backend import keras
 from allkit.classical import evaluate_baseline, predict_with, row_keys
 from allkit.data import class_order
 from allkit.evaluate import evaluate_predictions
-from allkit.features import BACKGROUND_LEVEL, FEATURES, measure_cell, measure_cells, measure_files
-from allkit.images import read_image, to_common_size
+from allkit.features import FEATURES, measure_cell, measure_cells, measure_files
+from allkit.images import BACKGROUND_LEVEL, read_image, to_common_size
 from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
 from allkit.splits import Split
 
@@ -58,21 +58,31 @@ def frozen_features(
     weights: str | None = None,
     alpha: float = 0.75,
     layers: Sequence[str] = DEPTHS[-1:],
+    adapt_by: str | None = None,
     seed: int = 123,
 ) -> pd.DataFrame:
     """Return average-pooled features of a MobileNet that is not trained on these cells, computed once for each cell.
 
     `weights`: None (random, from `seed`), "imagenet" or "drawn"; the pooled outputs of `layers` are put side by side.
-    float32, one row per different cell or copy by `row_keys`, columns "<layer>-<channel>".
+    float32, one row per different cell or copy by `row_keys`, columns "<layer>-<channel>". `adapt_by` names a column,
+    such as that of the hospital: for each of its values batch normalisation takes its statistics anew, from at most
+    256 of its images, and the value stands before the keys, as the first level of the index.
     """
-    rows = rows.assign(key=row_keys(rows)).drop_duplicates("key")
-    model = build_model("mobilenet", image_size, weights=weights, alpha=alpha, pooling="avg", seed=seed)
+    rows = rows.assign(key=row_keys(rows)).drop_duplicates(["key", adapt_by] if adapt_by else "key")
+    # with momentum 0, one pass in training mode replaces the statistics of batch normalisation by the batch's
+    model = build_model("mobilenet", image_size, weights=weights, alpha=alpha, pooling="avg", momentum=0.0, seed=seed)
     pooled = [keras.layers.GlobalAveragePooling2D()(model.get_layer(name).output) for name in layers]
     names = [f"{name}-{k}" for name, part in zip(layers, pooled, strict=True) for k in range(part.shape[-1])]
     joined = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
-    network = FusedNetwork(keras.Model(model.input, joined))
-    values = load_features(network, rows, image_size=image_size, crop=crop)
-    return pd.DataFrame(values, index=pd.Index(rows["key"]), columns=names)
+    network, size = FusedNetwork(keras.Model(model.input, joined)), {"image_size": image_size, "crop": crop}
+    if adapt_by is None:
+        return pd.DataFrame(load_features(network, rows, **size), pd.Index(rows["key"]), names)
+    tables = {}
+    for value, part in rows.groupby(adapt_by, sort=False):
+        some = part.sample(min(256, len(part)), random_state=seed)
+        network.network(load_part(some, **size).astype(np.float32), training=True)
+        tables[value] = pd.DataFrame(load_features(network, part, **size), pd.Index(part["key"]), names)
+    return pd.concat(tables)
 
 
 def single_feature_baseline(split: Split) -> tuple[str, pd.DataFrame]:

@@ -25,8 +25,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_curve
 
 from allkit import AllkitError
-from allkit.features import bounding_box, is_foreground, measure_cell, measure_files
-from allkit.images import ImageError, in_threads, prepare_image, read_image, to_common_size
+from allkit.features import bounding_box, measure_cell, measure_files
+from allkit.images import ImageError, in_threads, is_foreground, prepare_image, read_image, to_common_size
 from allkit.models import TrainedModel, predict_images
 from allkit.splits import sample_weights
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 from allkit import AllkitError
-from allkit.images import cached_rows, file_state, in_threads, read_image, to_common_size
+from allkit.images import cached_rows, file_state, in_threads, is_foreground, read_image, to_common_size
 
 FEATURES: tuple[str, ...] = (
     "area",
@@ -35,9 +35,6 @@ FEATURES: tuple[str, ...] = (
     "background_share",
 )
 """Names of the measured numbers, in the order of the columns of `measure_cells`."""
-
-BACKGROUND_LEVEL = 10
-"""A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
 
 _VERSION = 3  # part of the cache key: raise it when a measurement changes
 _RIM = 8  # pixels along the outline that are left out where texture is measured: mixed with background
@@ -59,12 +56,6 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
     """Return the bounding box of a mask that is not empty."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def is_foreground(image: np.ndarray) -> np.ndarray:
-    """Return which pixels of an RGB image are not background, bool (height, width)."""
-    red, green, blue = np.moveaxis(image > BACKGROUND_LEVEL, 2, 0)
-    return red | green | blue  # far faster than the largest of three values along the last axis
 
 
 def measure_cell(image: np.ndarray) -> dict[str, float]:

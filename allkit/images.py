@@ -51,6 +51,9 @@ CELL_SIDE = 300
 
 _FINAL_SIDE = 600  # of its final test part, whose border is black
 
+BACKGROUND_LEVEL = 10
+"""A pixel is background where its brightest channel is at most this (JPEG noise around a black edge passes)."""
+
 _BLACK = 15  # JPEG copies of black are not quite 0
 
 _PREPARE_VERSION = 2  # part of the cache key: raise it when prepare_image changes its pixels
@@ -303,6 +306,12 @@ def to_common_size(image: np.ndarray) -> np.ndarray:
     """Return a 600×600 image with a black border (C-NMC's final test part) as 450×450, all others as they are."""
     wide = image.shape[:2] == (_FINAL_SIDE, _FINAL_SIDE) and _has_black_border(image)
     return centre_crop(image, COMMON_SIDE) if wide else image
+
+
+def is_foreground(image: np.ndarray) -> np.ndarray:
+    """Return which pixels of an RGB image are not background, bool (height, width)."""
+    red, green, blue = np.moveaxis(image > BACKGROUND_LEVEL, 2, 0)
+    return red | green | blue  # far faster than the largest of three values along the last axis
 
 
 def brightening(images: Sequence[np.ndarray]) -> float:

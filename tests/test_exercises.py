@@ -150,6 +150,32 @@ def tossed(index):
     return rows.assign(given=np.where(np.random.default_rng(0).random(len(rows)) < 0.5, "test", "train"))
 
 
+def _hospitals():
+    places = pd.MultiIndex.from_product(
+        [["home", "focus", "prevalence", "stain"], ["log_loss", "predicted - observed"]], names=["hospital", "measure"]
+    )
+    return pd.DataFrame({"value": [0.3, 0.01, 0.8, -0.25, 0.5, 0.2, 0.9, 0.05]}, places)
+
+
+def _rings(rings):
+    places = pd.Index(["home", "light"], name="hospital")
+    return pd.DataFrame({"rings": [rings, 200], "draws": 200, "value": [rings / 200, 1.0]}, places)
+
+
+def _answers_everywhere():
+    """Three turns of thirty people with five cells each, of whom some are hard alike."""
+    tables = []
+    for turn in range(3):
+        table = _predictions(turn, images=300).sample(frac=1, random_state=turn, ignore_index=True)
+        place = np.arange(300)
+        table["group"] = table["subject"] = [
+            f"{label}-{k // 10}" for label, k in zip(table["label"], place, strict=True)
+        ]
+        role = np.where(place < 150, "test", "calibration")
+        tables.append(table.assign(turn=turn, hospital="home", role=role))
+    return pd.concat(tables, ignore_index=True)
+
+
 @pytest.fixture(scope="module")
 def objects(twin):
     """What the notebooks hand to `check`, by notebook; small tables stand in for what takes training."""
@@ -185,6 +211,8 @@ def objects(twin):
         "17": {"studies": pd.DataFrame({"holds": [0.9, 0.6], "width": [0.25, 0.1]}, ["subjects", "images"]),
                "loaded": SimpleNamespace(rows=_of_subjects())},
         "16": {"replays": audit_replays(), "table": tossed(index)},
+        "14": {"table": _hospitals(), "answers": _answers_everywhere(),
+               "alarms": {"by subject": _rings(9), "by cell": _rings(150)}},
     }  # fmt: skip
 
 

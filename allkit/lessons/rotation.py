@@ -14,8 +14,8 @@ from allkit import AllkitError, plots
 from allkit.augment import AUGMENTATIONS, apply_augmentation
 from allkit.baselines import is_on_black
 from allkit.data import class_order
-from allkit.features import BACKGROUND_LEVEL, measure_cell
-from allkit.images import prepare_image, read_image
+from allkit.features import measure_cell
+from allkit.images import BACKGROUND_LEVEL, prepare_image, read_image
 from allkit.splits import FRACTIONS, Split, augment_then_split, count_leaked_copies
 
 _ANGLE = 30

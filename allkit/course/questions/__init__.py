@@ -23,6 +23,7 @@ from allkit.course.questions import (
     referee,
     rotation,
     saliency,
+    shift,
     start,
     tuning,
     uncertainty,
@@ -43,10 +44,11 @@ _NOTEBOOKS = (
     saliency,
     tuning,
     person,
+    shift,
     referee,
-    own_hospital,
-    predictions,
     audit,
+    predictions,
+    own_hospital,
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
