@@ -245,6 +245,10 @@ def what_is_shown(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
     return "\n".join(lines)
 
 
+_EXERCISE_MINUTES = {"look": 3, "compute": 5, "change": 8, "explain": 4}
+"""How long an exercise of each level takes in class; to explain means to talk."""
+
+
 def times_table(run: Path) -> str:
     """Return a Markdown table: how long each notebook takes to read, as it says itself, and what the last run took."""
     seconds, minutes = run_seconds(run), read_minutes()
@@ -256,7 +260,10 @@ def times_table(run: Path) -> str:
         note = f"The last run took {sum(seconds.values()) / 60:.0f} minutes of machine time in all."
     else:
         note = "No run was found. `allkit run`, then `allkit book`, puts the times of your machine in the last column."
-    return "\n".join([*lines, "", note, ""])
+    hours = sum(_EXERCISE_MINUTES[exercise.level] for exercise in EXERCISES.values()) / 60
+    asked = ", ".join(f"{each} minutes where it says *{level}*" for level, each in _EXERCISE_MINUTES.items())
+    done = f"An exercise takes about {asked}: {hours:.0f} hours for all {len(EXERCISES)}."
+    return "\n".join([*lines, "", note, "", done, ""])
 
 
 def list_modules() -> dict[str, str]:
