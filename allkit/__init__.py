@@ -5,11 +5,9 @@ The core, which a student reads; a module imports only those that stand before i
 - `folders`: where run folders lie, and their JSON files
 - `parameters`: values as users write them, read as what they are meant to be
 - `progress`: one line that says how far something has come
-- `printed`: what a printed number can have been: counts, confusion matrices, sizes
 - `images`: reading one image of any kind, preparing it, loading many through a cache
 - `source`: what a user says about data, and labels, subjects and parts as users spell them
 - `lists`: a list of images (CSV), and reading tables without losing anything
-- `papers`: a paper's printed numbers in a file (YAML, CSV), digits kept
 - `cnmc`: C-NMC 2019 and its synthetic twin, recognised by the names of files
 - `layout`: what lies at a path, and what its folders mean
 - `duplicates`: which images are the same, or nearly
@@ -19,12 +17,8 @@ The core, which a student reads; a module imports only those that stand before i
 - `evaluate`: metrics with intervals over subjects, comparison of models, calibration, thresholds
 - `scores`: the same as tables of text
 - `plots`: every figure; draws what it is given and computes nothing
-- `provenance`: on which images of C-NMC 2019 a printed result can have been measured
 - `splits`: which subjects are trained on and which are tested on, and the guard that keeps them apart
 - `classical`: logistic regression and others on a table of numbers, which need no network
-- `tables`: predictions and embeddings that were made elsewhere, read from a file
-- `divisions`: splits that others made, read from a list or done again by name
-- `audits`: what training and test of any split share, and the verdict on it
 - `backend`: Keras on TensorFlow, without start-up messages
 - `models`: both networks: build, count, save, load, predict
 - `train`: profiles, input pipeline, the paper's learning-rate rule, fit
@@ -35,7 +29,8 @@ The core, which a student reads; a module imports only those that stand before i
 
 Around it:
 
-- `lessons`: the code of one notebook each; imports the core only
+- `judging`: what others print, split and predict: papers, splits, files of predictions; imports the core only
+- `lessons`: the code of one notebook each; imports the core, and what judges others' work
 - `course`: exercises, running the notebooks, report, model card, checks of data and set-up,
   and a class: its progress, a quiz, notebooks to hand out
 - `app`: explorers, the upload cell, and the page that serves it

@@ -12,11 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from allkit import AllkitError
-from allkit.audits import CHECKS, audit_split, badge_text, draw_badge
 from allkit.baselines import estimate_inflation
 from allkit.cli.base import app
 from allkit.data import load_index
-from allkit.divisions import USUAL, list_files, list_replays, read_division, replay
+from allkit.judging.audits import CHECKS, audit_split, badge_text, draw_badge
+from allkit.judging.divisions import USUAL, list_files, list_replays, read_division, replay
 from allkit.lessons.audit import audit_replays, describe_replays, plant_copies
 from allkit.splits import split_by_subject
 from allkit.synthetic import draw_numbers_of

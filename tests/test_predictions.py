@@ -12,15 +12,16 @@ import pytest
 from bs4 import BeautifulSoup
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
-from allkit import AllkitError, cli, tables
+from allkit import AllkitError, cli
 from allkit.classical import evaluate_baseline, row_keys
 from allkit.evaluate import compare_predictions, evaluate_calibration, evaluate_predictions, evaluate_with_intervals
+from allkit.judging import tables
+from allkit.judging.tables import load_file
 from allkit.lessons import predictions
 from allkit.lists import as_text_cells
 from allkit.source import COLUMNS
 from allkit.splits import LeakError
 from allkit.synthetic import draw_numbers
-from allkit.tables import load_file
 
 COSTS = {"prevalence": 0.1, "cost_missed": 5, "cost_false_alarm": 1}
 

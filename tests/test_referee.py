@@ -11,9 +11,8 @@ from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, prec
 
 from allkit import AllkitError, cli
 from allkit.course.verdicts import write_verdicts
-from allkit.lessons import referee
-from allkit.papers import load_paper, parse_paper, printed_measures, shipped_papers, supports_of
-from allkit.printed import (
+from allkit.judging.papers import load_paper, parse_paper, printed_measures, shipped_papers, supports_of
+from allkit.judging.printed import (
     MEASURES,
     counts_of,
     fitting_matrices,
@@ -27,7 +26,8 @@ from allkit.printed import (
     search_classes,
     subset_counts,
 )
-from allkit.provenance import known_parts, possible_matrices, sets_of_subjects, subject_sizes
+from allkit.judging.provenance import known_parts, possible_matrices, sets_of_subjects, subject_sizes
+from allkit.lessons import referee
 
 KEPT = {"accuracy": "acc", "balanced_accuracy": "bacc", "sensitivity": "sens", "specificity": "spec",
         "precision": "ppv", "npv": "npv", "f1": "f1p", "kappa": "kappa", "mcc": "mcc"}  # fmt: skip

@@ -13,7 +13,7 @@ from allkit.cli.base import Layout, app, echo_json, echo_table, say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from allkit.audits import Audit
+    from allkit.judging.audits import Audit
 
 
 @app.command(no_args_is_help=True)
@@ -37,8 +37,9 @@ def audit(
 
     C-NMC needs no image: its list of files is in the kit.
     """
-    from allkit import divisions, saving
-    from allkit.audits import audit_split, draw_badge
+    from allkit import saving
+    from allkit.judging import divisions
+    from allkit.judging.audits import audit_split, draw_badge
 
     if show:
         echo_table(divisions.list_replays())
@@ -87,7 +88,7 @@ def _estimate(index: pd.DataFrame, found: Audit) -> tuple[pd.DataFrame, str] | N
 
 
 def _print_audit(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> None:
-    from allkit.audits import badge_text
+    from allkit.judging.audits import badge_text
     from allkit.lessons.audit import describe_inflation
 
     echo_table(found.findings[["verdict", "check", "says"]])

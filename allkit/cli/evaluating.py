@@ -36,8 +36,8 @@ def evaluate(
     probability of each class, p_<class>. Embeddings get a linear head, tested on subjects that it did not learn from.
     With --prevalence also a threshold by cost. For teaching, not a diagnosis.
     """
+    from allkit.judging.tables import align
     from allkit.lessons.predictions import compare_files, judge_file, load_predictions
-    from allkit.tables import align
 
     costs = {"prevalence": prevalence, "cost_missed": cost_missed, "cost_false_alarm": cost_false_alarm}
     options = {"positive": positive, "allow_leak": allow_leak, "seed": seed}

@@ -36,8 +36,8 @@ def referee(
 
     Without a FILE: the papers that come with the kit. docs/referee.md says how to type one in.
     """
+    from allkit.judging.papers import load_paper, shipped_papers
     from allkit.lessons.referee import referee_paper, referee_shipped
-    from allkit.papers import load_paper, shipped_papers
 
     papers = [load_paper(file) for file in files or map(str, shipped_papers())]
     if as_json:

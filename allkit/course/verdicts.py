@@ -7,9 +7,9 @@ from pathlib import Path
 
 from allkit import saving
 from allkit.course.offline import TEMPLATES
+from allkit.judging.papers import Paper
+from allkit.judging.printed import CONFIRMED, CONTRADICTED, OPEN
 from allkit.lessons.referee import referee_paper
-from allkit.papers import Paper
-from allkit.printed import CONFIRMED, CONTRADICTED, OPEN
 
 SIGNS = {CONFIRMED: "✓", CONTRADICTED: "✗", OPEN: "?"}
 """A sign for each verdict, beside its word: no verdict is told by colour alone."""

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from allkit import AllkitError, plots, saving
-from allkit.audits import Audit, audit_split
-from allkit.divisions import USUAL, replay
 from allkit.duplicates import SAME_HASH, differing_bits, hashes_of
 from allkit.images import centre_crop, read_image
+from allkit.judging.audits import Audit, audit_split
+from allkit.judging.divisions import USUAL, replay
 from allkit.progress import track
 
 

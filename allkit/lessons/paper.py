@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
 
-from allkit import ROOT, AllkitError, plots, printed
+from allkit import ROOT, AllkitError, plots
 from allkit.cnmc import load_manifest
 from allkit.data import source_images
 from allkit.images import fitting_crop
-from allkit.printed import CONFIRMED, CONTRADICTED, OPEN, verdict_row
+from allkit.judging import printed
+from allkit.judging.printed import CONFIRMED, CONTRADICTED, OPEN, verdict_row
 from allkit.progress import track
 from allkit.splits import Split, split_by_image, split_data
 from allkit.train import LearningRateRule, build_from_profile, get_profile, train_model

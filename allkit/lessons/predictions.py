@@ -25,10 +25,10 @@ from allkit.evaluate import (
     log_losses,
     probabilities_of,
 )
+from allkit.judging.tables import Loaded, load_file
 from allkit.progress import track
 from allkit.source import COLUMNS
 from allkit.splits import sample_weights
-from allkit.tables import Loaded, load_file
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1)
 """The values of C that the linear head chooses from; the smaller, the stronger it is regularised."""

@@ -7,8 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from allkit.papers import COLUMNS, Data, Paper, Result, load_paper, printed_measures, shipped_papers, supports_of
-from allkit.printed import (
+from allkit.judging.papers import (
+    COLUMNS,
+    Data,
+    Paper,
+    Result,
+    load_paper,
+    printed_measures,
+    shipped_papers,
+    supports_of,
+)
+from allkit.judging.printed import (
     CONFIRMED,
     CONTRADICTED,
     OPEN,
@@ -17,7 +26,7 @@ from allkit.printed import (
     implied_ranges,
     verdict_row,
 )
-from allkit.provenance import (
+from allkit.judging.provenance import (
     BOTH,
     accuracy_interval,
     candidate_parts,

@@ -1,6 +1,6 @@
 """Worked solutions of notebook 15, and for each exercise two plausible wrong answers with words of the hint they get."""
 
-from allkit import printed
+from allkit.judging import printed
 
 
 def exercise_15_1(shipped):

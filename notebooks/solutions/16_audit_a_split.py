@@ -1,7 +1,7 @@
 """Worked solutions of notebook 16, and for each exercise two plausible wrong answers with words of the hint they get."""
 
-from allkit.audits import audit_split
-from allkit.divisions import replay
+from allkit.judging.audits import audit_split
+from allkit.judging.divisions import replay
 
 
 def exercise_16_1(replays):

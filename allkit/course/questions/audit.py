@@ -6,10 +6,10 @@ import functools
 
 import pandas as pd
 
-from allkit.audits import audit_split
 from allkit.course.grading import Exercise
 from allkit.course.questions.common import explain
-from allkit.divisions import replay
+from allkit.judging.audits import audit_split
+from allkit.judging.divisions import replay
 
 
 def _linked(replays: pd.DataFrame) -> pd.DataFrame:

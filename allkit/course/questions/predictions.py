@@ -6,8 +6,8 @@ import pandas as pd
 
 from allkit.course.grading import Exercise
 from allkit.course.questions.common import explain
+from allkit.judging.tables import Loaded
 from allkit.lessons.predictions import evaluate_costs
-from allkit.tables import Loaded
 
 
 def _ratio(studies: pd.DataFrame) -> float:

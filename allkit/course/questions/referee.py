@@ -6,7 +6,7 @@ import pandas as pd
 
 from allkit.course.grading import Exercise
 from allkit.course.questions.common import explain
-from allkit.printed import fitting_sizes, read_share
+from allkit.judging.printed import fitting_sizes, read_share
 
 
 def _fits(text: str) -> int:

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from allkit import ROOT, AllkitError
+from allkit.judging.printed import ANY_OF, MEASURES, REPORT, Number, read_count, read_share
 from allkit.lists import read_table
-from allkit.printed import ANY_OF, MEASURES, REPORT, Number, read_count, read_share
 
 FOLDER = ROOT / "data" / "papers"
 """Papers that come with the kit, one file each."""

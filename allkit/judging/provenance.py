@@ -12,8 +12,16 @@ import pandas as pd
 from allkit.cnmc import load_manifest
 from allkit.data import link_groups
 from allkit.evaluate import wilson_interval
-from allkit.papers import Paper, Result, printed_measures, supports_of
-from allkit.printed import CONFIRMED, CONTRADICTED, OPEN, fitting_matrices, search_classes, subset_counts, verdict_row
+from allkit.judging.papers import Paper, Result, printed_measures, supports_of
+from allkit.judging.printed import (
+    CONFIRMED,
+    CONTRADICTED,
+    OPEN,
+    fitting_matrices,
+    search_classes,
+    subset_counts,
+    verdict_row,
+)
 
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 """Usual shares of a test part, tried where a paper prints no size."""
