@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import imagehash
@@ -42,14 +42,16 @@ _COPY = re.compile(
 
 def contents_of(paths: Iterable[str]) -> list[str]:
     """Return the SHA-256 sum of each file, hexadecimal; kept in the cache until size or time of a file change."""
-    paths = list(paths)
-    keys = {f"sha256\t{file_state(path)}": path for path in dict.fromkeys(paths)}
+    return _cached_sums(list(paths), "sha256", _sum_of_image, "reading images")
+
+
+def _cached_sums(paths: list[str], kind: str, sum_of: Callable[[str], str | None], what: str) -> list[str | None]:
+    keys = {f"{kind}\t{file_state(path)}": path for path in dict.fromkeys(paths)}
 
     def compute(missing: list[str]) -> Iterable[dict]:
-        files = [keys[key] for key in missing]
-        return ({"sha256": found} for found in in_threads(_sum_of_image, files, what="reading images"))
+        return ({kind: found} for found in in_threads(sum_of, [keys[key] for key in missing], what=what))
 
-    sums = dict(zip(keys.values(), (row["sha256"] for row in cached_rows(list(keys), compute)), strict=True))
+    sums = dict(zip(keys.values(), (row[kind] for row in cached_rows(list(keys), compute)), strict=True))
     return [sums[path] for path in paths]
 
 
@@ -81,15 +83,7 @@ def copies_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def pixels_of(paths: Iterable[str]) -> list[str | None]:
     """Return a text for each image that is equal where the pixels are, whatever the file; None: it cannot be read."""
-    paths = list(paths)
-    keys = {f"pixels\t{file_state(path)}": path for path in dict.fromkeys(paths)}
-
-    def compute(missing: list[str]) -> Iterable[dict]:
-        files = [keys[key] for key in missing]
-        return ({"pixels": found} for found in in_threads(_sum_of_pixels, files, what="comparing pixels"))
-
-    sums = dict(zip(keys.values(), (row["pixels"] for row in cached_rows(list(keys), compute)), strict=True))
-    return [sums[path] for path in paths]
+    return _cached_sums(list(paths), "pixels", _sum_of_pixels, "comparing pixels")
 
 
 def _sum_of_pixels(path: str) -> str | None:

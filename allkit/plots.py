@@ -327,17 +327,20 @@ def plot_intervals(
         ax.hlines(place, part["low"], part["high"], color=colour, linewidth=2)
         ax.plot(part["value"].where(known), place, mark, color=colour, label=kind)
         ax.plot(part["value"].mask(known), place, mark, color=colour, markerfacecolor="white")
-    if table["low"].isna().any():
+    hollow = table["low"].isna().any()
+    if hollow:
         ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="no interval")
     ax.set_yticks(range(len(rows)), [str(name) for name in rows])
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(len(rows) - 0.5, -0.5))
     ax.margins(x=0.08)
     ax.grid(axis="x", color="0.9")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    if hollow or len(kinds) > 1:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     if line is not None:
         ax.axvline(line, color="0.3", linewidth=1)
     names = [name if one == kinds[0] and len(kinds) == 1 else f"{name}, {one}" for name, one in table.index]
-    listed = "; ".join(f"{name} {value:.3g}" for name, value in zip(names, table["value"], strict=True))
+    values = ["inconclusive" if value != value else f"{value:.3g}" for value in table["value"]]
+    listed = "; ".join(f"{name} {value}" for name, value in zip(names, values, strict=True)) or "none"
     return describe(ax, f"Values with intervals, {xlabel}: {listed}.")
 
 
@@ -402,7 +405,7 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame], *, xlabel: str, ylabel:
         axes[1].bar(starts, table["images"], width=0.1, align="edge", **look)
     axes[0].plot([0, 1], [0, 1], ":", color="0.4", label="predicted = observed")
     axes[0].set(ylabel=ylabel, xlim=(-0.04, 1.04), ylim=(-0.06, 1.06))
-    axes[0].legend()
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     axes[1].set(xlabel=xlabel, ylabel="images")
     gaps = "; ".join(
         f"{title} {np.average((t['predicted'] - t['observed']).abs(), weights=t['images']):.2f}"
