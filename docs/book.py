@@ -273,9 +273,9 @@ def list_modules() -> dict[str, str]:
     for name, sentence in found:
         modules[name] = " ".join(sentence.split())
         package = importlib.import_module(f"allkit.{name}")
-        for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-            modules[f"{name}.{info.name}"] = (module.__doc__ or "").partition("\n")[0].rstrip(".")
+        for info in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            modules[info.name.partition(".")[2]] = (module.__doc__ or "").partition("\n")[0].rstrip(".")
     return modules
 
 

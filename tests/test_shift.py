@@ -170,6 +170,15 @@ def test_people_are_left_out_whole_until_the_prevalence_is_reached(rows):
     assert shift.thin_out(rows, 0.001).query("label == 'ALL'")["group"].nunique() == 5
 
 
+def test_of_three_people_of_a_class_each_group_has_one(rows):
+    people = rows.drop_duplicates("group").groupby("label")["group"]
+    few = [*people.get_group("ALL").head(7), *people.get_group("HEM").head(3)]
+    chosen = shift.choose_rows(rows[rows["group"].isin(few)])
+    folds = chosen.assign(fold=shift.draw_folds(chosen))
+    assert folds.groupby("fold")["label"].nunique().to_dict() == {0: 2, 1: 2, 2: 2}
+    assert folds.groupby("group")["fold"].nunique().max() == 1
+
+
 def test_batch_norm_takes_its_statistics_from_the_hospital(twin):
     index = load_index(twin)
     rows = shift.choose_rows(index).head(24)
@@ -184,8 +193,9 @@ def test_batch_norm_takes_its_statistics_from_the_hospital(twin):
 
 
 def test_data_that_cannot_serve_get_a_sentence(rows):
-    with pytest.raises(AllkitError, match="5 subjects of each class"):
-        shift.choose_rows(rows[rows["group"].isin(rows["group"].unique()[:4])])
+    people = rows.drop_duplicates("group").groupby("label")["group"]
+    with pytest.raises(AllkitError, match="3 subjects of each class"):
+        shift.choose_rows(rows[rows["group"].isin(people.head(2))])
     three = rows.assign(label=np.where(rows["group"].str.endswith("1"), "third", rows["label"]))
     assert shift.choose_rows(three)["label"].nunique() == 2
     assert "inconclusive" in shift.describe_people(rows.assign(subject=None))

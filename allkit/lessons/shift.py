@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from allkit import AllkitError, plots
 from allkit.augment import apply_augmentation
@@ -28,8 +28,8 @@ from allkit.evaluate import (
 from allkit.images import prepare_image, read_image
 from allkit.progress import track
 
-FOLDS = 5
-"""Groups of people: three to learn from, one to calibrate on, one to test, in turn."""
+FOLDS, FEWEST = 5, 3
+"""Groups of people: three to learn from, one to calibrate on, one to test, in turn; of few people fewer groups."""
 
 MEASURES = ["auc", "sensitivity", "specificity", "log_loss"]
 """What is compared with the home hospital, image by image."""
@@ -43,10 +43,11 @@ def choose_rows(index: pd.DataFrame) -> pd.DataFrame:
         rows["label"] = rows["label"].where(rows["label"] == first, f"not {first}")
         rows["positive"] = first
     units = rows.groupby("label")["group"].nunique()
-    if len(units) < 2 or units.min() < FOLDS:
+    if len(units) < 2 or units.min() < FEWEST:
         raise AllkitError(
-            f"this lesson tests {FOLDS} groups of people in turn and needs {FOLDS} subjects of each class or more; "
-            f"there are {', '.join(f'{label}: {count}' for label, count in units.items())}. Take a larger data set."
+            f"one learns from some people, calibrates on others and tests on others again, so it takes {FEWEST} "
+            "subjects of each class or more; there are "
+            f"{', '.join(f'{label}: {count}' for label, count in units.items())}. Take a larger data set."
         )
     return rows
 
@@ -75,11 +76,22 @@ def show_dials(rows: pd.DataFrame, dials: Mapping[str, str], *, seed: int = 123)
 
 
 def draw_folds(rows: pd.DataFrame, *, seed: int = 123) -> np.ndarray:
-    """Notebook 14: return the number of the group of people that each row belongs to, int (n,), 0 to `FOLDS` - 1."""
+    """Notebook 14: return the number of the group of people that each row belongs to, int (n,), 0 to `FOLDS` - 1.
+
+    Where a class has fewer people, there are as many groups as it has.
+    """
     number = np.zeros(len(rows), int)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for k, (_, places) in enumerate(folds.split(rows, rows["label"], rows["group"])):
-        number[places] = k
+    people = rows.groupby("group")["label"].first()
+    fewest = int(people.value_counts().min())
+    if fewest >= FOLDS:
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        for k, (_, places) in enumerate(folds.split(rows, rows["label"], rows["group"])):
+            number[places] = k
+        return number
+    # one of each class in every group, which folds that are as large as each other do not promise
+    folds = StratifiedKFold(fewest, shuffle=True, random_state=seed)
+    for k, (_, places) in enumerate(folds.split(people, people)):
+        number[rows["group"].isin(people.index[places])] = k
     return number
 
 
@@ -121,8 +133,8 @@ def predict_hospitals(
 ) -> pd.DataFrame:
     """Notebook 14: return what the home hospital's classifier answers in every hospital, the first of them its own.
 
-    In turn, it learns from three groups of people (and from `copies` of their cells), is calibrated on a fourth, all of
-    them at home, and answers for the fourth and the fifth everywhere. `features` are those of `frozen_features`, where
+    In turn, it learns from most groups of people (and from `copies` of their cells), is calibrated on one more, all of
+    them at home, and answers for this one and the last everywhere. `features` are those of `frozen_features`, where
     they are of the hospital as well; `fold_of` is the group of each path. Predictions tables below each other, with
     `hospital`, `turn` and `role` ("test" or "calibration").
     """
@@ -130,10 +142,10 @@ def predict_hospitals(
     if features.index.nlevels > 1:  # the same picture has other features in each hospital
         everywhere["augmentation"] += "@" + everywhere["hospital"]
         numbers = features.set_axis([f"{key}@{hospital}" for hospital, key in features.index])
-    home, group = next(iter(hospitals)), everywhere["path"].map(fold_of)
+    home, group, turns = next(iter(hospitals)), everywhere["path"].map(fold_of), fold_of.nunique()
     found = []
-    for turn in track(range(FOLDS), "groups of people", unit="group"):
-        role = group.map({turn: "test", (turn + 1) % FOLDS: "calibration"})
+    for turn in track(range(turns), "groups of people", unit="group"):
+        role = group.map({turn: "test", (turn + 1) % turns: "calibration"})
         train = everywhere[role.isna() & (everywhere["hospital"] == home)]
         if copies is not None:
             train = pd.concat([train, copies[copies["path"].isin(train["path"])]], ignore_index=True)
