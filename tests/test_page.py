@@ -1,5 +1,6 @@
 """The page and its visitors: no code of theirs runs, nothing else of this machine can be reached, nothing is kept."""
 
+import asyncio
 import json
 import os
 import re
@@ -19,9 +20,10 @@ import psutil
 import pytest
 import websocket
 from test_browser import free_port, serving
+from tornado.web import HTTPError
 
 from allkit import AllkitError
-from allkit.app.page import read_base_url
+from allkit.app.page import CappedKernels, read_base_url
 from allkit.backend import keras
 from allkit.models import TrainedModel, save_model
 
@@ -154,6 +156,21 @@ def test_who_leaves_makes_room_at_once(page):
         assert status == expected
     with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
         connect(page, kernel)
+
+
+def test_a_warm_kernel_that_was_refused_hinders_no_other_from_ending():
+    """Voilà asks everything in its pool for its result before it ends a kernel: a refusal there would be raised."""
+
+    async def pools():
+        loop, manager = asyncio.get_running_loop(), CappedKernels()
+        refused, ready, starting = loop.create_future(), loop.create_future(), loop.create_future()
+        refused.set_exception(HTTPError(503))
+        ready.set_result({"kernel_id": "a"})
+        manager._pools = {"classify.ipynb": [refused, ready, starting], "other.ipynb": []}
+        manager.forget_refused()
+        return manager._pools["classify.ipynb"] == [ready, starting]
+
+    assert asyncio.run(pools())
 
 
 def test_foreign_names_and_origins_are_refused(page):

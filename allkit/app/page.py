@@ -48,6 +48,7 @@ class CappedKernels(AsyncMappingKernelManager):
     async def _async_start_kernel(self, **kwargs: Any) -> str:
         # those being started count too: two visitors may come in the same second
         if len(self) + self._starting >= self.most:
+            IOLoop.current().call_later(0.1, self.forget_refused)
             raise HTTPError(503, reason="Too many visitors just now. Please try again in a few minutes.")
         self._starting += 1
         try:
@@ -56,6 +57,14 @@ class CappedKernels(AsyncMappingKernelManager):
             self._starting -= 1
 
     start_kernel = _async_start_kernel
+
+    def forget_refused(self) -> None:
+        """Take kernels that were to be kept warm, and were refused, out of Voilà's pool.
+
+        As long as one stands there, its error meets whoever leaves, and no kernel ends, not even an idle one.
+        """
+        for pool in getattr(self, "_pools", {}).values():
+            pool[:] = [task for task in pool if not (task.done() and not task.cancelled() and task.exception())]
 
 
 class Page(Voila):
@@ -80,6 +89,11 @@ class LeavingHandler(VoilaShutdownKernelHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Ask for nothing."""
+
+    async def post(self, kernel_id: str) -> None:
+        """End the kernel, whether or not the next one could be kept warm."""
+        self.kernel_manager.forget_refused()
+        await super().post(kernel_id)
 
 
 def check_port(port: int) -> None:
