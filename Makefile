@@ -39,8 +39,8 @@ run: setup ## run all notebooks and publish runs/latest/report/index.html
 test: setup ## lint, every notebook with nbval, then the unit tests (which use the models of the notebooks)
 	$(BIN)/allkit test
 
-verify: setup ## the long checks: every hostile file with its time and memory, more mutated cells, killed at every write
-	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest -s tests/test_hostile.py tests/test_classify.py tests/test_killed.py
+verify: setup ## the long checks: every hostile file with its time and memory, mutated cells, killed at every write, genuine cells
+	$(QUIET) ALLKIT_VERIFY=1 $(BIN)/pytest -s tests/test_hostile.py tests/test_classify.py tests/test_killed.py tests/test_genuine.py
 
 bench: setup ## speed and memory, as ratios in one run (ARGS=--small: quicker); writes bench/*.json
 	@for script in bench/bench_*.py; do $(QUIET) $(BIN)/python $$script $(ARGS) || exit 1; done
