@@ -2,15 +2,14 @@
 
 import itertools
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from commands import run_command
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from allkit import cli
 from allkit.course.card import write_card
 from allkit.course.ledger import compare_runs, find_runs, list_runs
 from allkit.evaluate import compare_predictions, evaluate_with_intervals, wilson_interval
@@ -77,15 +76,6 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path))
 
 
-def _allkit(monkeypatch, capsys, *words):
-    """Return exit code, stdout and stderr of `allkit WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["allkit", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
-
-
 def test_list_holds_metrics_with_intervals_hashes_and_what_was_changed(tmp_path):
     predictions = make_predictions()
     row = list_runs([make_run("one", predictions, epochs=3)]).iloc[0]
@@ -109,7 +99,7 @@ def test_too_few_subjects_and_broken_runs_are_all_listed(tmp_path, monkeypatch, 
         (run.path / "metrics.json").write_text(text)
     open_run("empty", index=make_index("cnmc"), profile="quick")
     (tmp_path / "no run").mkdir()
-    code, out, err = _allkit(monkeypatch, capsys, "runs")
+    code, out, err = run_command(monkeypatch, capsys, "runs")
     lines = {line.split()[0].rstrip(":"): line for line in out.splitlines() if line.strip()}
     assert (code, err) == (0, "")
     assert "(inconclusive)" in lines["few"]
@@ -133,7 +123,7 @@ def test_newest_run_comes_first(tmp_path):
 
 def test_list_as_json_has_null_where_it_cannot_be_told(monkeypatch, capsys):
     make_run("few", make_predictions(subjects=6))
-    _, out, _ = _allkit(monkeypatch, capsys, "runs", "--json")
+    _, out, _ = run_command(monkeypatch, capsys, "runs", "--json")
     (row,) = json.loads(out)
     assert row["auc"] > 0.5
     assert row["auc_low"] is None
@@ -141,11 +131,11 @@ def test_list_as_json_has_null_where_it_cannot_be_told(monkeypatch, capsys):
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path, monkeypatch, capsys):
-    code, _, err = _allkit(monkeypatch, capsys, "runs", str(tmp_path / "nothing"))
+    code, _, err = run_command(monkeypatch, capsys, "runs", str(tmp_path / "nothing"))
     assert code == 1
     assert err.startswith("allkit: ")
     assert "allkit run" in err
-    assert _allkit(monkeypatch, capsys, "runs", "a", "b", "c")[0] == 2
+    assert run_command(monkeypatch, capsys, "runs", "a", "b", "c")[0] == 2
 
 
 def test_runs_on_the_same_images_are_compared_in_pairs(monkeypatch, capsys):
@@ -162,7 +152,7 @@ def test_runs_on_the_same_images_are_compared_in_pairs(monkeypatch, capsys):
         ["MobileNet", "profile.epochs", "3", "8"]
     ]
     assert not found.notes
-    _, out, _ = _allkit(monkeypatch, capsys, "runs", "good", "poor")
+    _, out, _ = run_command(monkeypatch, capsys, "runs", "good", "poor")
     assert "paired bootstrap over subjects (6 in the smaller class)" in out
 
 
@@ -172,13 +162,13 @@ def test_runs_on_other_images_are_not_compared_and_it_says_why(tmp_path, monkeyp
     assert not found.measures
     assert "different images" in found.notes["MobileNet"]
     assert found.settings["setting"].tolist() == ["split_hash.test"]
-    code, out, _ = _allkit(monkeypatch, capsys, "runs", "one", "two")
+    code, out, _ = run_command(monkeypatch, capsys, "runs", "one", "two")
     assert code == 0
     assert "not compared" in out
-    assert "the same in both runs, to the last digit" in _allkit(monkeypatch, capsys, "runs", "two", "two")[1]
+    assert "the same in both runs, to the last digit" in run_command(monkeypatch, capsys, "runs", "two", "two")[1]
     (second / "predictions-mobilenet.csv").unlink()
-    assert "not compared" in _allkit(monkeypatch, capsys, "runs", "two", "two")[1]
-    code, _, err = _allkit(monkeypatch, capsys, "runs", "one", "nowhere")
+    assert "not compared" in run_command(monkeypatch, capsys, "runs", "two", "two")[1]
+    code, _, err = run_command(monkeypatch, capsys, "runs", "one", "nowhere")
     assert (code, "no run folder" in err) == (1, True)
 
 
@@ -191,7 +181,7 @@ def test_interval_of_a_share_is_wilsons_or_cannot_be_told():
 def test_card_holds_what_was_computed_from_the_folder(tmp_path, monkeypatch, capsys):
     predictions = make_predictions()
     path = make_run("one", predictions, epochs=3)
-    code, out, _ = _allkit(monkeypatch, capsys, "card", "one")
+    code, out, _ = run_command(monkeypatch, capsys, "card", "one")
     assert code == 0
     assert all(str(path / file) in out for file in ("card.html", "card.md"))
     found = evaluate_with_intervals(predictions)
@@ -305,11 +295,11 @@ def test_card_of_missing_or_damaged_files_is_one_sentence_and_leaves_the_old_one
         whole = file.read_text("utf-8")
         for content in contents:
             file.write_text(content)
-            code, _, err = _allkit(monkeypatch, capsys, "card", "one")
+            code, _, err = run_command(monkeypatch, capsys, "card", "one")
             assert (code, err[:8], "Traceback" in err) == (1, "allkit: ", False)
             assert (path / "card.md").read_text("utf-8") == before
         file.write_text(whole, "utf-8")
     predictions.unlink()
-    assert "is not in the run folder" in _allkit(monkeypatch, capsys, "card", "one")[2]
-    code, _, err = _allkit(monkeypatch, capsys, "card", "nowhere")
+    assert "is not in the run folder" in run_command(monkeypatch, capsys, "card", "one")[2]
+    code, _, err = run_command(monkeypatch, capsys, "card", "nowhere")
     assert (code, "no run folder" in err) == (1, True)

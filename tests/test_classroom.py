@@ -11,8 +11,9 @@ import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from commands import run_command
 
-from allkit import ROOT, AllkitError, cli
+from allkit import ROOT, AllkitError
 from allkit.app.game import save_looks
 from allkit.course import release
 from allkit.course.classroom import (
@@ -34,14 +35,6 @@ from allkit.course.release import release_notebooks
 @pytest.fixture(autouse=True)
 def own_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("ALLKIT_RUNS", str(tmp_path / "runs"))
-
-
-def _run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["allkit", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
 
 
 def _entry(tries=1, solved=True, minute=0):
@@ -108,8 +101,8 @@ def test_all_forms_in_which_a_student_can_hand_in_say_the_same(monkeypatch, caps
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "one.json").write_bytes(progress_path().read_bytes())
-    _run(monkeypatch, capsys, "progress", "--csv", folder / "two.csv")
-    (folder / "three.json").write_text(_run(monkeypatch, capsys, "progress", "--json")[1], encoding="utf-8")
+    run_command(monkeypatch, capsys, "progress", "--csv", folder / "two.csv")
+    (folder / "three.json").write_text(run_command(monkeypatch, capsys, "progress", "--json")[1], encoding="utf-8")
     semicolons = pd.read_csv(folder / "two.csv", dtype=str)
     semicolons.to_csv(folder / "four.csv", index=False, sep=";", encoding="utf-8-sig")
     room = load_classroom(folder)
@@ -165,7 +158,7 @@ def test_names_are_those_that_the_instructor_chose(monkeypatch, capsys, folder, 
     names = folder / "names.csv"
     names.write_text("file,name\ns0,Number 1\nAda.json,Number 2\ns1/progress.json,Number 3\nnobody,Number 4\n")
     out = tmp_path / "out"
-    code, said, err = _run(monkeypatch, capsys, "class", "collect", folder, "--names", names, "--out", out)
+    code, said, err = run_command(monkeypatch, capsys, "class", "collect", folder, "--names", names, "--out", out)
     assert (code, "Students: 6" in said, str(out / "class.csv") in said) == (0, True, True)
     assert "fit no usable file: nobody" in err
     table = pd.read_csv(out / "class.csv", dtype=str, keep_default_na=False)
@@ -176,17 +169,17 @@ def test_names_are_those_that_the_instructor_chose(monkeypatch, capsys, folder, 
 
 def test_collecting_again_into_the_same_folder_does_not_read_its_own_table(monkeypatch, capsys, folder):
     for _ in range(2):
-        code, _, err = _run(monkeypatch, capsys, "class", "collect", folder, "--out", folder)
+        code, _, err = run_command(monkeypatch, capsys, "class", "collect", folder, "--out", folder)
         assert (code, err) == (0, "")
 
 
 def test_nothing_usable_ends_in_one_sentence(monkeypatch, capsys, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.json").write_text("{")
-    code, _, err = _run(monkeypatch, capsys, "class", "collect", tmp_path / "in", "--out", tmp_path)
+    code, _, err = run_command(monkeypatch, capsys, "class", "collect", tmp_path / "in", "--out", tmp_path)
     assert (code, err.count("\n"), "x.json was left out" in err) == (1, 1, True)
     assert not (tmp_path / "class.csv").exists()
-    assert _run(monkeypatch, capsys, "class", "collect", tmp_path / "nowhere")[0] == 1
+    assert run_command(monkeypatch, capsys, "class", "collect", tmp_path / "nowhere")[0] == 1
 
 
 def test_the_page_escapes_names_loads_nothing_and_shows_answers_only_if_handed_in(folder, tmp_path):
@@ -366,7 +359,7 @@ def test_what_the_game_writes_can_be_collected(monkeypatch, capsys, tmp_path):
     path = save_looks("advised", looks)
     (tmp_path / "in" / "ada").mkdir(parents=True)
     (tmp_path / "in" / "ada" / path.name).write_bytes(path.read_bytes())
-    code, out, err = _run(monkeypatch, capsys, "class", "collect", tmp_path / "in", "--out", tmp_path)
+    code, out, err = run_command(monkeypatch, capsys, "class", "collect", tmp_path / "in", "--out", tmp_path)
     assert (code, err, "with answers of the game: 1" in out) == (0, "", True)
 
 
@@ -485,21 +478,21 @@ def test_qti_has_one_right_answer_and_a_word_on_every_wrong_one(bank, tmp_path):
 
 def test_commands_write_a_bank_and_say_what_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = _run(monkeypatch, capsys, "class", "quiz", "--format", "moodle")
+    code, out, _ = run_command(monkeypatch, capsys, "class", "quiz", "--format", "moodle")
     assert (code, (tmp_path / "allkit-quiz.xml").is_file(), "Left out: " in out) == (0, True, True)
     monkeypatch.setitem(sys.modules, "text2qti", None)
     for name in ("config", "qti", "quiz"):
         monkeypatch.setitem(sys.modules, f"text2qti.{name}", None)
-    code, _, err = _run(monkeypatch, capsys, "class", "quiz", "--format", "qti")
+    code, _, err = run_command(monkeypatch, capsys, "class", "quiz", "--format", "qti")
     assert (code, "pip install text2qti" in err, list(tmp_path.glob("*.zip"))) == (1, True, [])
-    assert _run(monkeypatch, capsys, "class", "quiz")[0] == 2
+    assert run_command(monkeypatch, capsys, "class", "quiz")[0] == 2
 
 
 # ---- notebooks to hand out -------------------------------------------------------------------------------------
 
 
 def test_released_notebooks_are_blank_and_the_solutions_lie_apart(monkeypatch, capsys, tmp_path):
-    code, out, _ = _run(monkeypatch, capsys, "class", "release", tmp_path / "term")
+    code, out, _ = run_command(monkeypatch, capsys, "class", "release", tmp_path / "term")
     assert (code, "allkit/course/questions" in out) == (0, True)
     kit = {path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
     assert {path.name for path in (tmp_path / "term").iterdir()} == kit | {"README.md"}

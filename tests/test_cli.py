@@ -5,20 +5,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from commands import run_command
 
 import allkit
-from allkit import AllkitError, cli
+from allkit import AllkitError
 from allkit.course import notebooks, report
 from allkit.course.notebooks import NotebookResult, NotebooksResult
-
-
-def _run(monkeypatch, capsys, *words):
-    """Return exit code, stdout and stderr of `allkit WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["allkit", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
 
 
 @pytest.fixture
@@ -36,7 +28,7 @@ def called(monkeypatch, tmp_path):
 
 
 def test_version(monkeypatch, capsys):
-    assert _run(monkeypatch, capsys, "--version") == (0, f"allkit {allkit.__version__}\n", "")
+    assert run_command(monkeypatch, capsys, "--version") == (0, f"allkit {allkit.__version__}\n", "")
 
 
 @pytest.mark.parametrize("code", ["import allkit", "from allkit import cli; sys.argv[1:] = ['--help']; cli.main()"])
@@ -51,7 +43,7 @@ def test_starting_up_imports_nothing_heavy(code):
 
 def test_run_passes_its_options_on(monkeypatch, capsys, called, tmp_path):
     words = "run --profile paper --data there --only 01,3 -p epochs 2 -p 04.weights none -p rate -0.5 --resume"
-    code, out, _ = _run(monkeypatch, capsys, *words.split(), "--out", "mine")
+    code, out, _ = run_command(monkeypatch, capsys, *words.split(), "--out", "mine")
     assert code == 0
     assert str(tmp_path / "report" / "index.html") in out
     options = called.options
@@ -61,7 +53,7 @@ def test_run_passes_its_options_on(monkeypatch, capsys, called, tmp_path):
 
 
 def test_parameter_without_value_is_a_usage_error(monkeypatch, capsys, called):
-    code, _, err = _run(monkeypatch, capsys, "run", "-p", "epochs")
+    code, _, err = run_command(monkeypatch, capsys, "run", "-p", "epochs")
     assert code == 2
     assert "NAME VALUE" in err
     assert called.options is None
@@ -87,7 +79,7 @@ def swept(monkeypatch, tmp_path):
 
 def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch, capsys, swept):
     words = "run --sweep rate=1e-3,3e-4 --sweep 04.size=64,96 -p epochs 2 --only 03 --workers 2 --out mine --resume"
-    code, out, _ = _run(monkeypatch, capsys, *words.split())
+    code, out, _ = run_command(monkeypatch, capsys, *words.split())
     assert code == 0
     assert swept.options["grid"] == {"rate": ["1e-3", "3e-4"], "04.size": ["64", "96"]}
     given = [swept.options[name] for name in ("parameters", "only", "workers", "scheduler", "out", "resume")]
@@ -104,7 +96,7 @@ def test_sweep_passes_its_options_on_and_ends_with_the_table_of_runs(monkeypatch
 
 def test_failure_in_a_sweep_is_exit_code_1_and_named(monkeypatch, capsys, swept):
     swept.runs[1] = NotebooksResult(swept.runs[1].path, (NotebookResult("01_first", "failed", 3, 2, "no"),))
-    code, out, err = _run(monkeypatch, capsys, "run", "--sweep", "x=1,2")
+    code, out, err = run_command(monkeypatch, capsys, "run", "--sweep", "x=1,2")
     assert code == 1
     assert "x-2" in out
     assert "In [2]: no" in err
@@ -117,21 +109,21 @@ def test_failure_in_a_sweep_is_exit_code_1_and_named(monkeypatch, capsys, swept)
      "--sweep x=1 --workers 2 --scheduler tcp://a:1"],
 )  # fmt: skip
 def test_sweep_that_makes_no_sense_is_a_usage_error(monkeypatch, capsys, swept, words):
-    code, _, err = _run(monkeypatch, capsys, "run", *words.split())
+    code, _, err = run_command(monkeypatch, capsys, "run", *words.split())
     assert code == 2
     assert "sweep" in err or "scheduler" in err
     assert swept.options is None
 
 
 def test_unknown_profile_is_a_usage_error(monkeypatch, capsys, called):
-    code, _, err = _run(monkeypatch, capsys, "run", "--profile", "fast")
+    code, _, err = run_command(monkeypatch, capsys, "run", "--profile", "fast")
     assert code == 2
     assert "quick" in err
 
 
 def test_failure_of_a_notebook_is_exit_code_1(monkeypatch, capsys, called):
     called.result.ok = False
-    code, out, _ = _run(monkeypatch, capsys, "run")
+    code, out, _ = run_command(monkeypatch, capsys, "run")
     assert code == 1
     assert "Report" in out
 
@@ -141,20 +133,20 @@ def test_mendable_error_is_one_sentence(monkeypatch, capsys):
         raise AllkitError("this is wrong; do that.")
 
     monkeypatch.setattr(notebooks, "run_notebooks", refuse)
-    assert _run(monkeypatch, capsys, "run") == (1, "", "allkit: this is wrong; do that.\n")
+    assert run_command(monkeypatch, capsys, "run") == (1, "", "allkit: this is wrong; do that.\n")
 
 
 def test_data_make_then_check(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "twin"
-    code, out, _ = _run(monkeypatch, capsys, "data", "make", str(folder), "--images", "60", "--seed", "1")
+    code, out, _ = run_command(monkeypatch, capsys, "data", "make", str(folder), "--images", "60", "--seed", "1")
     assert (code, str(folder) in out) == (0, True)
-    code, out, _ = _run(monkeypatch, capsys, "data", "check", str(folder))
+    code, out, _ = run_command(monkeypatch, capsys, "data", "check", str(folder))
     assert code == 0
     assert "synthetic" in out.lower()
 
 
 def test_data_check_of_what_is_not_there(monkeypatch, capsys, tmp_path):
-    code, _, err = _run(monkeypatch, capsys, "data", "check", str(tmp_path / "nothing"))
+    code, _, err = run_command(monkeypatch, capsys, "data", "check", str(tmp_path / "nothing"))
     assert code == 1
     assert err.startswith("allkit: ")
     assert "Traceback" not in err

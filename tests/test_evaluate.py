@@ -29,7 +29,6 @@ from allkit.lessons.uncertainty import (
     intraclass_correlation,
     permutation_test,
     scale_temperature,
-    shift_prevalence,
     simulate_logits,
     simulate_test_sets,
 )
@@ -305,20 +304,6 @@ def test_predictive_values_by_hand():
     assert found["ppv"] == pytest.approx(0.05 * 0.9 / (0.05 * 0.9 + 0.95 * 0.2))
     assert found["npv"] == pytest.approx(0.95 * 0.8 / (0.95 * 0.8 + 0.05 * 0.1))
     assert found["cost_per_1000"] == pytest.approx(1000 * (0.05 * 0.1 * 20 + 0.95 * 0.2))
-
-
-def test_prior_shift_makes_honest_probabilities_honest_elsewhere():
-    honest = honest_predictions()
-    rng = np.random.default_rng(1)
-    keep = (honest["label"] == "HEM") | (rng.uniform(size=len(honest)) < 0.1)
-    rare = honest[keep]
-    share = (rare["label"] == "ALL").mean()
-    assert evaluate_predictions(rare)["calibration_error"] > 0.15
-    assert evaluate_predictions(shift_prevalence(rare, share, 0.5))["calibration_error"] < 0.02
-    three = shift_prevalence(random_predictions(3), 0.1, 1 / 3)
-    np.testing.assert_allclose(three.filter(like="p_").sum(axis=1), 1)
-    with pytest.raises(AllkitError, match="assumed"):
-        shift_prevalence(honest, 0.1, 1)
 
 
 def test_sensitivity_where_specificity_is_fixed():

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import runpy
-import sys
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -15,8 +14,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_command
 
-from allkit import ROOT, cli
+from allkit import ROOT
 from allkit.course import buttons, exercises
 from allkit.course.exercises import answers_path, check, load_progress, progress_path, solution, summarise_progress
 from allkit.course.grading import LEVELS, Between, Exercise, OneOf, judge
@@ -599,26 +599,18 @@ def test_a_disk_that_cannot_be_written_spoils_no_verdict(monkeypatch):
     assert check("02.1", [90, 180, 270]).text.endswith("(Progress was not noted: the disk is full)")
 
 
-def _run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["allkit", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
-
-
 def test_command_sums_up_and_exports(monkeypatch, capsys, tmp_path):
     check("02.1", [90])
     check("01.4", "c")
-    code, out, _ = _run(monkeypatch, capsys, "progress")
+    code, out, _ = run_command(monkeypatch, capsys, "progress")
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert (code, lines["01"][:4]) == (0, ["01", "1", "of", "4"])
     assert "1 of" in out.splitlines()[-1]
-    code, out, _ = _run(monkeypatch, capsys, "progress", "--json")
+    code, out, _ = run_command(monkeypatch, capsys, "progress", "--json")
     found = json.loads(out)
     assert {row["notebook"]: row["done"] for row in found["notebooks"]}["01"] == 1
     assert [row["tries"] for row in found["exercises"] if row["exercise"] == "02.1"] == [1]
-    code, out, _ = _run(monkeypatch, capsys, "progress", "--csv", str(tmp_path / "p.csv"))
+    code, out, _ = run_command(monkeypatch, capsys, "progress", "--csv", str(tmp_path / "p.csv"))
     table = pd.read_csv(tmp_path / "p.csv", dtype=str)
     assert (code, len(table)) == (0, len(EXERCISES))
     assert table.set_index("exercise").loc["01.4", "done"] == "True"
@@ -627,7 +619,7 @@ def test_command_sums_up_and_exports(monkeypatch, capsys, tmp_path):
 def test_command_says_where_an_unreadable_file_went(monkeypatch, capsys):
     progress_path().parent.mkdir()
     progress_path().write_text("{")
-    code, out, err = _run(monkeypatch, capsys, "progress")
+    code, out, err = run_command(monkeypatch, capsys, "progress")
     assert (code, "progress-unreadable" in err) == (0, True)
     assert "Nothing was answered yet" in out
 
@@ -689,7 +681,7 @@ def _kept_answers():
 def test_answers_are_kept_only_after_the_switch_and_gone_with_it(monkeypatch, capsys):
     check("01.4", "a")
     assert not answers_path().exists()
-    code, out, _ = _run(monkeypatch, capsys, "progress", "--answers", "on")
+    code, out, _ = run_command(monkeypatch, capsys, "progress", "--answers", "on")
     assert (code, str(answers_path()) in out, "stay on this machine" in out) == (0, True, True)
     for answer in ("B", "b)", "c", "d"):  # right at the third: what comes later is no try
         check("01.4", answer)
@@ -697,10 +689,10 @@ def test_answers_are_kept_only_after_the_switch_and_gone_with_it(monkeypatch, ca
     check("02.1", ...)
     check("03.3", "no number")
     assert _kept_answers() == {"00.3": ["0.2"], "01.4": ["b", "b"]}
-    _run(monkeypatch, capsys, "progress", "--answers", "on")  # once more: nothing is lost
+    run_command(monkeypatch, capsys, "progress", "--answers", "on")  # once more: nothing is lost
     assert _kept_answers()["00.3"] == ["0.2"]
-    assert str(answers_path()) in _run(monkeypatch, capsys, "progress")[1]
-    code, out, _ = _run(monkeypatch, capsys, "progress", "--answers", "off")
+    assert str(answers_path()) in run_command(monkeypatch, capsys, "progress")[1]
+    code, out, _ = run_command(monkeypatch, capsys, "progress", "--answers", "off")
     assert (code, "was deleted" in out) == (0, True)
     check("02.4", "a")
     assert not answers_path().exists()

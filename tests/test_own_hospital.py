@@ -2,15 +2,15 @@
 
 import filecmp
 import json
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_command
 
-from allkit import AllkitError, cli
+from allkit import AllkitError
 from allkit.course import hospitals
 from allkit.course.classroom import load_classroom, write_class
 from allkit.course.grading import judge
@@ -38,14 +38,6 @@ def own_runs(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def ada(tmp_path_factory):
     return make_hospital(ADA, tmp_path_factory.mktemp("hospitals") / "ada")
-
-
-def _run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["allkit", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
 
 
 # ---- the name ---------------------------------------------------------------------------------------------------
@@ -251,7 +243,7 @@ def test_the_class_is_graded_by_computing_again_and_copies_are_told(tmp_path, tr
     entry = {"tries": 1, "first_try": True, "begun": None, "done": "2026-10-01T09:00:00+00:00"}
     progress = json.dumps({"format": 1, "exercises": {"18.2": entry}})
     (folder / "ada" / "progress.json").write_text(progress, encoding="utf-8")
-    code, out, _ = _run(monkeypatch, capsys, "class", "collect", folder, "--out", tmp_path)
+    code, out, _ = run_command(monkeypatch, capsys, "class", "collect", folder, "--out", tmp_path)
     assert (code, "Hospitals graded: 4" in out) == (0, True)
     table = pd.read_csv(tmp_path / "hospitals.csv").fillna("").set_index("student")
     assert table.loc["ada", ["18.1", "18.2", "18.3"]].tolist() == ["right"] * 3
@@ -264,7 +256,9 @@ def test_the_class_is_graded_by_computing_again_and_copies_are_told(tmp_path, tr
     page = (tmp_path / "class.html").read_text(encoding="utf-8")
     assert "Hospitals of one" in page
     assert "The same hospital as Mallory" in page
-    code, *_ = _run(monkeypatch, capsys, "class", "collect", folder, "--out", tmp_path)  # its own files are no hand-ins
+    code, *_ = run_command(
+        monkeypatch, capsys, "class", "collect", folder, "--out", tmp_path
+    )  # its own files are no hand-ins
     assert code == 0
 
 
@@ -311,13 +305,13 @@ def test_grading_computes_what_the_notebook_computes(small, monkeypatch, tmp_pat
 
 
 def test_the_command_draws_a_hospital_and_refuses_what_the_name_decides(small, monkeypatch, capsys, tmp_path):
-    code, out, _ = _run(monkeypatch, capsys, "data", "make", tmp_path / "mine", "--for", "Grace")
+    code, out, _ = run_command(monkeypatch, capsys, "data", "make", tmp_path / "mine", "--for", "Grace")
     assert (code, "Synthetic hospital" in out) == (0, True)
     assert (tmp_path / "mine" / "twin.json").is_file()
-    code, _, err = _run(monkeypatch, capsys, "data", "make", tmp_path / "x", "--for", "Grace", "--seed", "3")
+    code, _, err = run_command(monkeypatch, capsys, "data", "make", tmp_path / "x", "--for", "Grace", "--seed", "3")
     assert (code, "leave out seed" in err) == (2, True)
-    assert "letter or digit" in _run(monkeypatch, capsys, "data", "make", tmp_path / "y", "--for", " ")[2]
-    code, _, err = _run(monkeypatch, capsys, "data", "make")
+    assert "letter or digit" in run_command(monkeypatch, capsys, "data", "make", tmp_path / "y", "--for", " ")[2]
+    code, _, err = run_command(monkeypatch, capsys, "data", "make")
     assert (code, "--for NAME" in err) == (2, True)
 
 

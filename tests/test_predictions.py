@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from commands import run_command
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
-from allkit import AllkitError, cli
+from allkit import AllkitError
 from allkit.classical import evaluate_baseline, row_keys
 from allkit.evaluate import compare_predictions, evaluate_calibration, evaluate_predictions, evaluate_with_intervals
 from allkit.judging import tables
@@ -53,14 +54,7 @@ def save(tmp_path):
 
 def run(monkeypatch, capsys, *words):
     """Return exit code, stdout and stderr of `allkit evaluate WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["allkit", "evaluate", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        code = ended.code or 0
-    out = capsys.readouterr()
-    return code, out.out, out.err
+    return run_command(monkeypatch, capsys, "evaluate", *words)
 
 
 # reading

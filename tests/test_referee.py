@@ -2,14 +2,14 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
+from commands import run_command
 from mlscorecheck.check.binary import check_1_testset_no_kfold
 from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, precision_score
 
-from allkit import AllkitError, cli
+from allkit import AllkitError
 from allkit.course.verdicts import write_verdicts
 from allkit.judging.papers import load_paper, parse_paper, printed_measures, shipped_papers, supports_of
 from allkit.judging.printed import (
@@ -362,25 +362,17 @@ def test_the_page_loads_nothing_and_escapes_everything(tmp_path):
     assert "✓ confirmed" in page
 
 
-def _run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["allkit", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    return ended.value.code or 0, out.out, out.err
-
-
 def test_command(monkeypatch, capsys, tmp_path):
-    code, out, _ = _run(monkeypatch, capsys, "referee")
+    code, out, _ = run_command(monkeypatch, capsys, "referee")
     assert code == 0
     assert len(out.splitlines()) == 1 + len(shipped_papers())
-    code, out, err = _run(monkeypatch, capsys, "referee", "kassani", "--out", str(tmp_path / "k.html"))
+    code, out, err = run_command(monkeypatch, capsys, "referee", "kassani", "--out", str(tmp_path / "k.html"))
     assert (code, "INCONCLUSIVE" in out, "k.html" in err) == (0, True, True)
     assert (tmp_path / "k.html").is_file()
-    code, out, _ = _run(monkeypatch, capsys, "referee", "pan", "--json")
+    code, out, _ = run_command(monkeypatch, capsys, "referee", "pan", "--json")
     (rows,) = json.loads(out).values()
     assert {row["verdict"] for row in rows} == {"confirmed"}
-    code, _, err = _run(monkeypatch, capsys, "referee", "nobody")
+    code, _, err = run_command(monkeypatch, capsys, "referee", "nobody")
     assert code != 0
     assert "is no file" in err
     assert "Traceback" not in err

@@ -56,11 +56,7 @@ def audit(
     if badge:
         with saving(badge) as file:
             file.write_text(draw_badge(found), encoding="utf-8")
-    if as_json:
-        content = {"verdict": found.verdict, "findings": found.findings, "counts": found.counts.reset_index()}
-        echo_json(content | ({"inflation": promised[0].reset_index(), "evidence": promised[1]} if promised else {}))
-    else:
-        _print_audit(found, promised)
+    (_echo_audit_json if as_json else _echo_audit)(found, promised)
     open_checks = (found.findings["verdict"] == "unknown").any()
     if found.verdict == "leak" or (strict and open_checks):
         raise typer.Exit(1)
@@ -87,7 +83,12 @@ def _estimate(index: pd.DataFrame, found: Audit) -> tuple[pd.DataFrame, str] | N
         return None
 
 
-def _print_audit(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> None:
+def _echo_audit_json(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> None:
+    content = {"verdict": found.verdict, "findings": found.findings, "counts": found.counts.reset_index()}
+    echo_json(content | ({"inflation": promised[0].reset_index(), "evidence": promised[1]} if promised else {}))
+
+
+def _echo_audit(found: Audit, promised: tuple[pd.DataFrame, str] | None) -> None:
     from allkit.judging.audits import badge_text
     from allkit.lessons.audit import describe_inflation
 

@@ -16,7 +16,7 @@ from allkit.baselines import is_on_black
 from allkit.data import class_order
 from allkit.features import measure_cell
 from allkit.images import BACKGROUND_LEVEL, prepare_image, read_image
-from allkit.splits import FRACTIONS, Split, augment_then_split, count_leaked_copies
+from allkit.splits import FRACTIONS, Split, count_leaked_copies
 
 _ANGLE = 30
 
@@ -161,12 +161,6 @@ def describe_leak(leaked: pd.DataFrame, wrong: Split) -> str:
         f"In the paper's order **{row['leaked']:,} of {row['images']:,} test images** have the same cell in training; "
         f"of the class {smallest}, {of_class:.0%}."
     )
-
-
-def repeat_leak(index: pd.DataFrame, seeds: Sequence[int]) -> pd.Series:
-    """Notebook 02: return the share of test images that leak in the paper's order, for several seeds."""
-    shares = {seed: count_leaked_copies(augment_then_split(index, seed=seed))["share"].iloc[-1] for seed in seeds}
-    return pd.Series(shares, name="share that leaks").rename_axis("seed")
 
 
 def trained_on(pool: int) -> int:

@@ -129,21 +129,6 @@ def _with_probabilities(predictions: pd.DataFrame, proba: np.ndarray) -> pd.Data
     return predictions.assign(**{f"p_{name}": proba[:, k] for k, name in enumerate(classes_of(predictions))})
 
 
-def shift_prevalence(predictions: pd.DataFrame, prevalence: float, assumed: float) -> pd.DataFrame:
-    """Notebook 10: return the predictions as they would read where the positive class is more or less common.
-
-    The odds of the positive class are multiplied by those of `prevalence`, its share where the model is to be used,
-    and divided by those of `assumed`, the share that the probabilities are about: that of the training images, or
-    with class weights one divided by the number of classes. Both above 0 and below 1 (*prior shift*).
-    """
-    check_share("prevalence", prevalence)
-    check_share("assumed", assumed)
-    factor = np.full(len(classes_of(predictions)), (1 - prevalence) / (1 - assumed))
-    factor[0] = prevalence / assumed
-    proba = probabilities_of(predictions) * factor
-    return _with_probabilities(predictions, proba / proba.sum(axis=1, keepdims=True))
-
-
 def evaluate_fixed_specificity(
     predictions: pd.DataFrame, specificities: Sequence[float] = (0.90, 0.95), *, seed: int = 123
 ) -> pd.DataFrame:
