@@ -10,7 +10,10 @@ from mlscorecheck.check.binary import check_1_testset_no_kfold
 from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, precision_score
 
 from allkit import AllkitError
+from allkit.baselines import DEPTHS, frozen_features, measure_numbers
 from allkit.course.verdicts import write_verdicts
+from allkit.data import load_index
+from allkit.evaluate import predicted_labels
 from allkit.judging.papers import load_paper, parse_paper, printed_measures, shipped_papers, supports_of
 from allkit.judging.printed import (
     MEASURES,
@@ -26,8 +29,9 @@ from allkit.judging.printed import (
     search_classes,
     subset_counts,
 )
-from allkit.judging.provenance import known_parts, possible_matrices, sets_of_subjects, subject_sizes
+from allkit.judging.provenance import SUBJECT_SHARE, known_parts, possible_matrices, sets_of_subjects, subject_sizes
 from allkit.lessons import referee
+from allkit.lessons.person import predict_cells
 
 KEPT = {"accuracy": "acc", "balanced_accuracy": "bacc", "sensitivity": "sens", "specificity": "spec",
         "precision": "ppv", "npv": "npv", "f1": "f1p", "kappa": "kappa", "mcc": "mcc"}  # fmt: skip
@@ -376,3 +380,27 @@ def test_command(monkeypatch, capsys, tmp_path):
     assert code != 0
     assert "is no file" in err
     assert "Traceback" not in err
+
+
+def test_cells_of_a_genuine_subject_are_about_as_alike_as_is_assumed(cnmc_folder, weights_home, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(weights_home))
+    index = load_index(cnmc_folder)
+    rows = index[index["label"].notna() & (index["part"] == "train")].groupby("subject").head(60)
+    network = frozen_features(rows, weights="imagenet", alpha=0.75, crop=300, layers=DEPTHS)
+    alike = {name: _intraclass(predict_cells(rows, numbers)) for name, numbers in
+             {"network": network, "measured": measure_numbers(rows)}.items()}  # fmt: skip
+    assert SUBJECT_SHARE / 2 < alike["network"] < 2 * SUBJECT_SHARE
+    assert alike["measured"] > SUBJECT_SHARE
+
+
+def _intraclass(cells):
+    """Return the intraclass correlation of being right, by analysis of variance within classes."""
+    right = (predicted_labels(cells) == cells["label"]).astype(float)
+    right -= right.groupby(cells["label"]).transform("mean")
+    of = right.groupby(cells["group"])
+    sizes, means = of.size(), of.mean()
+    subjects, images = len(sizes), sizes.sum()
+    between = (sizes * means**2).sum() / (subjects - 2)
+    within = ((right - of.transform("mean")) ** 2).sum() / (images - subjects)
+    typical = (images - (sizes**2).sum() / images) / (subjects - 1)
+    return (between - within) / (between + (typical - 1) * within)
