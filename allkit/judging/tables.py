@@ -6,8 +6,6 @@ class (CSV or Parquet) or the numbers that a network makes of the image (`.npz` 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -17,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from allkit import AllkitError
@@ -25,7 +22,7 @@ from allkit.cnmc import cnmc_place, load_manifest
 from allkit.data import link_groups, links_of_cnmc, relative_paths
 from allkit.evaluate import classes_of
 from allkit.images import first_of
-from allkit.lists import MEANT, without_apostrophes
+from allkit.lists import MEANT, read_table, without_apostrophes
 from allkit.source import (
     LABEL_OF,
     check_words,
@@ -129,22 +126,7 @@ def _check_size(size: int, path: Path) -> None:
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, None]:
-    """Read a CSV as text: comma, semicolon or tab; UTF-8, or UTF-16 where the file says so."""
-    with path.open("rb") as file:
-        head = file.read(2**16)
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    lines = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace").splitlines()
-    said = re.fullmatch(r"sep=(.)", lines[0]) if lines else None  # a note to spreadsheets
-    first = lines[1 if said else 0] if len(lines) > bool(said) else ""
-    separator = said[1] if said else max(",;\t", key=first.count)
-    names = next(csv.reader(io.StringIO(first), delimiter=separator), [])
-    table = arrow_csv.read_csv(
-        path,
-        arrow_csv.ReadOptions(encoding=encoding, skip_rows=int(bool(said))),
-        arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-    ).to_pandas()
-    return table[(table != "").any(axis=1)].reset_index(drop=True), None
+    return read_table(path, ()), None
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, np.ndarray | None]:
