@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 from sklearn.dummy import DummyClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError
 from allkit.augment import apply_augmentation, background_colour, load_part
@@ -22,7 +21,7 @@ from allkit.evaluate import evaluate_predictions
 from allkit.features import FEATURES, measure_cell, measure_cells, measure_files
 from allkit.images import BACKGROUND_LEVEL, read_image, to_common_size
 from allkit.models import BACKBONES, FusedNetwork, build_model, load_features
-from allkit.splits import Split
+from allkit.splits import Split, fewest_groups, grouped_folds
 
 HAND_MADE = ["area", "eccentricity", "solidity", "mean_r", "mean_g", "mean_b", "std_b", "texture", "corr_4"]
 """Descriptors of one cell (see `allkit.features`) that the classical techniques learn from."""
@@ -156,18 +155,16 @@ def estimate_inflation(
         raise AllkitError("Subjects are unknown, so it cannot be said what a split by subject would give.")
     train, part = rows["given"] == "train", "test" if "test" in set(rows["given"]) else "validation"
     tested = rows["given"] == part
-    folds = min(folds, rows.groupby("label")["group"].nunique().min())
-    if folds < 2 or rows["label"].nunique() != 2 or rows.loc[train, "label"].nunique() != 2:
+    if fewest_groups(rows) < 2 or rows["label"].nunique() != 2 or rows.loc[train, "label"].nunique() != 2:
         raise AllkitError("It takes two classes, each with two subjects or more, to compare with a split by subject.")
     found = []
     for baseline in ("logistic regression", "nearest neighbours"):
         given = evaluate_baseline(rows[train], rows[tested], numbers, baseline).set_axis(rows.index[tested])
         for seed in seeds:
-            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-            for fold, (others, own) in enumerate(splitter.split(rows, rows["label"], rows["group"])):
-                own = rows.index[own].intersection(given.index)
+            for fold, (others, held) in enumerate(grouped_folds(rows, folds, seed=seed)):
+                own = held.index.intersection(given.index)
                 if rows.loc[own, "label"].nunique() == 2:
-                    others = rows.iloc[others].sample(min(len(others), int(train.sum())), random_state=seed)
+                    others = others.sample(min(len(others), int(train.sum())), random_state=seed)
                     aucs = [evaluate_predictions(table)["auc"] for table in
                             (given.loc[own], evaluate_baseline(others, rows.loc[own], numbers, baseline))]  # fmt: skip
                     found.append((baseline, seed, fold, *aucs))

@@ -336,6 +336,30 @@ def split_hold_out(index: pd.DataFrame, subjects: Sequence[str], seed: int = 123
     return Split(name, train, validation, test, False, note + _validation_note(by_image), by_image)
 
 
+def fewest_groups(rows: pd.DataFrame) -> int:
+    """Return how many groups the class with the fewest has."""
+    return int(rows.groupby("label")["group"].nunique().min())
+
+
+def grouped_folds(rows: pd.DataFrame, most: int, *, seed: int = 123) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return (rest, held out) for folds of whole groups: at most so many, as many as the rarest class has groups.
+
+    Every rest has all classes, else `AllkitError`.
+    """
+    fewest = fewest_groups(rows)
+    if fewest < 2:
+        raise AllkitError(f"a class has images of {fewest} subject only; learning and judging apart needs two of each.")
+    folds = StratifiedGroupKFold(min(most, fewest), shuffle=True, random_state=seed)
+    pairs = [
+        (rows.iloc[rest], rows.iloc[held])
+        for rest, held in folds.split(rows, rows["label"], rows["group"])
+        if len(held)
+    ]
+    if any(rest["label"].nunique() < rows["label"].nunique() for rest, _ in pairs):
+        raise AllkitError("one group holds nearly all subjects of a class, so they cannot be divided into folds.")
+    return pairs
+
+
 def assert_disjoint(split: Split, *, allow_leak: bool = False) -> None:
     """Raise `LeakError` if two parts of the split share an image, a content or a subject; name up to ten.
 

@@ -261,7 +261,7 @@ def test_the_sentence_on_advice_says_how_it_was_made_wrong_but_only_to_who_has_p
     assert "Nobody has played yet" in text
     assert "turned round" not in text
     assert "*inconclusive*" in text
-    ax = readers.plot_advice(nobody)
+    ax = readers.plot_advice(readers.summarise_advice(nobody))
     assert "simulated, never follows, wrong advice, alone" in ax.get_label()
 
 

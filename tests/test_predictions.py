@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from commands import run_command
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
-from allkit import AllkitError
+from allkit import AllkitError, splits
 from allkit.classical import evaluate_baseline, row_keys
 from allkit.evaluate import compare_predictions, evaluate_calibration, evaluate_predictions, evaluate_with_intervals
 from allkit.judging import tables
@@ -362,7 +362,7 @@ def test_the_head_learns_from_other_groups_only_and_agrees_with_the_kits_baselin
     monkeypatch.setattr(predictions, "STRENGTHS", (0.01,))
     loaded = load_file(tmp_path / "e.npz")
     found = predictions.predict_embeddings(loaded).rows.set_index("path")
-    for rest, held in predictions.grouped_folds(loaded.rows, 5):
+    for rest, held in splits.grouped_folds(loaded.rows, 5):
         assert not set(rest["group"]) & set(held["group"])
         table = pd.DataFrame(numbers, index=row_keys(rows))
         expected = evaluate_baseline(rest, held, table, by_subject=True, C=0.01)

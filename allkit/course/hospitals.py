@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from allkit import AllkitError, cache_folder
-from allkit.baselines import row_keys
+from allkit.classical import row_keys
 from allkit.course.grading import is_blank, judge
 from allkit.course.hand_in import GRADED, HandIn
 from allkit.course.questions import EXERCISES

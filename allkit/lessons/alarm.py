@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from allkit import plots
-from allkit.baselines import row_keys
+from allkit.classical import row_keys
 from allkit.evaluate import wilson_interval
 from allkit.progress import track
 

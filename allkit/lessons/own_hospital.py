@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from sklearn.model_selection import StratifiedGroupKFold
 
-from allkit import AllkitError, plots
-from allkit.baselines import evaluate_baseline, row_keys
+from allkit import plots
+from allkit.classical import evaluate_baseline, row_keys
 from allkit.data import class_order
-from allkit.evaluate import evaluate_predictions, evaluate_thresholds
+from allkit.evaluate import evaluate_predictions
 from allkit.images import in_threads, read_image, to_common_size
 from allkit.progress import track
-from allkit.splits import SUBJECT_FRACTIONS, split_by_image, split_by_subject
+from allkit.splits import SUBJECT_FRACTIONS, grouped_folds, split_by_image, split_by_subject
 
 SEEDS = range(20)
 """Of the splits whose mean is compared. Fixed, whatever the notebook's seed, so that it can be computed again."""
@@ -138,24 +137,18 @@ def predict_unseen(rows: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
 
     Logistic regression; the subjects are dealt into five parts, each is predicted from the other four.
     """
-    folds = min(FOLDS, rows.groupby("label")["group"].nunique().min())
-    if folds < 2:
-        raise AllkitError("two subjects of each class are needed, so that one can be predicted from the other.")
-    deal = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, rows["label"], rows["group"])
-    tables = [evaluate_baseline(rows.iloc[seen], rows.iloc[new], numbers) for seen, new in deal]
+    tables = [evaluate_baseline(*pair, numbers) for pair in grouped_folds(rows, FOLDS, seed=0)]
     return pd.concat(tables, ignore_index=True)
 
 
-def plot_costs(predictions: pd.DataFrame, costs: Mapping[str, Mapping[str, float]]) -> Axes:
-    """Notebook 18: draw what every threshold would cost, one line per name of prevalence and costs, each from 0 to 1.
+def plot_costs(curves: Mapping[str, pd.DataFrame], positive: str) -> Axes:
+    """Notebook 18: draw what every threshold would cost, one line per table of `evaluate_thresholds`, each from 0 to 1.
 
     Each line is divided by its own maximum, so that its lowest place can be compared with that of the others.
     """
-    curves = {name: evaluate_thresholds(predictions, **each) for name, each in costs.items()}
     scaled = {name: table.assign(cost=table["cost_per_1000"] / table["cost_per_1000"].max())
               for name, table in curves.items()}  # fmt: skip
     best = {name: table.loc[table["cost"].idxmin(), "threshold"] for name, table in scaled.items()}
-    positive = class_order(predictions)[0]
     words = {"xlabel": f"threshold on the probability of {positive}", "ylabel": "cost / highest cost"}
     ax = plots.plot_lines(scaled, "threshold", "cost", steps=True, marks=best, **words)
     ax.set(xlim=(0, 1), ylim=(0, 1.05))

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedKFold
 
 from allkit import AllkitError, plots
-from allkit.baselines import DEPTHS, evaluate_baseline, frozen_features, measure_numbers, row_keys
+from allkit.baselines import DEPTHS, frozen_features, measure_numbers
+from allkit.classical import evaluate_baseline, row_keys
 from allkit.data import class_order
 from allkit.evaluate import FEWEST_UNITS, LEVEL, classes_of, compare_predictions
 from allkit.progress import track

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from allkit import AllkitError
 from allkit.classical import evaluate_baseline, row_keys
@@ -28,7 +27,7 @@ from allkit.evaluate import (
 from allkit.judging.tables import Loaded, load_file
 from allkit.progress import track
 from allkit.source import COLUMNS
-from allkit.splits import sample_weights
+from allkit.splits import fewest_groups, grouped_folds, sample_weights
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1)
 """The values of C that the linear head chooses from; the smaller, the stronger it is regularised."""
@@ -65,26 +64,6 @@ def explain_refusal(path: str | Path, **options: str) -> str:
         return f"> {str(error).replace(str(path), Path(path).name)}"
 
 
-def grouped_folds(rows: pd.DataFrame, most: int, *, seed: int = 123) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Notebook 17: return (rest, held out) for folds of whole groups, at most so many; every rest has all classes."""
-    fewest = _fewest_groups(rows)
-    if fewest < 2:
-        raise AllkitError(f"a class has images of {fewest} subject only; choosing and judging apart needs two of each.")
-    folds = StratifiedGroupKFold(min(most, fewest), shuffle=True, random_state=seed)
-    pairs = [
-        (rows.iloc[rest], rows.iloc[held])
-        for rest, held in folds.split(rows, rows["label"], rows["group"])
-        if len(held)
-    ]
-    if any(rest["label"].nunique() < rows["label"].nunique() for rest, _ in pairs):
-        raise AllkitError("one group holds nearly all subjects of a class, so they cannot be divided into folds.")
-    return pairs
-
-
-def _fewest_groups(rows: pd.DataFrame) -> int:
-    return int(rows.groupby("label")["group"].nunique().min())
-
-
 def predict_embeddings(loaded: Loaded, *, seed: int = 123) -> Loaded:
     """Notebook 17: return the predictions of a linear head on embeddings, for images of subjects it did not learn from.
 
@@ -115,7 +94,7 @@ def choose_strength(rows: pd.DataFrame, numbers: pd.DataFrame, *, seed: int = 12
 
     Where a class has one group only, nothing can be held out, and it is 0.01.
     """
-    if _fewest_groups(rows) < 2:
+    if fewest_groups(rows) < 2:
         return 0.01
     pairs, losses = grouped_folds(rows, 3, seed=seed), {}
     for strength in STRENGTHS:
@@ -218,7 +197,7 @@ def evaluate_costs(
     costs = {"prevalence": prevalence, "cost_missed": cost_missed, "cost_false_alarm": cost_false_alarm}
     predictions = predictions.reset_index(drop=True)
     cuts = np.full(len(predictions), np.nan)
-    for rest, held in grouped_folds(predictions, 10, seed=seed) if _fewest_groups(predictions) > 1 else []:
+    for rest, held in grouped_folds(predictions, 10, seed=seed) if fewest_groups(predictions) > 1 else []:
         cuts[held.index] = choose_threshold(rest, costs)
     ways = {"on other subjects": cuts, "on the same images": np.full(len(cuts), choose_threshold(predictions, costs))}
     found = {

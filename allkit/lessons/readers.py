@@ -230,15 +230,20 @@ def evaluate_advice(readers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return table[table.groupby("reader")["cells"].transform("sum") > 0]
 
 
-def plot_advice(effect: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Notebook 13: draw the shares of wrong answers alone and with advice, from `evaluate_advice`, with intervals."""
+def summarise_advice(effect: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 13: return the shares of wrong answers alone and with advice, from `evaluate_advice`, with intervals."""
     rows = {}
     for (reader, kind), row in effect.iterrows():
         for column, how in (("wrong_alone", "alone"), ("wrong_advised", "with advice")):
             low, high = wilson_interval(row[column], row["cells"])
             share = row[column] / row["cells"] if row["cells"] else np.nan
             rows[f"{reader}, {kind} advice", how] = {"value": share, "low": low, "high": high}
-    return plots.plot_intervals(pd.DataFrame(rows).T, xlabel="share of wrong answers", ax=ax)
+    return pd.DataFrame(rows).T
+
+
+def plot_advice(shares: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Notebook 13: draw what `summarise_advice` returns."""
+    return plots.plot_intervals(shares, xlabel="share of wrong answers", ax=ax)
 
 
 def describe_advice(effect: pd.DataFrame, cells: pd.DataFrame) -> str:

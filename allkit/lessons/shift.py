@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 
 from allkit import AllkitError, plots
 from allkit.augment import apply_augmentation
-from allkit.baselines import evaluate_baseline
+from allkit.classical import evaluate_baseline
 from allkit.data import class_order
 from allkit.evaluate import (
     FEWEST_UNITS,
@@ -27,6 +27,7 @@ from allkit.evaluate import (
 )
 from allkit.images import prepare_image, read_image
 from allkit.progress import track
+from allkit.splits import grouped_folds
 
 FOLDS, FEWEST = 5, 3
 """Groups of people: three to learn from, one to calibrate on, one to test, in turn; of few people fewer groups."""
@@ -84,9 +85,8 @@ def draw_folds(rows: pd.DataFrame, *, seed: int = 123) -> np.ndarray:
     people = rows.groupby("group")["label"].first()
     fewest = int(people.value_counts().min())
     if fewest >= FOLDS:
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-        for k, (_, places) in enumerate(folds.split(rows, rows["label"], rows["group"])):
-            number[places] = k
+        for k, (_, held) in enumerate(grouped_folds(rows, FOLDS, seed=seed)):
+            number[rows.index.get_indexer(held.index)] = k
         return number
     # one of each class in every group, which folds that are as large as each other do not promise
     folds = StratifiedKFold(fewest, shuffle=True, random_state=seed)

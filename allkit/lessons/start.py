@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from scipy import ndimage
 
 from allkit import plots
-from allkit.baselines import evaluate_baseline, frozen_features, single_feature_baseline, train_and_test
+from allkit.baselines import frozen_features, single_feature_baseline, train_and_test
+from allkit.classical import evaluate_baseline
 from allkit.data import class_order
 from allkit.images import describe_brightening, prepare_image, read_image
 from allkit.splits import Split

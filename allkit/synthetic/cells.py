@@ -18,6 +18,7 @@ from scipy import ndimage
 from scipy.stats import norm
 
 from allkit import AllkitError
+from allkit.classical import row_keys
 from allkit.cnmc import load_manifest
 from allkit.source import COLUMNS
 
@@ -372,7 +373,7 @@ def draw_numbers_of(
     have the same numbers, and so have copies.
     """
     check_parameters(subject_effect, difficulty)
-    index = index.assign(key=index["path"] + "|" + index.get("augmentation", ""))
+    index = index.assign(key=row_keys(index))
     cells, tables = index.drop_duplicates("path"), []
     for (label, subject), rows in cells.groupby(["label", "subject"]):
         streams = (random_stream(seed, label, subject, path) for path in rows["path"])
